@@ -1,0 +1,19 @@
+// What one reactor offers to the node that lives on it: all ports in one place, so that a Node gets its whole
+// outside as one argument. References, owned by the runtime or the simulator, alive longer than the node.
+#pragma once
+
+#include "base/buffer_pool.hpp"
+#include "ports/disk.hpp"
+#include "ports/loop.hpp"
+#include "ports/stream.hpp"
+
+namespace replblk::ports {
+
+struct World {
+  Loop& loop;
+  Random& random;
+  Network& network;
+  BufferPool& buffers;
+};
+
+}  // namespace replblk::ports

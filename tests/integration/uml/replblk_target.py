@@ -1,0 +1,80 @@
+"""A replblk pair as the target: one daemon in each namespace, a file as each one's disk.
+
+Not responsible for the address that the initiator talks to: the test moves it, as there is no virtual IP here.
+Invariant: start() returns only when both disks are UpToDate, so whatever is acknowledged afterwards is on both.
+"""
+
+import os
+import re
+
+from lab import wait_until
+
+CONFIG = """\
+cluster {{
+  name: "store1"
+  node {{ name: "a" address: "{address_a}" }}
+  node {{ name: "b" address: "{address_b}" }}
+  secret_file: "{secret}"
+}}
+resource {{
+  name: "store"
+  target {{ iqn: "{iqn}" }}
+  volume {{ lun: 0  disk {{ on: "a" path: "{disk_a}" }}  disk {{ on: "b" path: "{disk_b}" }} }}
+}}
+"""
+
+VOLUME_BYTES = 256 << 20
+
+
+class ReplblkPair:
+    iqn = "iqn.2026-11.org.example:store1"
+
+    def __init__(self, lab, namespaces, addresses, replblkd, replblkctl):
+        self._lab = lab
+        self._namespaces = namespaces
+        self._replblkd = os.path.abspath(replblkd)
+        self._replblkctl = os.path.abspath(replblkctl)
+        self._processes = {}
+        self._config = lab.path("node.conf")
+        secret = lab.path("secret")
+        with open(secret, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.write("a secret of this test run only\n")
+        disks = {node: lab.path(f"disk-{node}") for node in namespaces}
+        for disk in disks.values():
+            with open(disk, "wb") as file:
+                file.truncate(VOLUME_BYTES)
+        with open(self._config, "w") as file:
+            file.write(CONFIG.format(address_a=addresses["a"], address_b=addresses["b"], secret=secret, iqn=self.iqn,
+                                     disk_a=disks["a"], disk_b=disks["b"]))
+
+    def start(self):
+        for node, namespace in self._namespaces.items():
+            self._ctl(node, "create-md")
+            self._processes[node] = self._lab.start(
+                f"replblkd-{node}", [self._replblkd, "--config", self._config, "--node", node], namespace)
+        for node in self._namespaces:
+            wait_until(f"replblkd {node} answers", lambda: self._ctl(node, "status", check=False).returncode == 0, 15)
+        self._ctl("a", "primary", "--force")
+        for node in self._namespaces:
+            wait_until(f"both disks UpToDate, seen from {node}", lambda: self._in_sync(node), 60)
+
+    def kill_primary(self):
+        self._processes["a"].kill()
+        self._processes["a"].wait()
+
+    def promote_survivor(self):
+        """Refused until the survivor has noticed that its peer is gone, as it must be."""
+        wait_until("the survivor takes the primary role",
+                   lambda: self._ctl("b", "primary", check=False).returncode == 0, 20, interval_s=0.2)
+
+    def describe(self):
+        return "\n".join(f"{node}: {self._ctl(node, 'status', check=False).stdout.strip()}" for node in self._namespaces)
+
+    def _in_sync(self, node):
+        status = self._ctl(node, "status", check=False).stdout
+        return bool(re.search(r"^  (volume:0 )?disk:UpToDate", status, re.M)
+                    and re.search(r"^    .*peer-disk:UpToDate", status, re.M))
+
+    def _ctl(self, node, *words, check=True):
+        return self._lab.command([self._replblkctl, "--config", self._config, "--node", node, *words],
+                                 self._namespaces[node], check=check)
