@@ -12,14 +12,14 @@ from lab import wait_until
 CONFIG = """\
 cluster {{
   name: "store1"
-  node {{ name: "a" address: "{address_a}" }}
-  node {{ name: "b" address: "{address_b}" }}
-  secret_file: "{secret}"
+  node {{ name: "a" address: "{addresses[a]}" admin_socket: "{folder}/a.sock" }}
+  node {{ name: "b" address: "{addresses[b]}" admin_socket: "{folder}/b.sock" }}
+  secret_file: "{folder}/secret"
 }}
 resource {{
   name: "store"
   target {{ iqn: "{iqn}" }}
-  volume {{ lun: 0  disk {{ on: "a" path: "{disk_a}" }}  disk {{ on: "b" path: "{disk_b}" }} }}
+  volume {{ lun: 0  disk {{ on: "a" path: "{folder}/disk-a" }}  disk {{ on: "b" path: "{folder}/disk-b" }} }}
 }}
 """
 
@@ -36,16 +36,13 @@ class ReplblkPair:
         self._replblkctl = os.path.abspath(replblkctl)
         self._processes = {}
         self._config = lab.path("node.conf")
-        secret = lab.path("secret")
-        with open(secret, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        with open(lab.path("secret"), "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.write("a secret of this test run only\n")
-        disks = {node: lab.path(f"disk-{node}") for node in namespaces}
-        for disk in disks.values():
-            with open(disk, "wb") as file:
+        for node in namespaces:
+            with open(lab.path(f"disk-{node}"), "wb") as file:
                 file.truncate(VOLUME_BYTES)
         with open(self._config, "w") as file:
-            file.write(CONFIG.format(address_a=addresses["a"], address_b=addresses["b"], secret=secret, iqn=self.iqn,
-                                     disk_a=disks["a"], disk_b=disks["b"]))
+            file.write(CONFIG.format(addresses=addresses, iqn=self.iqn, folder=lab.folder))
 
     def start(self):
         for node, namespace in self._namespaces.items():
