@@ -67,8 +67,9 @@ class Device {
   void prepare(Task& task);
   void execute(Task& task);
 
-  /// Marks a prepared or executing task aborted: its answer is not to be sent. It completes once what it has out comes
-  /// back; nothing that it has not yet submitted takes effect. Answers at once, never waits for a disk.
+  /// Marks a prepared or executing task aborted: its answer is not to be sent. It completes (on_complete, never from
+  /// inside) once what it has out comes back; nothing that it has not yet submitted takes effect, a task that was only
+  /// prepared completes later in this turn and must not be executed. Answers at once, never waits for a disk.
   void abort(Task& task);
   /// All functions but abort_task (which the transport maps to abort() of the task it finds by tag). Tasks of other nexuses that are
   /// hit get status task_aborted through their on_complete when TAS is set, unit attentions as SAM-5 5.6 says.

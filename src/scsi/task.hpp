@@ -6,7 +6,10 @@
 //   transport              collects Data-Out into `data_out` (data_out_length_bytes of it, fewer when the initiator has fewer)
 //   Device::execute(task)  runs it; on_complete(task) follows exactly once, never from inside execute()
 //   transport              sends Data-In from `data_in` or `small_data_in`, status, sense
-// After Device::abort(task) the answer is not sent, but the task stays alive until on_complete.
+// After Device::abort(task) or Device::manage() hit it (is_aborted is set) the answer is not sent, but the task stays
+// alive until on_complete. That holds for a prepared task whose Data-Out is still being collected, too: its on_complete
+// comes later in the same turn, execute() must not be called any more. Who looks at is_aborted in on_complete needs no
+// other book-keeping. The IntrusiveNode<Task> base is the transport's; SCSI links a task through `work`.
 #pragma once
 
 #include <array>
@@ -41,6 +44,30 @@ enum class DataDirection : std::uint8_t { none, in, out };
 struct NexusId {
   std::uint32_t value = 0;
   friend bool operator==(const NexusId&, const NexusId&) = default;
+};
+
+class Task;
+struct Opcode;
+struct TaskSetLink;
+struct ReadyLink;
+
+/// Where a task stands in its unit. collecting: prepared, execute() has not come. blocked: waits for tasks before it
+/// (ORDERED, HEAD OF QUEUE). running: a request, a buffer or a processor has it. finishing: on_complete is queued.
+enum class TaskState : std::uint8_t { idle, collecting, blocked, running, finishing };
+
+/// SCSI's own part of a task.
+class TaskWork : public IntrusiveNode<TaskSetLink>, public IntrusiveNode<ReadyLink> {
+ public:
+  explicit TaskWork(Task& owner) : task(owner) {}
+  Task& task;
+  const Opcode* opcode = nullptr;
+  TaskState state = TaskState::idle;
+  bool is_cancelled = false;           ///< nothing more of it takes effect
+  bool is_task_aborted_told = false;   ///< TAS: it is answered TASK ABORTED
+  bool is_executing = false;           ///< counted in Device::executing_count()
+  std::uint64_t lba = 0;
+  std::uint64_t block_count = 0;
+  BufferWaiter buffer_waiter;
 };
 
 class Task : public IntrusiveNode<Task> {
@@ -78,12 +105,15 @@ class Task : public IntrusiveNode<Task> {
   /// The role was lost: the transport drops the command without an answer (the connection is being reset).
   bool is_dropped = false;
 
-  // For SCSI only.
+  /// Aborted: the answer is not to be sent. Set by Device::abort() and Device::manage().
   bool is_aborted = false;
+
+  // For SCSI only.
   void* unit = nullptr;
   blockdev::BlockRequest request;
   std::uint32_t step = 0;           ///< position in commands of several requests
   std::uint64_t progress_bytes = 0;
+  TaskWork work{*this};
 };
 
 }  // namespace replblk::scsi
