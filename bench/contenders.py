@@ -186,8 +186,8 @@ class Tgt(Contender):
         self.store_type = store_type
         self.io_threads = io_threads
         self.name = f"tgt-{store_type}"
-        # tgtd's control socket is a file named by this number; two tgtd with one number would talk to each other.
-        self.control_port = str(20000 + os.getpid() % 10000 * 4 + (1 if store_type == "aio" else 0))
+        # tgtd's control socket is a file named by this number, 32767 at most; two tgtd must not share one.
+        self.control_port = str(1000 + os.getpid() % 15000 * 2 + (1 if store_type == "aio" else 0))
 
     @property
     def flushes(self):
