@@ -1,0 +1,131 @@
+#include "node/config_rules.hpp"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+
+namespace replblk::node {
+
+namespace {
+
+constexpr std::size_t kNameBytesMax = 63;        // a DNS label's
+constexpr std::size_t kIscsiNameBytesMax = 223;  // RFC 7143 4.2.7.1
+constexpr std::size_t kPathBytesMax = 4095;      // PATH_MAX without its NUL
+
+bool is_digit(char character) noexcept { return character >= '0' && character <= '9'; }
+bool is_lower(char character) noexcept { return character >= 'a' && character <= 'z'; }
+bool is_upper(char character) noexcept { return character >= 'A' && character <= 'Z'; }
+bool is_hex(char character) noexcept {
+  return is_digit(character) || (character >= 'a' && character <= 'f') || (character >= 'A' && character <= 'F');
+}
+char to_lower(char character) noexcept {
+  return is_upper(character) ? static_cast<char>(character - 'A' + 'a') : character;
+}
+
+/// One label of a domain name.
+bool is_label(std::string_view text) noexcept {
+  return !text.empty() && text.size() <= kNameBytesMax && text.front() != '-' && text.back() != '-' &&
+         std::ranges::all_of(text, [](char c) { return is_lower(c) || is_digit(c) || c == '-'; });
+}
+
+std::optional<std::string_view> iqn_violation(std::string_view rest) {
+  constexpr std::string_view kDateRule =
+      "after \"iqn.\" come a date YYYY-MM, a dot and a reversed domain name, as in iqn.2026-11.org.example:disk (RFC 7143 "
+      "4.2.7.4)";
+  const bool has_date = rest.size() > 8 && std::ranges::all_of(rest.substr(0, 4), is_digit) && rest[4] == '-' &&
+                        is_digit(rest[5]) && is_digit(rest[6]) && rest[7] == '.';
+  if (!has_date) return kDateRule;
+  const int month = (rest[5] - '0') * 10 + (rest[6] - '0');
+  if (month < 1 || month > 12) return "the month of an iqn is 01 to 12 (RFC 7143 4.2.7.4)";
+  std::string_view domain = rest.substr(8, rest.find(':') == std::string_view::npos ? rest.npos : rest.find(':') - 8);
+  while (true) {
+    const std::size_t dot = domain.find('.');
+    if (!is_label(domain.substr(0, dot))) {
+      return "the domain of an iqn is labels of letters, digits and '-' with dots between them (RFC 7143 4.2.7.4)";
+    }
+    if (dot == std::string_view::npos) break;
+    domain.remove_prefix(dot + 1);
+  }
+  if (rest.back() == ':') return "nothing follows the colon";
+  return std::nullopt;
+}
+
+}  // namespace
+
+bool is_name(std::string_view text) noexcept {
+  const auto is_alphanumeric = [](char c) { return is_digit(c) || is_lower(c) || is_upper(c); };
+  return !text.empty() && text.size() <= kNameBytesMax && is_alphanumeric(text.front()) &&
+         std::ranges::all_of(
+             text, [&](char c) { return is_alphanumeric(c) || c == '_' || c == '.' || c == '-'; });
+}
+
+bool is_same_name(std::string_view left, std::string_view right) noexcept {
+  return std::ranges::equal(left, right, {}, to_lower, to_lower);
+}
+
+std::optional<Address> parse_address(std::string_view text) {
+  const std::string terminated(text);
+  if (terminated.find('\0') != std::string::npos) return std::nullopt;
+  std::array<char, INET6_ADDRSTRLEN> spelling{};
+  Address address;
+  in_addr v4{};
+  in6_addr v6{};
+  if (inet_pton(AF_INET, terminated.c_str(), &v4) == 1) {
+    address.canonical = inet_ntop(AF_INET, &v4, spelling.data(), spelling.size());
+    address.is_unspecified = v4.s_addr == 0;
+    address.is_multicast = (ntohl(v4.s_addr) >> 28) == 0xe;
+    return address;
+  }
+  if (inet_pton(AF_INET6, terminated.c_str(), &v6) == 1) {
+    address.canonical = inet_ntop(AF_INET6, &v6, spelling.data(), spelling.size());
+    address.is_unspecified = std::ranges::all_of(v6.s6_addr, [](auto byte) { return byte == 0; });
+    address.is_multicast = v6.s6_addr[0] == 0xff;
+    return address;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string_view> iscsi_name_violation(std::string_view text) {
+  if (text.size() > kIscsiNameBytesMax) return "an iSCSI name has at most 223 bytes (RFC 7143 4.2.7.1)";
+  if (std::ranges::any_of(text, is_upper) && !text.starts_with("eui.") && !text.starts_with("naa.")) {
+    return "an iSCSI name is lower case (RFC 7143 4.2.7.2)";
+  }
+  const auto is_allowed = [](char c) { return is_lower(c) || is_upper(c) || is_digit(c) || c == '-' || c == '.' || c == ':'; };
+  if (!std::ranges::all_of(text, is_allowed)) {
+    return "an iSCSI name has letters, digits, '-', '.' and ':' only (RFC 7143 4.2.7.2)";
+  }
+  if (text.starts_with("iqn.")) return iqn_violation(text.substr(4));
+  if (text.starts_with("eui.")) {
+    const std::string_view digits = text.substr(4);
+    if (digits.size() == 16 && std::ranges::all_of(digits, is_hex)) return std::nullopt;
+    return "after \"eui.\" come 16 hex digits (RFC 7143 4.2.7.5)";
+  }
+  if (text.starts_with("naa.")) {
+    const std::string_view digits = text.substr(4);
+    if ((digits.size() == 16 || digits.size() == 32) && std::ranges::all_of(digits, is_hex)) return std::nullopt;
+    return "after \"naa.\" come 16 or 32 hex digits (RFC 7143 4.2.7.6)";
+  }
+  return "an iSCSI name begins with \"iqn.\", \"eui.\" or \"naa.\" (RFC 7143 4.2.7.3)";
+}
+
+std::optional<std::string_view> path_violation(std::string_view text) {
+  if (!text.starts_with('/')) return "a path is absolute";
+  if (text.size() > kPathBytesMax) return "a path has at most 4095 bytes";
+  if (std::ranges::any_of(text, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; })) {
+    return "a path has no control characters";
+  }
+  if (text.ends_with('/')) return "a path names a device or file, not a directory";
+  return std::nullopt;
+}
+
+std::string normal_path(std::string_view text) {
+  std::string normal = std::filesystem::path(text).lexically_normal().string();
+  // POSIX leaves the meaning of two leading slashes open; Linux takes them as one.
+  if (normal.starts_with("//")) normal.erase(0, normal.find_first_not_of('/') - 1);
+  return normal;
+}
+
+}  // namespace replblk::node

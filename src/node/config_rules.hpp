@@ -1,0 +1,34 @@
+// The rules that single values of node.conf obey: names, numeric addresses, iSCSI names, paths. Pure functions on text.
+// Not responsible for places in the file or for rules between values: config_file does that, and is the only caller.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace replblk::node {
+
+inline constexpr std::string_view kNameRule =
+    "a name is 1 to 63 letters, digits, '_', '.' or '-', and begins with a letter or digit";
+[[nodiscard]] bool is_name(std::string_view text) noexcept;
+
+/// Host names compare without regard to case.
+[[nodiscard]] bool is_same_name(std::string_view left, std::string_view right) noexcept;
+
+struct Address {
+  std::string canonical;  ///< one spelling per address, for comparison
+  bool is_unspecified = false;  ///< 0.0.0.0 or ::
+  bool is_multicast = false;
+};
+/// Numeric IPv4 or IPv6, without brackets, zone or prefix length.
+[[nodiscard]] std::optional<Address> parse_address(std::string_view text);
+
+/// RFC 7143 4.2.7: nothing when `text` is a good iSCSI name, or else the rule that it breaks.
+[[nodiscard]] std::optional<std::string_view> iscsi_name_violation(std::string_view text);
+
+/// Nothing when `text` can be a path in the file, or else the rule that it breaks.
+[[nodiscard]] std::optional<std::string_view> path_violation(std::string_view text);
+/// The same path in one spelling: "/dev//vdb" and "/dev/./vdb" become "/dev/vdb". Does not look at the file system.
+[[nodiscard]] std::string normal_path(std::string_view text);
+
+}  // namespace replblk::node

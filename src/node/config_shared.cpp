@@ -1,0 +1,33 @@
+#include <fmt/format.h>
+
+#include "node/config_file.hpp"
+
+namespace replblk::node {
+
+// Only what both nodes must agree on for the data or for what initiators see. Time-outs, paths and memory are not among
+// it: a node that was restarted with a better value, or with a replaced device, must be able to join a peer that serves.
+std::vector<std::string> make_shared_fields(const ClusterConfig& config) {
+  std::vector<std::string> fields;
+  fields.push_back(fmt::format("cluster.name={}", config.name));
+  for (std::size_t index = 0; index < config.nodes.size(); ++index) {
+    fields.push_back(fmt::format("cluster.node[{}].name={}", index, config.nodes[index].name));
+    fields.push_back(fmt::format("cluster.node[{}].address={}", index, config.nodes[index].address));
+  }
+  fields.push_back(fmt::format("cluster.replication_port={}", config.replication_port));
+  for (std::size_t index = 0; index < config.resources.size(); ++index) {
+    const ResourceConfig& resource = config.resources[index];
+    fields.push_back(fmt::format("resource[{}].name={}", index, resource.name));
+    fields.push_back(fmt::format("resource[{}].target.iqn={}", index, resource.target.iqn));
+    fields.push_back(fmt::format("resource[{}].target.alias={}", index, resource.target.alias));
+    for (std::size_t number = 0; number < resource.volumes.size(); ++number) {
+      const VolumeConfig& volume = resource.volumes[number];
+      const std::string key = fmt::format("resource[{}].volume[{}]", index, number);
+      fields.push_back(fmt::format("{}.lun={}", key, volume.lun));
+      fields.push_back(fmt::format("{}.write_cache={}", key, volume.write_cache));
+      fields.push_back(fmt::format("{}.logical_block_size={}", key, volume.logical_block_bytes));
+    }
+  }
+  return fields;
+}
+
+}  // namespace replblk::node
