@@ -1,0 +1,96 @@
+// One volume's copy on this node: the data area and the metadata area of its backing device(s). Carries local requests
+// (alignment, bounce buffers, durable writes, discard and zeroing with their fall-backs), keeps the record durable
+// and owns the range lock and the dirty set. Not responsible for what the record means, nor for the peer.
+// Called by Mirror, PeerServer, Resync and the resource; one thread. Invariant: save() is done only when the record
+// is durable in both superblocks; a failed metadata write is reported, never ignored.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/result.hpp"
+#include "base/uuid.hpp"
+#include "blockdev/block_request.hpp"
+#include "blockdev/dirty_bitmap.hpp"
+#include "blockdev/range_lock.hpp"
+#include "blockdev/record.hpp"
+#include "ports/world.hpp"
+
+namespace replblk::blockdev {
+
+struct StoreOptions {
+  bool has_write_cache = true;   ///< write_cache: off → every change is durable before completion
+  std::string resource_name;    ///< must match the superblock
+  std::uint32_t volume = 0;     ///< volume number within the resource: must match the superblock
+  std::uint32_t requests_max = 1024;  ///< in flight to the disk; more wait in order
+};
+
+/// Why a volume could not be opened: `sentence` says what was found, where, and what to do.
+enum class StoreErrorKind : std::uint8_t { io, no_metadata, damaged, from_the_future, wrong_volume, shrunk, one_superblock };
+struct StoreError {
+  StoreErrorKind kind = StoreErrorKind::io;
+  std::string sentence;
+};
+
+/// What create-md lays down. All sizes in bytes.
+struct CreateOptions {
+  std::string resource_name;
+  std::uint32_t volume = 0;
+  Uuid volume_uuid;
+  std::uint32_t logical_block_bytes = 512;  ///< what initiators see
+  std::uint32_t bitmap_block_bytes = 0;     ///< 0: 4096, or more so that the bitmap stays below 128 MiB
+  ResourceRecord record;
+};
+
+class Store final : public BlockBackend {
+ public:
+  /// `metadata` is null for internal metadata. The disks outlive the store.
+  Store(ports::World world, ports::Disk& data, ports::Disk* metadata, StoreOptions options);
+  ~Store() override;
+
+  /// Writes fresh metadata (superblocks, empty bitmap and activity log), durable. `done` gets the usable size.
+  void create(const CreateOptions& options, Callback<void(Result<std::uint64_t, StoreError>)> done);
+  /// Reads superblocks and, when the record says has_stored_bitmap, the bitmap. Serves nothing before.
+  /// StoreErrorKind::one_superblock: only one of the two is readable; the record is available, but must not be used
+  /// to claim anything (protocol.md 3.1); Resource decides.
+  void open(Callback<void(Result<void, StoreError>)> done);
+  [[nodiscard]] bool is_open() const noexcept;
+
+  [[nodiscard]] const VolumeGeometry& geometry() const noexcept override;
+  [[nodiscard]] const Uuid& volume_uuid() const noexcept;
+  [[nodiscard]] const ResourceRecord& record() const noexcept;  ///< as last saved or read
+  [[nodiscard]] std::uint32_t bitmap_block_bytes() const noexcept;
+
+  /// Makes the record durable in both superblocks (write, flush, write, flush; each write in turn so that one is always whole).
+  /// Calls are served in order; a later call waits. On failure the volume's metadata is failed and stays so.
+  void save(const ResourceRecord& record, Callback<void(Result<void, ports::IoError>)> done);
+  /// Writes the whole dirty set to the bitmap area, durable.
+  void save_bitmap(Callback<void(Result<void, ports::IoError>)> done);
+
+  /// Local read, write, flush, discard, write_zeroes. compare_and_write is Mirror's business: asserted away.
+  /// The caller holds the range (RangeLock), so an unaligned edge can be read, modified and written here.
+  /// Discard on a device without it, and zeroing, fall back to writing zeroes.
+  void submit(BlockRequest& request) noexcept override;
+
+  [[nodiscard]] RangeLock& ranges() noexcept;
+  [[nodiscard]] DirtyBitmap& dirty() noexcept;
+  [[nodiscard]] std::uint32_t in_flight_count() const noexcept;
+
+  struct Counters {
+    std::uint64_t read_bytes = 0;
+    std::uint64_t written_bytes = 0;
+    std::uint64_t flushes = 0;
+    std::uint64_t bounces = 0;
+    std::uint64_t metadata_writes = 0;
+    std::uint64_t io_errors = 0;
+  };
+  [[nodiscard]] const Counters& counters() const noexcept;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace replblk::blockdev

@@ -1,0 +1,99 @@
+#include "membership/transitions.hpp"
+
+#include <algorithm>
+
+#include "base/assert.hpp"
+
+namespace replblk::membership {
+
+namespace {
+
+void push_history(GenerationSet& set, const Generation& generation) {
+  if (generation.is_none()) return;
+  set.history.insert(set.history.begin(), generation);
+  if (set.history.size() > GenerationSet::kHistoryCountMax) set.history.resize(GenerationSet::kHistoryCountMax);
+}
+
+/// protocol.md 5.1: base takes the old current only if the peer may have it.
+GenerationSet begin_line(const GenerationSet& old, bool peer_may_have_it, const Generation& fresh) {
+  GenerationSet set = old;
+  if (peer_may_have_it && !old.current.is_none()) {
+    push_history(set, old.base);
+    set.base = old.current;
+  } else {
+    push_history(set, old.current);
+  }
+  set.current = fresh;
+  return set;
+}
+
+}  // namespace
+
+bool may_serve_alone(const ResourceRecord& record, NodeIndex self) noexcept {
+  return record.configuration.is_sole(self) && record.configuration.primary == self && !is_in_doubt(record) &&
+         !record.is_inconsistent && !record.is_outdated;
+}
+
+std::uint64_t next_term(const ResourceRecord& record, std::uint64_t above) noexcept {
+  return std::max({record.configuration.term, record.seen, above}) + 1;
+}
+
+ResourceRecord become_only_member(const ResourceRecord& record, NodeIndex self, NodeIndex primary, std::uint64_t above,
+                                  std::uint64_t nonce) {
+  RB_ASSERT(primary == self || primary == blockdev::kNoNode);
+  ResourceRecord next = record;
+  const bool peer_may_have_it = !record.configuration.is_sole(self) || is_in_doubt(record);
+  const std::uint64_t term = next_term(record, above);
+  next.configuration = {term, static_cast<std::uint8_t>(1u << self), primary};
+  next.seen = term;
+  next.generations = begin_line(record.generations, peer_may_have_it, {term, nonce});
+  next.is_primary_open = primary == self;
+  next.has_stored_bitmap = false;
+  return next;
+}
+
+ResourceRecord force_primary(const ResourceRecord& record, NodeIndex self, std::uint64_t above, std::uint64_t nonce) {
+  ResourceRecord next = become_only_member(record, self, self, above, nonce);
+  next.is_inconsistent = false;
+  next.is_outdated = false;
+  return next;
+}
+
+ResourceRecord name_term(const ResourceRecord& record, std::uint64_t term) {
+  RB_ASSERT(term > record.seen && term > record.configuration.term);
+  ResourceRecord next = record;
+  next.seen = term;
+  return next;
+}
+
+ResourceRecord become_sync_target(const ResourceRecord& record, const Configuration& configuration) {
+  RB_ASSERT(configuration.term >= record.configuration.term);
+  ResourceRecord next = record;
+  next.configuration = configuration;
+  next.seen = std::max(record.seen, configuration.term);
+  next.is_outdated = true;
+  next.is_inconsistent = true;
+  next.is_primary_open = false;
+  return next;
+}
+
+ResourceRecord join_pair(const ResourceRecord& record, const Configuration& configuration,
+                         const GenerationSet& generations) {
+  RB_ASSERT(configuration.is_pair() && configuration.term >= record.seen);
+  ResourceRecord next = record;
+  next.configuration = configuration;
+  next.seen = configuration.term;
+  next.generations = generations;
+  next.is_outdated = false;
+  next.is_inconsistent = false;
+  return next;
+}
+
+GenerationSet generations_for_pair(const GenerationSet& generations) {
+  GenerationSet set = generations;
+  push_history(set, set.base);
+  set.base = {};
+  return set;
+}
+
+}  // namespace replblk::membership

@@ -1,0 +1,49 @@
+// The changes of a node's record that protocol.md 3.3 and 3.4 allow, as pure functions: old record in, new record out.
+// Nothing here decides whether a change may happen, and nothing is durable before Store says so: Resource sees to both.
+// Invariant: neither the term nor `seen` ever goes down (I6); asserted.
+#pragma once
+
+#include "blockdev/record.hpp"
+
+namespace replblk::membership {
+
+using blockdev::Configuration;
+using blockdev::Generation;
+using blockdev::GenerationSet;
+using blockdev::NodeIndex;
+using blockdev::ResourceRecord;
+
+/// Doubt: a change is out and its outcome unknown.
+[[nodiscard]] inline bool is_in_doubt(const ResourceRecord& record) noexcept {
+  return record.seen > record.configuration.term;
+}
+
+/// May this node serve as soon as it runs, asking nobody (protocol.md 3.2, 3.7)? The only member and not in doubt, copy whole.
+[[nodiscard]] bool may_serve_alone(const ResourceRecord& record, NodeIndex self) noexcept;
+
+/// A term above all that is known here and `above`.
+[[nodiscard]] std::uint64_t next_term(const ResourceRecord& record, std::uint64_t above) noexcept;
+
+/// Remove the peer, take over, or become the source of a resync: {t', {self}, primary} and a new current generation.
+/// `primary` is self or kNoNode (holds the only copy, serves nothing).
+[[nodiscard]] ResourceRecord become_only_member(const ResourceRecord& record, NodeIndex self, NodeIndex primary,
+                                                std::uint64_t above, std::uint64_t nonce);
+
+/// A person's decision (`primary --force`): as above, and the copy is taken for good, whatever it was.
+[[nodiscard]] ResourceRecord force_primary(const ResourceRecord& record, NodeIndex self, std::uint64_t above,
+                                           std::uint64_t nonce);
+
+/// Names a term before a proposal leaves (doubt begins).
+[[nodiscard]] ResourceRecord name_term(const ResourceRecord& record, std::uint64_t term);
+
+/// Gives way to `configuration`, in which this node is no member; a resync towards this copy begins.
+[[nodiscard]] ResourceRecord become_sync_target(const ResourceRecord& record, const Configuration& configuration);
+
+/// Both are members again: takes configuration and generations.
+[[nodiscard]] ResourceRecord join_pair(const ResourceRecord& record, const Configuration& configuration,
+                                       const GenerationSet& generations);
+
+/// What the generations become when the peer is added: base goes into the history.
+[[nodiscard]] GenerationSet generations_for_pair(const GenerationSet& generations);
+
+}  // namespace replblk::membership

@@ -1,0 +1,29 @@
+// The administrator's requests as the reactor sees them: plain structs that cross the mailbox between the control thread
+// and Node. Each request is answered exactly once.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "node/status.hpp"
+
+namespace replblk::node {
+
+enum class AdminVerb : std::uint8_t { status, primary, secondary, connect, disconnect, down };
+
+struct AdminRequest {
+  AdminVerb verb = AdminVerb::status;
+  std::string resource;   ///< empty: all
+  bool is_forced = false;  ///< primary --force
+};
+
+/// DRBD's exit codes: 0 done, 1 usage, 10 invalid configuration, 20 execution error; 11 refused in the present state.
+enum class AdminOutcome : std::uint8_t { done = 0, usage = 1, refused = 11, failed = 20 };
+
+struct AdminReply {
+  AdminOutcome outcome = AdminOutcome::done;
+  std::string message;  ///< one sentence per line; why, and what to do
+  Status status;        ///< for AdminVerb::status
+};
+
+}  // namespace replblk::node

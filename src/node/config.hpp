@@ -1,0 +1,79 @@
+// The checked configuration of a pair as plain data: what node.conf says after validation, with every default filled in.
+// Made by config_file (protobuf text) or by tests; read by Node, control and main. Holds no rules of its own.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/time.hpp"
+#include "blockdev/record.hpp"
+
+namespace replblk::node {
+
+using blockdev::NodeIndex;
+
+struct NodeConfig {
+  std::string name;
+  std::string address;  ///< numeric; replication listens and connects here
+};
+
+enum class IoMode : std::uint8_t { direct, buffered };
+enum class ArbiterKind : std::uint8_t { none };  ///< etcd and ping come with automatic failover
+
+struct DiskConfig {
+  std::string path;           ///< backing device or file
+  std::string metadata_path;  ///< empty: internal
+  IoMode io_mode = IoMode::direct;
+};
+
+struct VolumeConfig {
+  std::uint16_t lun = 0;
+  std::array<DiskConfig, 2> disks;  ///< by NodeIndex; in a single-node cluster only [0]
+  bool write_cache = true;
+  std::uint32_t logical_block_bytes = 512;
+};
+
+struct TargetConfig {
+  std::string iqn;
+  std::string alias;
+  std::vector<std::string> portal_addresses;  ///< numeric; empty: all addresses
+  std::uint16_t port = 3260;
+};
+
+struct ResyncConfig {
+  std::uint64_t rate_max_bytes_per_second = 0;  ///< 0: as fast as it goes
+};
+
+struct ResourceConfig {
+  std::string name;
+  TargetConfig target;
+  std::vector<VolumeConfig> volumes;
+  ResyncConfig resync;
+};
+
+struct ClusterConfig {
+  std::string name;
+  std::vector<NodeConfig> nodes;  ///< two, or one for an unreplicated target
+  std::string secret;             ///< the bytes of secret_file; empty only in a single-node cluster
+  std::uint16_t replication_port = 7789;
+  std::vector<ResourceConfig> resources;
+  std::string admin_socket;   ///< path of the Unix socket of this node
+  std::uint32_t buffer_memory_mib = 64;
+  Duration connect_interval = seconds(1);
+  Duration ping_interval = seconds(1);   ///< idle replication connection
+  Duration ping_timeout = seconds(2);    ///< no byte from the peer for this long after a ping: connection is dead
+  Duration peer_timeout = seconds(2);    ///< acknowledgements stop while bytes still come
+  Duration flush_interval = seconds(1);
+
+  /// What must be equal on both nodes, as "key=value" lines in a fixed order: the handshake compares them and names those
+  /// that differ. Node-local values (secret, admin socket, buffer memory) are not in it.
+  std::vector<std::string> shared_fields;
+
+  NodeIndex self = 0;  ///< which of `nodes` this daemon is
+  [[nodiscard]] bool is_pair() const noexcept { return nodes.size() == 2; }
+};
+
+}  // namespace replblk::node

@@ -1,0 +1,48 @@
+// One node of a pair: owns the resources, the iSCSI portals and the peer connections, and introduces machines and stages to
+// each other. The same class runs in the daemon and in the simulator; it touches the outside through ports::World only.
+// Lives on one reactor thread. Not responsible for opening disks, for arguments or for threads: main does that.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.hpp"
+#include "base/uuid.hpp"
+#include "node/admin.hpp"
+#include "node/config.hpp"
+#include "ports/world.hpp"
+
+namespace replblk::node {
+
+/// The opened backing of one volume, in the order of the configuration's resources and their volumes.
+struct VolumeDisks {
+  ports::Disk* data = nullptr;      ///< null: could not be opened; the volume is Diskless, `reason` says why
+  ports::Disk* metadata = nullptr;  ///< null: internal
+  std::string reason;
+};
+
+class Node {
+ public:
+  /// `disks[r][v]`; they outlive the node. `boot_id` is the host's.
+  Node(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks);
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+  ~Node();
+
+  /// Listens, opens the volumes, starts to connect. The error is one sentence (a port taken, an address that is not here).
+  [[nodiscard]] Result<void, std::string> start();
+  /// Serves no more, drains, flushes, writes bitmaps and clean records; then calls `done`. Bounded: 1 s for initiators, disks
+  /// as long as they take.
+  void stop(std::function<void()> done);
+
+  void request(const AdminRequest& request, std::function<void(AdminReply)> reply);
+  [[nodiscard]] Status status() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace replblk::node

@@ -1,0 +1,174 @@
+#include "replication/messages.hpp"
+
+#include <algorithm>
+
+#include "base/assert.hpp"
+#include "peer.pb.h"
+
+namespace replblk::replication {
+
+namespace {
+
+using blockdev::Configuration;
+using blockdev::Generation;
+using blockdev::GenerationSet;
+
+constexpr int kVolumesMax = 256;
+constexpr int kSharedFieldsMax = 1024;
+
+void put(const Generation& from, peer::Generation* to) {
+  to->set_term(from.term);
+  to->set_nonce(from.nonce);
+}
+void put(const GenerationSet& from, peer::Generations* to) {
+  put(from.current, to->mutable_current());
+  put(from.base, to->mutable_base());
+  for (const Generation& generation : from.history) put(generation, to->add_history());
+}
+void put(const Configuration& from, peer::Configuration* to) {
+  to->set_term(from.term);
+  to->set_members(from.members);
+  to->set_primary(from.primary);
+}
+
+Generation get(const peer::Generation& from) { return {from.term(), from.nonce()}; }
+bool get(const peer::Generations& from, GenerationSet& to) {
+  if (from.history_size() > static_cast<int>(GenerationSet::kHistoryCountMax)) return false;
+  to.current = get(from.current());
+  to.base = get(from.base());
+  for (const peer::Generation& generation : from.history()) to.history.push_back(get(generation));
+  return true;
+}
+bool get(const peer::Configuration& from, Configuration& to) {
+  if (from.members() > 3) return false;
+  if (from.primary() > 1 && from.primary() != blockdev::kNoNode) return false;
+  to.term = from.term();
+  to.members = static_cast<std::uint8_t>(from.members());
+  to.primary = static_cast<blockdev::NodeIndex>(from.primary());
+  return to.primary == blockdev::kNoNode || to.has_member(to.primary);
+}
+
+struct Encoder {
+  peer::Envelope& envelope;
+
+  void operator()(const Hello& from) const {
+    peer::Hello* to = envelope.mutable_hello();
+    to->set_protocol_min(from.protocol_min);
+    to->set_protocol_max(from.protocol_max);
+    to->set_features(from.features);
+    to->set_cluster(from.cluster);
+    to->set_node(from.node);
+    to->set_expected_peer(from.expected_peer);
+    to->set_resource(from.resource);
+    to->set_nonce(from.nonce);
+    to->set_incarnation(from.incarnation);
+  }
+  void operator()(const Proof& from) const { envelope.mutable_proof()->set_mac(from.mac); }
+  void operator()(const Refusal& from) const {
+    envelope.mutable_refusal()->set_reason(from.reason);
+    envelope.mutable_refusal()->set_is_final(from.is_final);
+  }
+  void operator()(const Introduction& from) const {
+    peer::Introduction* to = envelope.mutable_introduction();
+    for (const std::string& field : from.shared_fields) to->add_shared_fields(field);
+    for (const VolumeIntroduction& volume : from.volumes) {
+      peer::Volume* item = to->add_volumes();
+      item->set_uuid(volume.uuid.bytes.data(), volume.uuid.bytes.size());
+      item->set_size_bytes(volume.size_bytes);
+      item->set_logical_block_bytes(volume.logical_block_bytes);
+      item->set_bitmap_block_bytes(volume.bitmap_block_bytes);
+      item->set_has_dirty_blocks(volume.has_dirty_blocks);
+    }
+    put(from.configuration, to->mutable_configuration());
+    to->set_seen(from.seen);
+    put(from.generations, to->mutable_generations());
+    to->set_is_inconsistent(from.is_inconsistent);
+    to->set_is_outdated(from.is_outdated);
+    to->set_is_crashed_primary(from.is_crashed_primary);
+    to->set_may_have_lost_cache(from.may_have_lost_cache);
+    to->set_survived_connected(from.survived_connected);
+    to->set_is_primary(from.is_primary);
+  }
+  void operator()(const SyncStart& from) const {
+    put(from.configuration, envelope.mutable_sync_start()->mutable_configuration());
+    envelope.mutable_sync_start()->set_is_full(from.is_full);
+  }
+  void operator()(const BitmapEnd&) const { envelope.mutable_bitmap_end(); }
+  void operator()(const Proposal& from) const {
+    put(from.configuration, envelope.mutable_proposal()->mutable_configuration());
+    put(from.generations, envelope.mutable_proposal()->mutable_generations());
+  }
+  void operator()(const ProposalAck& from) const { envelope.mutable_proposal_ack()->set_term(from.term); }
+  void operator()(const RoleChange& from) const { envelope.mutable_role_change()->set_is_primary(from.is_primary); }
+  void operator()(const PromotionRequest&) const { envelope.mutable_promotion_request(); }
+};
+
+std::optional<Message> get(const peer::Hello& from) {
+  if (from.nonce().size() != kNonceBytes || from.protocol_min() > from.protocol_max()) return std::nullopt;
+  return Hello{from.protocol_min(), from.protocol_max(), from.features(), from.cluster(),   from.node(),
+               from.expected_peer(), from.resource(),    from.nonce(),    from.incarnation()};
+}
+
+std::optional<Message> get(const peer::Introduction& from) {
+  Introduction to;
+  if (from.shared_fields_size() > kSharedFieldsMax || from.volumes_size() > kVolumesMax) return std::nullopt;
+  to.shared_fields.assign(from.shared_fields().begin(), from.shared_fields().end());
+  for (const peer::Volume& item : from.volumes()) {
+    VolumeIntroduction volume;
+    if (item.uuid().size() != volume.uuid.bytes.size()) return std::nullopt;
+    std::ranges::copy(as_bytes(item.uuid()), volume.uuid.bytes.begin());
+    volume.size_bytes = item.size_bytes();
+    volume.logical_block_bytes = item.logical_block_bytes();
+    volume.bitmap_block_bytes = item.bitmap_block_bytes();
+    volume.has_dirty_blocks = item.has_dirty_blocks();
+    to.volumes.push_back(volume);
+  }
+  if (!get(from.configuration(), to.configuration) || !get(from.generations(), to.generations)) return std::nullopt;
+  to.seen = from.seen();
+  to.is_inconsistent = from.is_inconsistent();
+  to.is_outdated = from.is_outdated();
+  to.is_crashed_primary = from.is_crashed_primary();
+  to.may_have_lost_cache = from.may_have_lost_cache();
+  to.survived_connected = from.survived_connected();
+  to.is_primary = from.is_primary();
+  return to;
+}
+
+}  // namespace
+
+std::string encode(const Message& message) {
+  peer::Envelope envelope;
+  std::visit(Encoder{envelope}, message);
+  return envelope.SerializeAsString();
+}
+
+std::optional<Message> decode(ConstBytes bytes) {
+  peer::Envelope envelope;
+  if (!envelope.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return std::nullopt;
+  switch (envelope.message_case()) {
+    case peer::Envelope::kHello: return get(envelope.hello());
+    case peer::Envelope::kProof: return Proof{envelope.proof().mac()};
+    case peer::Envelope::kRefusal: return Refusal{envelope.refusal().reason(), envelope.refusal().is_final()};
+    case peer::Envelope::kIntroduction: return get(envelope.introduction());
+    case peer::Envelope::kSyncStart: {
+      SyncStart to;
+      if (!get(envelope.sync_start().configuration(), to.configuration)) return std::nullopt;
+      to.is_full = envelope.sync_start().is_full();
+      return to;
+    }
+    case peer::Envelope::kBitmapEnd: return BitmapEnd{};
+    case peer::Envelope::kProposal: {
+      Proposal to;
+      if (!get(envelope.proposal().configuration(), to.configuration)) return std::nullopt;
+      if (!get(envelope.proposal().generations(), to.generations)) return std::nullopt;
+      return to;
+    }
+    case peer::Envelope::kProposalAck: return ProposalAck{envelope.proposal_ack().term()};
+    case peer::Envelope::kRoleChange: return RoleChange{envelope.role_change().is_primary()};
+    case peer::Envelope::kPromotionRequest: return PromotionRequest{};
+    case peer::Envelope::MESSAGE_NOT_SET: return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+}  // namespace replblk::replication

@@ -1,0 +1,93 @@
+// The control messages of the peer protocol as plain structs, and their protobuf form (proto/peer.proto).
+// decode() accepts only messages whose required fields are there and in range: what it returns can be used unchecked.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/bytes.hpp"
+#include "base/uuid.hpp"
+#include "blockdev/record.hpp"
+
+namespace replblk::replication {
+
+inline constexpr std::uint32_t kProtocolVersionMin = 1;
+inline constexpr std::uint32_t kProtocolVersionMax = 1;
+inline constexpr std::size_t kNonceBytes = 32;
+
+struct Hello {
+  std::uint32_t protocol_min = kProtocolVersionMin;
+  std::uint32_t protocol_max = kProtocolVersionMax;
+  std::uint64_t features = 0;
+  std::string cluster;
+  std::string node;
+  std::string expected_peer;
+  std::string resource;
+  std::string nonce;  ///< kNonceBytes
+  std::uint64_t incarnation = 0;
+};
+
+struct Proof {
+  std::string mac;
+};
+
+struct Refusal {
+  std::string reason;
+  bool is_final = false;
+};
+
+struct VolumeIntroduction {
+  Uuid uuid;
+  std::uint64_t size_bytes = 0;
+  std::uint32_t logical_block_bytes = 0;
+  std::uint32_t bitmap_block_bytes = 0;
+  bool has_dirty_blocks = false;
+  friend bool operator==(const VolumeIntroduction&, const VolumeIntroduction&) = default;
+};
+
+/// What a node says of itself when two meet.
+struct Introduction {
+  std::vector<std::string> shared_fields;
+  std::vector<VolumeIntroduction> volumes;
+  blockdev::Configuration configuration;
+  std::uint64_t seen = 0;
+  blockdev::GenerationSet generations;
+  bool is_inconsistent = false;
+  bool is_outdated = false;
+  bool is_crashed_primary = false;
+  bool may_have_lost_cache = false;
+  bool survived_connected = false;
+  bool is_primary = false;
+};
+
+struct SyncStart {
+  blockdev::Configuration configuration;
+  bool is_full = false;
+};
+
+struct BitmapEnd {};
+
+struct Proposal {
+  blockdev::Configuration configuration;
+  blockdev::GenerationSet generations;
+};
+
+struct ProposalAck {
+  std::uint64_t term = 0;
+};
+
+struct RoleChange {
+  bool is_primary = false;
+};
+
+struct PromotionRequest {};
+
+using Message = std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck, RoleChange,
+                             PromotionRequest>;
+
+[[nodiscard]] std::string encode(const Message& message);
+[[nodiscard]] std::optional<Message> decode(ConstBytes bytes);
+
+}  // namespace replblk::replication

@@ -1,0 +1,340 @@
+#include "replication/mirror.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/assert.hpp"
+
+namespace replblk::replication {
+
+using blockdev::BlockOp;
+using blockdev::BlockRequest;
+using blockdev::BlockStatus;
+using blockdev::RangeLock;
+
+namespace {
+
+// Enough for 4 sessions with full command windows; more wait in order.
+constexpr std::size_t kRequestsMax = 512;
+
+FrameType frame_type(BlockOp op) {
+  switch (op) {
+    case BlockOp::write:
+    case BlockOp::compare_and_write: return FrameType::write;
+    case BlockOp::discard: return FrameType::discard;
+    case BlockOp::write_zeroes: return FrameType::write_zeroes;
+    case BlockOp::read:
+    case BlockOp::flush: break;
+  }
+  RB_UNREACHABLE();
+}
+
+}  // namespace
+
+Mirror::Mirror(ports::World world, blockdev::Store& store, PeerLink& link, std::uint16_t volume, bool is_replicated)
+    : world_(world),
+      store_(store),
+      link_(link),
+      volume_(volume),
+      is_replicated_(is_replicated),
+      peer_copy_(store.dirty(), store.geometry().size_bytes, store.geometry().has_write_cache),
+      slots_(kRequestsMax),
+      deferred_(Callback<void()>::to<&Mirror::run_deferred>(*this)) {
+  round_local_.op = BlockOp::flush;
+  round_local_.on_complete = Callback<void(BlockRequest&)>::to<&Mirror::on_round_local>(*this);
+  round_peer_.on_answer = Callback<void(PeerAnswer)>::to<&Mirror::on_round_peer>(*this);
+}
+
+Mirror::~Mirror() { RB_ASSERT(is_idle() && !is_round_running_ && held_requests_.empty() && held_answers_.empty()); }
+
+// ---- the role and the gate -------------------------------------------------------------------------------------
+
+void Mirror::submit(BlockRequest& request) noexcept {
+  if (!is_serving_) {
+    request.status = BlockStatus::not_serving;
+    dropped_.push_back(request);
+    world_.loop.defer(deferred_);
+    return;
+  }
+  if (is_frozen_) {
+    held_requests_.push_back(request);
+    return;
+  }
+  start(request);
+}
+
+void Mirror::set_serving(bool is_serving) noexcept {
+  is_serving_ = is_serving;
+  if (is_serving) return;
+  // What is in flight finishes on the copies, but nobody hears of it: its initiators' connections are being reset.
+  for (RequestList* list : {&held_requests_, &held_answers_, &waiting_}) {
+    while (BlockRequest* request = list->pop_front()) {
+      request->status = BlockStatus::not_serving;
+      dropped_.push_back(*request);
+    }
+  }
+  if (!dropped_.empty()) world_.loop.defer(deferred_);
+}
+
+void Mirror::run_deferred() {
+  while (BlockRequest* request = dropped_.pop_front()) request->on_complete(*request);
+}
+
+void Mirror::freeze() noexcept {
+  is_frozen_ = true;
+  // Requests that wait for a slot have not begun: they are held like new ones.
+  held_requests_.splice_back(waiting_);
+}
+
+void Mirror::thaw() noexcept {
+  is_frozen_ = false;
+  while (!is_frozen_) {
+    BlockRequest* request = held_answers_.pop_front();
+    if (request == nullptr) break;
+    request->on_complete(*request);
+  }
+  while (!is_frozen_) {
+    BlockRequest* request = held_requests_.pop_front();
+    if (request == nullptr) break;
+    start(*request);
+  }
+}
+
+void Mirror::answer(BlockRequest& upper) noexcept {
+  if (!is_serving_) {
+    upper.status = BlockStatus::not_serving;
+  } else if (is_frozen_) {
+    held_answers_.push_back(upper);
+    return;
+  }
+  upper.on_complete(upper);
+}
+
+// ---- one request -----------------------------------------------------------------------------------------------
+
+void Mirror::start(BlockRequest& upper) {
+  Request* request = slots_.acquire();
+  if (request == nullptr) {
+    waiting_.push_back(upper);
+    return;
+  }
+  if (request->mirror == nullptr) {
+    request->mirror = this;
+    request->claim.on_granted = Callback<void()>::to<&Request::on_granted>(*request);
+    request->peer.on_answer = Callback<void(PeerAnswer)>::to<&Request::on_peer_answer>(*request);
+    request->flush.on_flushed = Callback<void(bool)>::to<&Request::on_flushed>(*request);
+    request->compare_buffer.on_buffer = Callback<void(BufferRef)>::to<&Request::on_compare_buffer>(*request);
+  }
+  request->upper = &upper;
+  request->pending = 0;
+  request->is_at_peer = false;
+  upper.status = BlockStatus::good;
+  if (upper.op == BlockOp::flush) {
+    request->is_claimed = false;
+    flush(request->flush);
+    return;
+  }
+  request->is_claimed = true;
+  const auto mode = upper.is_change() ? RangeLock::Mode::exclusive : RangeLock::Mode::shared;
+  if (store_.ranges().acquire(request->claim, upper.offset_bytes, upper.length_bytes, mode)) begin(*request);
+}
+
+void Mirror::Request::on_granted() { mirror->begin(*this); }
+
+void Mirror::begin(Request& request) {
+  const BlockRequest& upper = *request.upper;
+  BlockRequest& local = request.local;
+  local.op = upper.op;
+  local.is_fua = upper.is_fua;
+  local.offset_bytes = upper.offset_bytes;
+  local.length_bytes = upper.length_bytes;
+  local.status = BlockStatus::good;
+  local.on_complete = Callback<void(BlockRequest&)>::to<&Request::on_local_done>(request);
+  if (upper.op == BlockOp::compare_and_write) {
+    begin_compare(request);
+    return;
+  }
+  if (upper.buffer) local.buffer = upper.buffer.share();
+  local.buffer_offset_bytes = upper.buffer_offset_bytes;
+  if (upper.op == BlockOp::read) {
+    request.pending = 1;
+    store_.submit(local);
+    return;
+  }
+  begin_change(request);
+}
+
+/// protocol.md 4 step 3: the local write and the frame leave together.
+void Mirror::begin_change(Request& request) {
+  const BlockRequest& local = request.local;
+  if (is_mirroring_) {
+    FrameHeader header;
+    header.type = frame_type(local.op);
+    header.is_durable = local.is_fua;
+    header.volume = volume_;
+    header.offset_bytes = local.offset_bytes;
+    header.length_bytes = local.length_bytes;
+    request.pending = 2;
+    request.is_at_peer = true;
+    if (header.type == FrameType::write) {
+      link_.send(request.peer, header, local.buffer, local.buffer_offset_bytes);
+    } else {
+      link_.send(request.peer, header);
+    }
+  } else {
+    request.pending = 1;
+    if (is_replicated_) store_.dirty().set(local.offset_bytes, local.length_bytes);
+  }
+  store_.submit(request.local);
+}
+
+void Mirror::Request::on_local_done(BlockRequest&) {
+  if (local.status != BlockStatus::good) {
+    upper->status = local.status;
+    // The copies may differ now: the range stays in the resync set.
+    if (upper->is_change() && mirror->is_replicated_) mirror->store_.dirty().set(local.offset_bytes, local.length_bytes);
+  }
+  mirror->part_done(*this);
+}
+
+void Mirror::Request::on_peer_answer(PeerAnswer answer) {
+  if (answer == PeerAnswer::done) {
+    mirror->peer_copy_.acknowledged({local.offset_bytes, local.length_bytes}, local.is_fua);
+  } else {
+    mirror->store_.dirty().set(local.offset_bytes, local.length_bytes);
+  }
+  mirror->part_done(*this);
+}
+
+void Mirror::Request::on_flushed(bool is_good) {
+  if (!is_good) upper->status = BlockStatus::io_error;
+  mirror->finish(*this);
+}
+
+void Mirror::part_done(Request& request) {
+  RB_ASSERT(request.pending > 0);
+  if (--request.pending == 0) finish(request);
+}
+
+void Mirror::finish(Request& request) {
+  BlockRequest& upper = *request.upper;
+  request.local.buffer.reset();
+  const bool is_claimed = request.is_claimed;
+  if (is_claimed) store_.ranges().release(request.claim);
+  slots_.release(request);
+  answer(upper);
+  if (BlockRequest* next = is_frozen_ ? nullptr : waiting_.pop_front()) start(*next);
+  if (is_idle() && on_idle_) std::exchange(on_idle_, {})();
+}
+
+void Mirror::when_idle(Callback<void()> done) {
+  RB_ASSERT(!on_idle_ && (is_frozen_ || !is_serving_));
+  if (is_idle()) {
+    done();
+    return;
+  }
+  on_idle_ = done;
+}
+
+// ---- compare and write -----------------------------------------------------------------------------------------
+
+void Mirror::begin_compare(Request& request) {
+  request.compare_buffer.length_bytes = request.upper->length_bytes;
+  if (BufferRef buffer = world_.buffers.acquire_or_wait(request.compare_buffer)) {
+    request.on_compare_buffer(std::move(buffer));
+  }
+}
+
+void Mirror::Request::on_compare_buffer(BufferRef buffer) {
+  local.op = BlockOp::read;
+  local.is_fua = false;
+  local.buffer = std::move(buffer);
+  local.buffer_offset_bytes = 0;
+  local.on_complete = Callback<void(BlockRequest&)>::to<&Request::on_compare_read>(*this);
+  mirror->store_.submit(local);
+}
+
+void Mirror::Request::on_compare_read(BlockRequest&) {
+  if (local.status != BlockStatus::good) {
+    upper->status = local.status;
+    mirror->finish(*this);
+    return;
+  }
+  const std::size_t length = static_cast<std::size_t>(upper->length_bytes);
+  const std::byte* expected = upper->data();
+  const std::byte* found = local.data();
+  const auto differs = std::mismatch(expected, expected + length, found);
+  if (differs.first != expected + length) {
+    upper->status = BlockStatus::miscompare;
+    upper->miscompare_offset_bytes = static_cast<std::uint32_t>(differs.first - expected);
+    mirror->finish(*this);
+    return;
+  }
+  local.op = BlockOp::write;
+  local.is_fua = upper->is_fua;
+  local.buffer = upper->buffer.share();
+  local.buffer_offset_bytes = upper->buffer_offset_bytes + static_cast<std::uint32_t>(length);
+  local.on_complete = Callback<void(BlockRequest&)>::to<&Request::on_local_done>(*this);
+  mirror->begin_change(*this);
+}
+
+// ---- flush -----------------------------------------------------------------------------------------------------
+
+void Mirror::flush(FlushWaiter& waiter) {
+  next_round_.push_back(waiter);
+  if (!is_round_running_) start_flush_round();
+}
+
+void Mirror::start_flush_round() {
+  RB_ASSERT(!is_round_running_ && round_.empty());
+  is_round_running_ = true;
+  is_round_good_ = true;
+  round_.splice_back(next_round_);
+  is_round_at_peer_ = is_mirroring_ && link_.is_attached();
+  round_pending_ = 1;
+  round_local_.status = BlockStatus::good;
+  if (is_round_at_peer_) {
+    round_pending_ = 2;
+    peer_copy_.flush_begins();
+    FrameHeader header;
+    header.type = FrameType::flush;
+    header.volume = volume_;
+    link_.send(round_peer_, header);
+  }
+  store_.submit(round_local_);
+}
+
+void Mirror::on_round_local(BlockRequest& request) {
+  if (request.status != BlockStatus::good) is_round_good_ = false;
+  round_part_done();
+}
+
+void Mirror::on_round_peer(PeerAnswer answer) {
+  // A lost peer flushed nothing that anybody may count on: peer_lost() makes those blocks dirty.
+  if (answer == PeerAnswer::done) peer_copy_.flush_done();
+  round_part_done();
+}
+
+void Mirror::round_part_done() {
+  RB_ASSERT(round_pending_ > 0);
+  if (--round_pending_ > 0) return;
+  is_round_running_ = false;
+  FlushList done;
+  done.splice_back(round_);
+  if (!next_round_.empty()) start_flush_round();
+  const bool is_good = is_round_good_;
+  while (FlushWaiter* waiter = done.pop_front()) waiter->on_flushed(is_good);
+}
+
+void Mirror::peer_lost() {
+  is_mirroring_ = false;
+  peer_copy_.lost();
+}
+
+void Mirror::tick() {
+  const bool is_unstable = is_mirroring_ && peer_copy_.needs_flush();
+  if (is_unstable && was_unstable_at_tick_ && !is_round_running_) start_flush_round();
+  was_unstable_at_tick_ = is_unstable;
+}
+
+}  // namespace replblk::replication

@@ -1,0 +1,127 @@
+// The primary's end of a volume (protocol.md 4): every request of the initiators passes through it. Orders overlapping
+// requests, writes here and at the peer in parallel, completes when both are done, flushes both, and holds requests and
+// answers while the configuration is in change. Not responsible for deciding anything: Resource freezes, thaws,
+// attaches the peer and says when it is lost.
+//
+//   request → [held while frozen] → range claim → local + peer → release → [answer held while frozen] → answer
+//
+// Invariant: while two are members no change is answered before the peer's acknowledgement, unless the peer was removed first.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "base/slot_pool.hpp"
+#include "blockdev/store.hpp"
+#include "ports/world.hpp"
+#include "replication/peer_copy.hpp"
+#include "replication/peer_link.hpp"
+
+namespace replblk::replication {
+
+/// Somebody who wants everything completed so far durable on all copies that are there.
+class FlushWaiter : public IntrusiveNode<FlushWaiter> {
+ public:
+  Callback<void(bool is_good)> on_flushed;
+};
+
+class Mirror final : public blockdev::BlockBackend {
+ public:
+  /// `is_replicated`: false in a single-node cluster, where no dirty set is kept.
+  Mirror(ports::World world, blockdev::Store& store, PeerLink& link, std::uint16_t volume, bool is_replicated);
+  ~Mirror() override;
+
+  [[nodiscard]] const blockdev::VolumeGeometry& geometry() const noexcept override { return store_.geometry(); }
+  void submit(blockdev::BlockRequest& request) noexcept override;
+
+  /// What initiators ask is carried out (true) or dropped with not_serving (false): the role.
+  void set_serving(bool is_serving) noexcept;
+  /// Frozen: new requests wait, answers wait. Thawed: both go on, in order.
+  void freeze() noexcept;
+  void thaw() noexcept;
+  [[nodiscard]] bool is_frozen() const noexcept { return is_frozen_; }
+
+  /// From here on changes go to the peer too (link is attached and the peer's bits are merged).
+  void start_mirroring() noexcept { is_mirroring_ = true; }
+  [[nodiscard]] bool is_mirroring() const noexcept { return is_mirroring_; }
+  /// Before PeerLink::detach(): unstable blocks become dirty, later changes too.
+  void peer_lost();
+
+  /// Flushes both copies; joins the next round when one is under way. Works while frozen.
+  void flush(FlushWaiter& waiter);
+  /// While frozen: calls `done` once no request is in flight (held ones do not count). One at a time.
+  void when_idle(Callback<void()> done);
+  [[nodiscard]] bool is_idle() const noexcept { return slots_.in_use_count() == 0; }
+  /// Flushes when something has been unstable since the last tick. Called each flush_interval.
+  void tick();
+
+  [[nodiscard]] PeerCopy& peer_copy() noexcept { return peer_copy_; }
+  [[nodiscard]] std::size_t in_flight_count() const noexcept { return slots_.in_use_count(); }
+
+ private:
+  struct Request {
+    Mirror* mirror = nullptr;
+    blockdev::BlockRequest* upper = nullptr;
+    blockdev::BlockRequest local;
+    blockdev::RangeLock::Claim claim;
+    OutstandingOperation peer;
+    FlushWaiter flush;
+    BufferWaiter compare_buffer;
+    std::uint8_t pending = 0;       ///< local and peer parts not done
+    bool is_at_peer = false;
+    bool is_claimed = false;
+    void on_granted();
+    void on_local_done(blockdev::BlockRequest&);
+    void on_peer_answer(PeerAnswer answer);
+    void on_flushed(bool is_good);
+    void on_compare_buffer(BufferRef buffer);
+    void on_compare_read(blockdev::BlockRequest&);
+  };
+
+  void start(blockdev::BlockRequest& upper);
+  void begin(Request& request);
+  void begin_change(Request& request);
+  void begin_compare(Request& request);
+  void part_done(Request& request);
+  void finish(Request& request);
+  void answer(blockdev::BlockRequest& upper) noexcept;
+  void run_deferred();
+
+  void start_flush_round();
+  void on_round_local(blockdev::BlockRequest&);
+  void on_round_peer(PeerAnswer answer);
+  void round_part_done();
+
+  using RequestList = IntrusiveList<blockdev::BlockRequest, blockdev::BlockRequest>;
+  using FlushList = IntrusiveList<FlushWaiter, FlushWaiter>;
+
+  ports::World world_;
+  blockdev::Store& store_;
+  PeerLink& link_;
+  std::uint16_t volume_;
+  bool is_replicated_;
+  bool is_serving_ = false;
+  bool is_frozen_ = false;
+  bool is_mirroring_ = false;
+  PeerCopy peer_copy_;
+
+  SlotPool<Request> slots_;
+  RequestList waiting_;   ///< for a slot
+  RequestList held_requests_;
+  RequestList held_answers_;
+  RequestList dropped_;
+  ports::DeferredTask deferred_;
+  Callback<void()> on_idle_;
+
+  FlushList round_;       ///< waiters of the flush under way
+  FlushList next_round_;
+  bool is_round_running_ = false;
+  bool is_round_good_ = true;
+  bool is_round_at_peer_ = false;
+  std::uint8_t round_pending_ = 0;
+  blockdev::BlockRequest round_local_;
+  OutstandingOperation round_peer_;
+  bool was_unstable_at_tick_ = false;
+};
+
+}  // namespace replblk::replication

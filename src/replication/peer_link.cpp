@@ -1,0 +1,76 @@
+#include "replication/peer_link.hpp"
+
+#include "base/assert.hpp"
+
+namespace replblk::replication {
+
+void PeerLink::attach(PeerChannel& channel, std::uint64_t term) noexcept {
+  RB_ASSERT(channel_ == nullptr && count_ == 0);
+  channel_ = &channel;
+  term_ = term;
+}
+
+void PeerLink::detach() {
+  channel_ = nullptr;
+  // Owners may not send while they hear of the loss: is_attached() is false already.
+  IntrusiveList<OutstandingOperation, OutstandingOperation> lost;
+  lost.splice_back(oldest_first_);
+  while (OutstandingOperation* operation = lost.pop_front()) {
+    const auto slot = static_cast<std::uint16_t>(operation->sequence_ & 0xffff);
+    slots_[slot] = nullptr;
+    free_.push_back(slot);
+    --count_;
+    operation->on_answer(PeerAnswer::lost);
+  }
+}
+
+void PeerLink::admit(OutstandingOperation& operation, FrameHeader& header) {
+  RB_ASSERT(channel_ != nullptr);
+  if (free_.empty()) {
+    RB_ASSERT(slots_.size() < 65536);
+    free_.push_back(static_cast<std::uint16_t>(slots_.size()));
+    slots_.push_back(nullptr);
+  }
+  const std::uint16_t slot = free_.back();
+  free_.pop_back();
+  slots_[slot] = &operation;
+  operation.sequence_ = ++counter_ << 16 | slot;
+  operation.sent_ = loop_.now();
+  operation.length_bytes_ = header.length_bytes;
+  oldest_first_.push_back(operation);
+  ++count_;
+  header.sequence = operation.sequence_;
+  header.term = term_;
+}
+
+void PeerLink::send(OutstandingOperation& operation, FrameHeader header) {
+  admit(operation, header);
+  channel_->send(header);
+}
+
+void PeerLink::send(OutstandingOperation& operation, FrameHeader header, const BufferRef& buffer,
+                    std::size_t offset_bytes) {
+  admit(operation, header);
+  channel_->send(header, buffer, offset_bytes);
+}
+
+bool PeerLink::acknowledge(std::uint64_t sequence) {
+  const std::uint64_t slot = sequence & 0xffff;
+  if (slot >= slots_.size() || slots_[slot] == nullptr || slots_[slot]->sequence_ != sequence) return false;
+  OutstandingOperation* operation = slots_[slot];
+  slots_[slot] = nullptr;
+  free_.push_back(static_cast<std::uint16_t>(slot));
+  operation->unlink();
+  --count_;
+  operation->on_answer(PeerAnswer::done);
+  return true;
+}
+
+bool PeerLink::is_overdue(Duration timeout) noexcept {
+  OutstandingOperation* oldest = oldest_first_.front();
+  if (oldest == nullptr) return false;
+  const auto more = milliseconds(20 * static_cast<std::int64_t>(oldest->length_bytes_ >> 20));
+  return loop_.now() - oldest->sent_ > timeout + more;
+}
+
+}  // namespace replblk::replication

@@ -1,0 +1,153 @@
+#include "replication/peer_server.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/assert.hpp"
+
+namespace replblk::replication {
+
+using blockdev::BlockOp;
+using blockdev::BlockRequest;
+using blockdev::BlockStatus;
+
+namespace {
+
+// A mirror has at most 512 changes and a resync at most 64 requests out for each volume, and one flush.
+constexpr std::size_t kOperationsMaxPerVolume = 1024;
+
+BlockOp block_op(FrameType type) {
+  switch (type) {
+    case FrameType::write:
+    case FrameType::resync_data: return BlockOp::write;
+    case FrameType::discard: return BlockOp::discard;
+    case FrameType::write_zeroes:
+    case FrameType::resync_zeroes: return BlockOp::write_zeroes;
+    case FrameType::flush: return BlockOp::flush;
+    case FrameType::control:
+    case FrameType::acknowledge:
+    case FrameType::bitmap:
+    case FrameType::ping:
+    case FrameType::pong: break;
+  }
+  RB_UNREACHABLE();
+}
+
+}  // namespace
+
+PeerServer::PeerServer(ports::World world, std::vector<blockdev::Store*> stores)
+    : world_(world),
+      stores_(std::move(stores)),
+      slots_(kOperationsMaxPerVolume * std::max<std::size_t>(stores_.size(), 1)),
+      acknowledge_task_(Callback<void()>::to<&PeerServer::send_acknowledgements>(*this)) {
+  acknowledgements_.reserve(std::size_t{kAcknowledgeEntryBytes} * kAcknowledgeEntriesMax);
+}
+
+PeerServer::~PeerServer() { RB_ASSERT(is_idle()); }
+
+void PeerServer::open(PeerChannel& channel, std::uint64_t term) noexcept {
+  RB_ASSERT(channel_ == nullptr);
+  channel_ = &channel;
+  term_ = term;
+  ++opening_;
+}
+
+void PeerServer::close() noexcept {
+  channel_ = nullptr;
+  acknowledgements_.clear();
+  acknowledge_task_.unlink();
+}
+
+void PeerServer::apply(const FrameHeader& header, BufferRef data) {
+  RB_ASSERT(channel_ != nullptr);
+  const auto refuse = [&](const std::string& reason) { channel_->fail(ChannelEnd::protocol_error, reason); };
+  if (header.term != term_) {
+    refuse(fmt::format("an operation of term {} came while the configuration is of term {}", header.term, term_));
+    return;
+  }
+  blockdev::Store* store = header.volume < stores_.size() ? stores_[header.volume] : nullptr;
+  if (store == nullptr) {
+    refuse(fmt::format("an operation for volume {}, which has no disk here", header.volume));
+    return;
+  }
+  const bool is_flush = header.type == FrameType::flush;
+  const std::uint64_t size = store->geometry().size_bytes;
+  if (!is_flush && (header.offset_bytes > size || header.length_bytes > size - header.offset_bytes ||
+                    header.offset_bytes % 512 != 0)) {
+    refuse(fmt::format("an operation on bytes {} to +{} of volume {}, which has {} bytes", header.offset_bytes,
+                       header.length_bytes, header.volume, size));
+    return;
+  }
+  Operation* operation = slots_.acquire();
+  if (operation == nullptr) {
+    refuse("more operations in flight than the protocol allows");
+    return;
+  }
+  operation->server = this;
+  operation->store = store;
+  operation->sequence = header.sequence;
+  operation->opening = opening_;
+  operation->is_claimed = !is_flush;
+  operation->claim.on_granted = Callback<void()>::to<&Operation::on_granted>(*operation);
+  BlockRequest& local = operation->local;
+  local.op = block_op(header.type);
+  local.is_fua = header.is_durable;
+  local.offset_bytes = header.offset_bytes;
+  local.length_bytes = header.length_bytes;
+  local.buffer = std::move(data);
+  local.buffer_offset_bytes = 0;
+  local.status = BlockStatus::good;
+  local.on_complete = Callback<void(BlockRequest&)>::to<&Operation::on_done>(*operation);
+  if (is_flush || store->ranges().acquire(operation->claim, local.offset_bytes, local.length_bytes,
+                                          blockdev::RangeLock::Mode::exclusive)) {
+    store->submit(local);
+  }
+}
+
+void PeerServer::Operation::on_granted() { store->submit(local); }
+
+void PeerServer::Operation::on_done(BlockRequest&) { server->finish(*this); }
+
+void PeerServer::finish(Operation& operation) {
+  operation.local.buffer.reset();
+  if (channel_ != nullptr && operation.opening == opening_) {
+    const std::size_t at = acknowledgements_.size();
+    acknowledgements_.resize(at + kAcknowledgeEntryBytes);
+    store_le<std::uint64_t>(&acknowledgements_[at], operation.sequence);
+    store_le<std::uint32_t>(&acknowledgements_[at + 8], operation.local.status == BlockStatus::good ? 0 : 1);
+    store_le<std::uint32_t>(&acknowledgements_[at + 12], 0);
+    if (acknowledgements_.size() == std::size_t{kAcknowledgeEntryBytes} * kAcknowledgeEntriesMax) {
+      send_acknowledgements();
+    } else {
+      world_.loop.defer_to_turn_end(acknowledge_task_);
+    }
+  }
+  if (operation.is_claimed) operation.store->ranges().release(operation.claim);
+  slots_.release(operation);
+  while (is_idle() && !on_idle_.empty()) {
+    const Callback<void()> done = on_idle_.front();
+    on_idle_.pop_front();
+    done();
+  }
+}
+
+void PeerServer::send_acknowledgements() {
+  if (acknowledgements_.empty() || channel_ == nullptr) return;
+  FrameHeader header;
+  header.type = FrameType::acknowledge;
+  header.term = term_;
+  channel_->send(header, acknowledgements_);
+  acknowledgements_.clear();
+}
+
+void PeerServer::when_idle(Callback<void()> done) {
+  if (is_idle()) {
+    done();
+    return;
+  }
+  on_idle_.push_back(done);
+}
+
+}  // namespace replblk::replication

@@ -1,0 +1,225 @@
+#include "replication/resync.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/assert.hpp"
+#include "base/log.hpp"
+
+namespace replblk::replication {
+
+using blockdev::BlockOp;
+using blockdev::BlockRequest;
+using blockdev::BlockStatus;
+
+namespace {
+
+constexpr std::size_t kPiecesMax = 16;
+constexpr std::uint64_t kPieceBytesMax = std::uint64_t{1} << 20;
+// While initiators have requests in work the resync steps back: few and small pieces keep their waits short.
+constexpr std::size_t kPiecesMaxBeside = 2;
+constexpr std::uint64_t kPieceBytesMaxBeside = std::uint64_t{256} << 10;
+constexpr Duration kRetryAfterError = seconds(1);
+
+bool is_all_zero(ConstBytes bytes) noexcept {
+  return bytes[0] == std::byte{0} && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
+}
+
+}  // namespace
+
+Resync::Resync(ports::World world, blockdev::Store& store, Mirror& mirror, PeerLink& link, std::uint16_t volume,
+               std::uint64_t rate_max_bytes_per_second)
+    : world_(world),
+      store_(store),
+      mirror_(mirror),
+      link_(link),
+      volume_(volume),
+      rate_max_bytes_per_second_(rate_max_bytes_per_second),
+      pump_task_(Callback<void()>::to<&Resync::pump>(*this)),
+      timer_(Callback<void()>::to<&Resync::on_timer>(*this)) {
+  for (std::size_t index = 0; index < kPiecesMax; ++index) {
+    auto piece = std::make_unique<Piece>();
+    piece->resync = this;
+    piece->claim.on_granted = Callback<void()>::to<&Piece::on_granted>(*piece);
+    piece->buffer.on_buffer = Callback<void(BufferRef)>::to<&Piece::on_buffer>(*piece);
+    piece->peer.on_answer = Callback<void(PeerAnswer)>::to<&Piece::on_answer>(*piece);
+    pieces_.push_back(std::move(piece));
+  }
+  flush_.on_flushed = Callback<void(bool)>::to<&Resync::on_flushed>(*this);
+}
+
+Resync::~Resync() {
+  RB_ASSERT(is_idle());
+  world_.loop.cancel(timer_);
+}
+
+void Resync::start(Callback<void()> done) {
+  RB_ASSERT(!is_running_);
+  is_running_ = true;
+  done_ = done;
+  cursor_bytes_ = 0;
+  started_ = world_.loop.now();
+  total_bytes_ = store_.dirty().dirty_bytes();
+  sent_bytes_ = 0;
+  world_.loop.defer(pump_task_);
+}
+
+void Resync::stop() noexcept {
+  is_running_ = false;
+  pump_task_.unlink();
+  world_.loop.cancel(timer_);
+  for (const auto& piece : pieces_) {
+    // A piece that waits for its range or for memory has touched nothing: it ends here.
+    const bool waits_for_range = piece->is_used && piece->claim.is_waiting();
+    const bool waits_for_memory = piece->is_used && piece->buffer.is_linked();
+    if (waits_for_memory) world_.buffers.cancel(piece->buffer);
+    if (waits_for_range || waits_for_memory) finish(*piece);
+  }
+}
+
+std::size_t Resync::window_pieces() const noexcept {
+  return mirror_.in_flight_count() > 0 ? kPiecesMaxBeside : kPiecesMax;
+}
+
+void Resync::pump() {
+  if (!is_running_) return;
+  if (rate_max_bytes_per_second_ > 0) {
+    const double elapsed_seconds = std::chrono::duration<double>(world_.loop.now() - started_).count();
+    const auto due = static_cast<std::uint64_t>(elapsed_seconds * static_cast<double>(rate_max_bytes_per_second_));
+    if (sent_bytes_ > due + kPieceBytesMax) {
+      if (!timer_.is_armed()) world_.loop.arm(timer_, world_.loop.now() + milliseconds(20));
+      return;
+    }
+  }
+  for (const auto& piece : pieces_) {
+    if (!is_running_ || in_flight_count_ >= window_pieces()) return;
+    if (!piece->is_used && !start_piece(*piece)) break;
+  }
+  if (in_flight_count_ > 0 || is_flush_out_ || cursor_bytes_ < store_.geometry().size_bytes) return;
+  // The end of a pass: a flush of the peer clears what it has; bits that are left then need another pass.
+  is_flush_out_ = true;
+  mirror_.flush(flush_);
+}
+
+bool Resync::start_piece(Piece& piece) {
+  const std::uint64_t size_max = mirror_.in_flight_count() > 0 ? kPieceBytesMaxBeside : kPieceBytesMax;
+  const auto range = store_.dirty().next_dirty(cursor_bytes_, std::max<std::uint64_t>(size_max, store_.dirty().block_bytes()));
+  if (!range.has_value()) {
+    cursor_bytes_ = store_.geometry().size_bytes;
+    return false;
+  }
+  cursor_bytes_ = range->end_bytes();
+  piece.is_used = true;
+  piece.range = *range;
+  ++in_flight_count_;
+  sent_bytes_ += range->length_bytes;
+  if (store_.ranges().acquire(piece.claim, range->offset_bytes, range->length_bytes, blockdev::RangeLock::Mode::exclusive)) {
+    piece.on_granted();
+  }
+  return true;
+}
+
+void Resync::Piece::on_granted() {
+  if (!resync->is_running_) {
+    resync->finish(*this);
+    return;
+  }
+  buffer.length_bytes = range.length_bytes;
+  if (BufferRef memory = resync->world_.buffers.acquire_or_wait(buffer)) on_buffer(std::move(memory));
+}
+
+void Resync::Piece::on_buffer(BufferRef memory) {
+  local.op = BlockOp::read;
+  local.offset_bytes = range.offset_bytes;
+  local.length_bytes = range.length_bytes;
+  local.buffer = std::move(memory);
+  local.buffer_offset_bytes = 0;
+  local.status = BlockStatus::good;
+  local.on_complete = Callback<void(BlockRequest&)>::to<&Piece::on_read>(*this);
+  resync->store_.submit(local);
+}
+
+void Resync::Piece::on_read(BlockRequest&) {
+  if (!resync->is_running_ || !resync->link_.is_attached()) {
+    resync->finish(*this);
+    return;
+  }
+  if (local.status != BlockStatus::good) {
+    log_error("resync: volume {}: bytes {} to +{} cannot be read: {}", resync->volume_, range.offset_bytes,
+              range.length_bytes, to_string(local.status));
+    if (!resync->timer_.is_armed()) {
+      resync->world_.loop.arm(resync->timer_, resync->world_.loop.now() + kRetryAfterError);
+    }
+    resync->finish(*this);
+    return;
+  }
+  FrameHeader header;
+  header.volume = resync->volume_;
+  header.offset_bytes = range.offset_bytes;
+  header.length_bytes = range.length_bytes;
+  if (is_all_zero(local.buffer.bytes(0, range.length_bytes))) {
+    header.type = FrameType::resync_zeroes;
+    resync->link_.send(peer, header);
+  } else {
+    header.type = FrameType::resync_data;
+    resync->link_.send(peer, header, local.buffer, 0);
+  }
+}
+
+void Resync::Piece::on_answer(PeerAnswer answer) {
+  if (answer == PeerAnswer::done) resync->mirror_.peer_copy().acknowledged(range, false);
+  resync->finish(*this);
+}
+
+void Resync::finish(Piece& piece) {
+  piece.local.buffer.reset();
+  piece.is_used = false;
+  --in_flight_count_;
+  store_.ranges().release(piece.claim);
+  if (is_running_) world_.loop.defer(pump_task_);
+}
+
+void Resync::on_flushed(bool is_good) {
+  is_flush_out_ = false;
+  if (!is_running_) return;
+  if (!is_good) {
+    world_.loop.arm(timer_, world_.loop.now() + kRetryAfterError);
+    return;
+  }
+  if (store_.dirty().is_clean()) {
+    is_running_ = false;
+    world_.loop.cancel(timer_);
+    done_();
+    return;
+  }
+  cursor_bytes_ = 0;
+  if (!timer_.is_armed()) world_.loop.defer(pump_task_);
+}
+
+void Resync::on_timer() {
+  if (is_running_) world_.loop.defer(pump_task_);
+}
+
+Resync::Progress Resync::progress() const noexcept {
+  Progress progress;
+  const std::uint64_t size = store_.geometry().size_bytes;
+  const std::uint64_t dirty = store_.dirty().dirty_bytes();
+  progress.total_bytes = std::max(total_bytes_, dirty);
+  // Bits are cleared by flushes only; what was sent in this pass counts as done for the reader.
+  progress.left_bytes = total_bytes_ > sent_bytes_ ? std::min(dirty, total_bytes_ - sent_bytes_) : std::min(dirty, size);
+  if (sent_bytes_ >= total_bytes_ && cursor_bytes_ >= size) progress.left_bytes = 0;
+  if (progress.total_bytes == 0) {
+    progress.percent_done = 100;
+    return progress;
+  }
+  const auto done = static_cast<double>(progress.total_bytes - std::min(progress.left_bytes, progress.total_bytes));
+  progress.percent_done = 100.0 * done / static_cast<double>(progress.total_bytes);
+  const double elapsed_seconds = std::chrono::duration<double>(world_.loop.now() - started_).count();
+  if (elapsed_seconds > 0 && done > 0) {
+    progress.rate_bytes_per_second = static_cast<std::uint64_t>(done / elapsed_seconds);
+    progress.seconds_left = static_cast<std::uint64_t>(static_cast<double>(progress.left_bytes) * elapsed_seconds / done);
+  }
+  return progress;
+}
+
+}  // namespace replblk::replication

@@ -1,0 +1,84 @@
+// Copies the dirty blocks of one volume to the peer (protocol.md 6): source-driven, ascending, several requests in flight,
+// each holding its range, zeroes sent as operations. Knows nothing of configurations: Resource starts it, and adds the
+// peer when every volume is done.
+// Invariant: done means that no dirty bit is left, and bits are cleared only by flushes of the peer (PeerCopy).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "blockdev/store.hpp"
+#include "ports/world.hpp"
+#include "replication/mirror.hpp"
+#include "replication/peer_link.hpp"
+
+namespace replblk::replication {
+
+class Resync {
+ public:
+  Resync(ports::World world, blockdev::Store& store, Mirror& mirror, PeerLink& link, std::uint16_t volume,
+         std::uint64_t rate_max_bytes_per_second);
+  ~Resync();
+
+  /// `done` is called once, from the loop, when no dirty bit is left.
+  void start(Callback<void()> done);
+  /// Before the link is detached. What is in flight ends by itself; bits stay.
+  void stop() noexcept;
+  [[nodiscard]] bool is_running() const noexcept { return is_running_; }
+  [[nodiscard]] bool is_idle() const noexcept { return in_flight_count_ == 0; }
+
+  struct Progress {
+    std::uint64_t total_bytes = 0;  ///< dirty when it began
+    std::uint64_t left_bytes = 0;
+    double percent_done = 0;
+    std::uint64_t rate_bytes_per_second = 0;  ///< since it began
+    std::uint64_t seconds_left = 0;
+  };
+  [[nodiscard]] Progress progress() const noexcept;
+
+ private:
+  struct Piece {
+    Resync* resync = nullptr;
+    blockdev::ByteRange range;
+    blockdev::RangeLock::Claim claim;
+    blockdev::BlockRequest local;
+    OutstandingOperation peer;
+    BufferWaiter buffer;
+    bool is_used = false;
+    void on_granted();
+    void on_buffer(BufferRef memory);
+    void on_read(blockdev::BlockRequest&);
+    void on_answer(PeerAnswer answer);
+  };
+
+  void pump();
+  bool start_piece(Piece& piece);
+  void read(Piece& piece);
+  void send(Piece& piece);
+  void finish(Piece& piece);
+  void on_flushed(bool is_good);
+  void on_timer();
+  [[nodiscard]] std::size_t window_pieces() const noexcept;
+
+  ports::World world_;
+  blockdev::Store& store_;
+  Mirror& mirror_;
+  PeerLink& link_;
+  std::uint16_t volume_;
+  std::uint64_t rate_max_bytes_per_second_;
+  bool is_running_ = false;
+  bool is_flush_out_ = false;
+  Callback<void()> done_;
+  std::uint64_t cursor_bytes_ = 0;
+  std::vector<std::unique_ptr<Piece>> pieces_;
+  std::size_t in_flight_count_ = 0;
+  FlushWaiter flush_;
+  ports::DeferredTask pump_task_;
+  ports::Timer timer_;
+  Instant started_{};
+  std::uint64_t total_bytes_ = 0;
+  std::uint64_t sent_bytes_ = 0;
+};
+
+}  // namespace replblk::replication
