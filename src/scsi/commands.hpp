@@ -1,7 +1,7 @@
 // The commands: plan, run and resume functions that the opcode table names. Each file of commands implements one group.
 // Not responsible for reservations, unit attentions, order or abort: the logical unit has done that.
-// Called by the logical unit through the table only. Invariant: a run or resume ends in exactly one of finish(), fail(),
-// submit(), or waiting for a buffer.
+// Called by the logical unit through the table only. Invariant: a run or resume ends in exactly one of finish(),
+// fail(), submit(), or waiting for a buffer.
 #pragma once
 
 #include "scsi/task.hpp"

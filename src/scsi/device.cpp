@@ -10,7 +10,8 @@ namespace {
 
 constexpr std::size_t kUnitsMax = 256;
 
-/// SAM-5 4.7.7: single level, peripheral device (00b) or flat space (01b) addressing; nothing else names a unit of ours.
+/// SAM-5 4.7.7: single level, peripheral device (00b) or flat space (01b) addressing; nothing else names a unit of
+/// ours.
 std::size_t decode_lun(std::uint64_t field) noexcept {
   constexpr std::uint64_t kSecondLevels = 0x0000ffffffffffffu;
   if ((field & kSecondLevels) != 0) return kUnitsMax;
@@ -73,8 +74,9 @@ class Device::Impl {
       case TaskFunction::target_warm_reset:
       case TaskFunction::target_cold_reset:
         for (const auto& unit : units_) {
-          unit->reset(function == TaskFunction::target_warm_reset ? UnitAttention::target_reset : UnitAttention::power_on,
-                      nexus);
+          unit->reset(
+              function == TaskFunction::target_warm_reset ? UnitAttention::target_reset : UnitAttention::power_on,
+              nexus);
         }
         return TaskFunctionResult::complete;
       case TaskFunction::clear_aca:  // NORMACA = 0: there is never an ACA to clear.

@@ -21,9 +21,9 @@ namespace replblk::scsi {
 
 /// The identity and ground of one logical unit.
 struct UnitConfig {
-  std::uint16_t lun = 0;              ///< 0..255
-  Uuid volume_uuid;                   ///< makes NAA (VPD 83) and serial (VPD 80): one disk through both nodes
-  std::string product = "replblk";    ///< INQUIRY product identification, ≤ 16 ASCII characters
+  std::uint16_t lun = 0;                      ///< 0..255
+  Uuid volume_uuid;                           ///< makes NAA (VPD 83) and serial (VPD 80): one disk through both nodes
+  std::string product = "replblk";            ///< INQUIRY product identification, ≤ 16 ASCII characters
   blockdev::BlockBackend* backend = nullptr;  ///< outlives the device
 };
 
@@ -71,8 +71,9 @@ class Device {
   /// inside) once what it has out comes back; nothing that it has not yet submitted takes effect, a task that was only
   /// prepared completes later in this turn and must not be executed. Answers at once, never waits for a disk.
   void abort(Task& task);
-  /// All functions but abort_task (which the transport maps to abort() of the task it finds by tag). Tasks of other nexuses that are
-  /// hit get status task_aborted through their on_complete when TAS is set, unit attentions as SAM-5 5.6 says.
+  /// All functions but abort_task (which the transport maps to abort() of the task it finds by tag). Tasks of other
+  /// nexuses that are hit get status task_aborted through their on_complete when TAS is set, unit attentions as
+  /// SAM-5 5.6 says.
   [[nodiscard]] TaskFunctionResult manage(TaskFunction function, NexusId nexus, std::uint64_t lun_field);
 
   /// The tasks of `nexus` that are executing (submitted and not complete).

@@ -15,7 +15,7 @@ void write_standard_inquiry(const LogicalUnit& unit, DataWriter& out) {
   out.u8(0x06);  // SPC-4
   out.u8(0x12);  // HISUP, response data format 2
   out.u8(96 - 5);
-  out.u8(0);     // no TPGS, no third-party copy
+  out.u8(0);  // no TPGS, no third-party copy
   out.u8(0);
   out.u8(0x02);  // CMDQUE
   out.ascii(kVendor, 8).ascii(unit.config().product, 16).ascii("0001", 4);
@@ -29,7 +29,9 @@ constexpr std::uint8_t kEvpd = 0x01;
 
 }  // namespace
 
-void plan_allocation_4(LogicalUnit&, Task& task) { task.transfer_length_bytes = std::to_integer<std::uint32_t>(task.cdb[4]); }
+void plan_allocation_4(LogicalUnit&, Task& task) {
+  task.transfer_length_bytes = std::to_integer<std::uint32_t>(task.cdb[4]);
+}
 void plan_allocation_3(LogicalUnit&, Task& task) { task.transfer_length_bytes = load_be<std::uint16_t>(&task.cdb[3]); }
 void plan_allocation_7(LogicalUnit&, Task& task) { task.transfer_length_bytes = load_be<std::uint16_t>(&task.cdb[7]); }
 

@@ -187,8 +187,8 @@ void LogicalUnit::on_buffer(void* context, BufferRef buffer) {
 
 void LogicalUnit::submit(Task& task) {
   RB_ASSERT(task.work.state == TaskState::running && !task.work.is_cancelled);
-  task.request.on_complete = Callback<void(blockdev::BlockRequest&)>::with(
-      &task, [](void* context, blockdev::BlockRequest&) {
+  task.request.on_complete =
+      Callback<void(blockdev::BlockRequest&)>::with(&task, [](void* context, blockdev::BlockRequest&) {
         Task& finished = *static_cast<Task*>(context);
         static_cast<LogicalUnit*>(finished.unit)->on_request_complete(finished);
       });

@@ -1,6 +1,6 @@
-// One logical unit: admits tasks (LUN found, CDB valid, unit attention, reservation, write protection), runs them in the
-// order of their attributes, turns backend results into status and sense, and keeps what a unit remembers.
-// Not responsible for sessions, LUN lookup or delivery of completions (device), nor for what a command does (commands).
+// One logical unit: admits tasks (LUN found, CDB valid, unit attention, reservation, write protection), runs them in
+// the order of their attributes, turns backend results into status and sense, and keeps what a unit remembers. Not
+// responsible for sessions, LUN lookup or delivery of completions (device), nor for what a command does (commands).
 // Called by the device and, from the second part of the class on, by the command functions.
 // Invariant: each task that was prepared and not decided leaves through finish() exactly once.
 // A unit without a backend stands for every LUN that does not exist (SPC-4 5.11).

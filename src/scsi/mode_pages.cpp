@@ -50,8 +50,8 @@ ModePage make_page(LogicalUnit& unit, std::uint8_t code, PageControl control) {
     if (unit.geometry().has_write_cache) bytes[2] = 0x04;  // WCE
     bytes[12] = 0x20;                                      // DRA: no read-ahead of ours
   } else if (code == kControlPage) {
-    bytes[3] = 0x10;               // unrestricted reordering: initiators order what must be ordered
-    bytes[8] = bytes[9] = 0xff;    // busy timeout: unlimited
+    bytes[3] = 0x10;             // unrestricted reordering: initiators order what must be ordered
+    bytes[8] = bytes[9] = 0xff;  // busy timeout: unlimited
   }
   return page;
 }
@@ -199,7 +199,8 @@ Selection parse_selection(LogicalUnit& unit, ConstBytes list, std::size_t header
   }
   if (descriptor_bytes == 8) select_block_descriptor(unit, list.subspan(header, 8), header, selection);
   for (std::size_t at = header + descriptor_bytes; at < list.size() && !selection.is_refused;) {
-    const auto code = std::to_integer<std::uint8_t>(list[at] & std::byte{0x7f});  // 7Fh: with SPF, which no page of ours has
+    const auto code =
+        std::to_integer<std::uint8_t>(list[at] & std::byte{0x7f});  // 7Fh: with SPF, which no page of ours has
     bool is_known = false;
     for (const std::uint8_t known : kPages) is_known = is_known || known == code;
     if (!is_known) {

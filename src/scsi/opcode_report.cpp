@@ -69,8 +69,8 @@ void plan_report_opcodes(LogicalUnit& unit, Task& task) {
     return;
   }
   const OpcodeLookup lookup = find_opcode(query.code, static_cast<std::uint8_t>(query.service_action & 0x1f));
-  const bool has_service_actions = lookup.opcode != nullptr ? lookup.opcode->has_service_action
-                                                            : lookup.refusal == kInvalidFieldInCdb;
+  const bool has_service_actions =
+      lookup.opcode != nullptr ? lookup.opcode->has_service_action : lookup.refusal == kInvalidFieldInCdb;
   const bool is_implemented = lookup.opcode != nullptr || has_service_actions;
   // SPC-4 6.27.1: asked without service action about a code that has some, or with one about a code that has none.
   if (query.report == Report::code && has_service_actions) unit.reject(task, invalid_cdb_field(2, 2));

@@ -54,6 +54,7 @@ struct CdbBit {
   std::uint8_t byte = 0;
   std::uint8_t bit = 0;
 };
-[[nodiscard]] std::optional<CdbBit> find_reserved_bit(const Opcode& opcode, const std::array<std::byte, 16>& cdb) noexcept;
+[[nodiscard]] std::optional<CdbBit> find_reserved_bit(const Opcode& opcode,
+                                                      const std::array<std::byte, 16>& cdb) noexcept;
 
 }  // namespace replblk::scsi

@@ -3,8 +3,8 @@
 // transport's command context, made once and reused. Sequence:
 //   Device::prepare(task)  checks LUN, CDB, unit attention, reservations; says what data is wanted, or
 //                          decides at once (is_decided: status and sense are set; nothing is transferred out)
-//   transport              collects Data-Out into `data_out` (data_out_length_bytes of it, fewer when the initiator has fewer)
-//   Device::execute(task)  runs it; on_complete(task) follows exactly once, never from inside execute()
+//   transport              collects Data-Out into `data_out` (data_out_length_bytes of it, fewer when the initiator has
+//   fewer) Device::execute(task)  runs it; on_complete(task) follows exactly once, never from inside execute()
 //   transport              sends Data-In from `data_in` or `small_data_in`, status, sense
 // After Device::abort(task) or Device::manage() hit it (is_aborted is set) the answer is not sent, but the task stays
 // alive until on_complete. That holds for a prepared task whose Data-Out is still being collected, too: its on_complete
@@ -62,9 +62,9 @@ class TaskWork : public IntrusiveNode<TaskSetLink>, public IntrusiveNode<ReadyLi
   Task& task;
   const Opcode* opcode = nullptr;
   TaskState state = TaskState::idle;
-  bool is_cancelled = false;           ///< nothing more of it takes effect
-  bool is_task_aborted_told = false;   ///< TAS: it is answered TASK ABORTED
-  bool is_executing = false;           ///< counted in Device::executing_count()
+  bool is_cancelled = false;          ///< nothing more of it takes effect
+  bool is_task_aborted_told = false;  ///< TAS: it is answered TASK ABORTED
+  bool is_executing = false;          ///< counted in Device::executing_count()
   std::uint64_t lba = 0;
   std::uint64_t block_count = 0;
   BufferWaiter buffer_waiter;
@@ -81,7 +81,8 @@ class Task : public IntrusiveNode<Task> {
   std::array<std::byte, 16> cdb{};
   TaskAttribute attribute = TaskAttribute::simple;
   std::uint32_t tag = 0;  ///< Initiator Task Tag
-  /// What the initiator is ready to transfer (Expected Data Transfer Length); data-in larger than this need not be made.
+  /// What the initiator is ready to transfer (Expected Data Transfer Length); data-in larger than this need not be
+  /// made.
   std::uint32_t expected_length_bytes = 0;
   Callback<void(Task&)> on_complete;
 
@@ -92,7 +93,8 @@ class Task : public IntrusiveNode<Task> {
 
   // Data-out: set by the transport before execute().
   BufferRef data_out;
-  std::uint32_t data_out_length_bytes = 0;  ///< received bytes; fewer than transfer_length_bytes when the initiator had fewer
+  std::uint32_t data_out_length_bytes =
+      0;  ///< received bytes; fewer than transfer_length_bytes when the initiator had fewer
 
   // Set when it is complete.
   Status status = Status::good;
@@ -111,7 +113,7 @@ class Task : public IntrusiveNode<Task> {
   // For SCSI only.
   void* unit = nullptr;
   blockdev::BlockRequest request;
-  std::uint32_t step = 0;           ///< position in commands of several requests
+  std::uint32_t step = 0;  ///< position in commands of several requests
   std::uint64_t progress_bytes = 0;
   TaskWork work{*this};
 };

@@ -13,22 +13,28 @@ namespace replblk::scsi {
 
 /// In the order of reporting.
 enum class UnitAttention : std::uint8_t {
-  power_on,            ///< 29/00
-  target_reset,        ///< 29/02 SCSI BUS RESET OCCURRED: hard reset (SAM-5 table 44)
-  unit_reset,          ///< 29/03 BUS DEVICE RESET FUNCTION OCCURRED: logical unit reset
-  commands_cleared,    ///< 2F/00 COMMANDS CLEARED BY ANOTHER INITIATOR
-  mode_changed,        ///< 2A/01 MODE PARAMETERS CHANGED
-  capacity_changed,    ///< 2A/09 CAPACITY DATA HAS CHANGED
+  power_on,          ///< 29/00
+  target_reset,      ///< 29/02 SCSI BUS RESET OCCURRED: hard reset (SAM-5 table 44)
+  unit_reset,        ///< 29/03 BUS DEVICE RESET FUNCTION OCCURRED: logical unit reset
+  commands_cleared,  ///< 2F/00 COMMANDS CLEARED BY ANOTHER INITIATOR
+  mode_changed,      ///< 2A/01 MODE PARAMETERS CHANGED
+  capacity_changed,  ///< 2A/09 CAPACITY DATA HAS CHANGED
 };
 
 [[nodiscard]] constexpr SenseCode sense_code_of(UnitAttention condition) noexcept {
   switch (condition) {
-    case UnitAttention::power_on: return {SenseKey::unit_attention, 0x29, 0x00};
-    case UnitAttention::target_reset: return {SenseKey::unit_attention, 0x29, 0x02};
-    case UnitAttention::unit_reset: return {SenseKey::unit_attention, 0x29, 0x03};
-    case UnitAttention::commands_cleared: return {SenseKey::unit_attention, 0x2f, 0x00};
-    case UnitAttention::mode_changed: return {SenseKey::unit_attention, 0x2a, 0x01};
-    case UnitAttention::capacity_changed: return {SenseKey::unit_attention, 0x2a, 0x09};
+    case UnitAttention::power_on:
+      return {SenseKey::unit_attention, 0x29, 0x00};
+    case UnitAttention::target_reset:
+      return {SenseKey::unit_attention, 0x29, 0x02};
+    case UnitAttention::unit_reset:
+      return {SenseKey::unit_attention, 0x29, 0x03};
+    case UnitAttention::commands_cleared:
+      return {SenseKey::unit_attention, 0x2f, 0x00};
+    case UnitAttention::mode_changed:
+      return {SenseKey::unit_attention, 0x2a, 0x01};
+    case UnitAttention::capacity_changed:
+      return {SenseKey::unit_attention, 0x2a, 0x09};
   }
   RB_UNREACHABLE();
 }

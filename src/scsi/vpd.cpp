@@ -66,8 +66,8 @@ void write_identification(const LogicalUnit& unit, DataWriter& out) {
   // RFC 7143 4.2.7.1 and SPC-4 table 485: the port is "name,t,0xTTTT", the device is its name.
   constexpr char kHex[] = "0123456789abcdef";
   const unsigned tag = device.target_portal_group_tag;
-  const char port[] = {',', 't', ',', '0', 'x', kHex[tag >> 12 & 0xf], kHex[tag >> 8 & 0xf], kHex[tag >> 4 & 0xf],
-                       kHex[tag & 0xf]};
+  const char port[] = {
+      ',', 't', ',', '0', 'x', kHex[tag >> 12 & 0xf], kHex[tag >> 8 & 0xf], kHex[tag >> 4 & 0xf], kHex[tag & 0xf]};
   write_name(out, kOfPort, {device.target_name, {port, sizeof(port)}});
   write_name(out, kOfDevice, {device.target_name});
 }
@@ -75,7 +75,7 @@ void write_identification(const LogicalUnit& unit, DataWriter& out) {
 /// SPC-4 7.8.7.
 void write_extended_inquiry(const LogicalUnit& unit, DataWriter& out) {
   out.u8(0);
-  out.u8(0x07);  // HEADSUP, ORDSUP, SIMPSUP
+  out.u8(0x07);                                           // HEADSUP, ORDSUP, SIMPSUP
   out.u8(unit.geometry().has_write_cache ? 0x01 : 0x00);  // V_SUP: a volatile cache
   out.zeroes(57);
 }
@@ -118,14 +118,29 @@ void write_provisioning(const LogicalUnit& unit, DataWriter& out) {
 bool write_vpd_page(const LogicalUnit& unit, std::uint8_t page, DataWriter& out) {
   out.u8(0).u8(page).be(std::uint16_t{0});
   switch (page) {
-    case 0x00: write_supported_pages(out); break;
-    case 0x80: write_serial(unit, out); break;
-    case 0x83: write_identification(unit, out); break;
-    case 0x86: write_extended_inquiry(unit, out); break;
-    case 0xb0: write_block_limits(unit, out); break;
-    case 0xb1: write_characteristics(unit, out); break;
-    case 0xb2: write_provisioning(unit, out); break;
-    default: return false;
+    case 0x00:
+      write_supported_pages(out);
+      break;
+    case 0x80:
+      write_serial(unit, out);
+      break;
+    case 0x83:
+      write_identification(unit, out);
+      break;
+    case 0x86:
+      write_extended_inquiry(unit, out);
+      break;
+    case 0xb0:
+      write_block_limits(unit, out);
+      break;
+    case 0xb1:
+      write_characteristics(unit, out);
+      break;
+    case 0xb2:
+      write_provisioning(unit, out);
+      break;
+    default:
+      return false;
   }
   out.patch(2, static_cast<std::uint16_t>(out.size() - 4));
   return true;
