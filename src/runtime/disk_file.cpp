@@ -1,0 +1,243 @@
+#include "runtime/disk_file.hpp"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "base/log.hpp"
+#include "runtime/error_map.hpp"
+
+namespace replblk::runtime {
+
+using ports::DiskOp;
+using ports::DiskOpKind;
+using ports::IoError;
+
+namespace {
+
+// EINTR and EAGAIN come from a kernel short of memory or workers; they pass, or the path is dead.
+constexpr std::uint32_t kRetriesMax = 16;
+
+}  // namespace
+
+DiskFile::DiskFile(Reactor& reactor, int fd, const Geometry& geometry, std::uint32_t in_flight_max)
+    : reactor_(reactor),
+      fd_(fd),
+      slot_(reactor.ring().register_file(fd)),
+      geometry_(geometry),
+      pending_(std::make_unique<Pending[]>(in_flight_max)),
+      flush_op_(Callback<void(std::int32_t)>::to<&DiskFile::on_flushed>(*this), this),
+      refused_task_(Callback<void()>::to<&DiskFile::report_refused>(*this)) {
+  for (std::uint32_t index = in_flight_max; index > 0; --index) {
+    Pending& pending = pending_[index - 1];
+    pending.op.completed = Callback<void(std::int32_t)>::to<&Pending::on_completed>(pending);
+    pending.op.group = this;
+    pending.disk = this;
+    pending.next_free = std::exchange(free_, &pending);
+  }
+}
+
+DiskFile::~DiskFile() {
+  RB_ASSERT(!is_reporting_);
+  is_closing_ = true;
+  for (Queue* queue : {&waiting_, &flush_waiting_, &refused_io_, &refused_unsupported_}) {
+    while (queue->pop_front() != nullptr) {
+    }
+  }
+  const auto is_idle = [](void* context) {
+    const auto& self = *static_cast<DiskFile*>(context);
+    return self.in_flight_count_ == 0 && !self.flush_op_.is_in_flight;
+  };
+  reactor_.reap_until(this, Callback<bool()>::with(this, is_idle));
+  reactor_.ring().unregister_file(slot_);
+  ::close(fd_);
+}
+
+void DiskFile::submit(DiskOp& request) noexcept {
+  RB_ASSERT(!request.is_linked());
+  if (request.kind == DiskOpKind::flush) {
+    if (is_durability_lost_) return refuse(request, IoError::io);
+    flush_waiting_.push_back(request);
+    if (flushing_.empty()) start_flush();
+    return;
+  }
+  // A write beyond the end would make a file longer; a read there is short.
+  if (!is_inside(request)) return refuse(request, IoError::io);
+  if (request.kind == DiskOpKind::discard && !geometry_.supports_discard) return refuse(request, IoError::not_supported);
+  if (request.kind == DiskOpKind::write_zeroes && !geometry_.supports_write_zeroes) {
+    return refuse(request, IoError::not_supported);
+  }
+  if (free_ == nullptr) {
+    waiting_.push_back(request);
+  } else {
+    start(request);
+  }
+}
+
+bool DiskFile::is_inside(const DiskOp& request) const noexcept {
+  return request.offset_bytes <= geometry_.size_bytes &&
+         request.length_bytes <= geometry_.size_bytes - request.offset_bytes;
+}
+
+void DiskFile::start(DiskOp& request) noexcept {
+  Pending& pending = *free_;
+  free_ = pending.next_free;
+  ++in_flight_count_;
+  pending.request = &request;
+  pending.done_bytes = 0;
+  pending.retry_count = 0;
+  pending.is_syncing = false;
+  issue(pending);
+}
+
+void DiskFile::set_target(io_uring_sqe& entry) const noexcept {
+  if (slot_ < 0) return;
+  entry.fd = slot_;
+  entry.flags |= IOSQE_FIXED_FILE;
+}
+
+void DiskFile::issue(Pending& pending) noexcept {
+  switch (pending.request->kind) {
+    case DiskOpKind::read:
+    case DiskOpKind::write: return issue_transfer(pending);
+    case DiskOpKind::discard:
+    case DiskOpKind::write_zeroes: return issue_fallocate(pending);
+    case DiskOpKind::flush: break;  // Has its own path.
+  }
+  RB_UNREACHABLE();
+}
+
+void DiskFile::issue_transfer(Pending& pending) noexcept {
+  const DiskOp& request = *pending.request;
+  RB_ASSERT(request.length_bytes <= BufferPool::kBufferBytesMax);
+  std::byte* memory = request.memory + pending.done_bytes;
+  const auto length = static_cast<unsigned>(request.length_bytes - pending.done_bytes);
+  const std::uint64_t offset = request.offset_bytes + pending.done_bytes;
+  const int buffer = reactor_.ring().fixed_buffer(memory, length);
+  io_uring_sqe& entry = reactor_.prepare(pending.op);
+  if (request.kind == DiskOpKind::read) {
+    if (buffer >= 0) {
+      io_uring_prep_read_fixed(&entry, fd_, memory, length, offset, buffer);
+    } else {
+      io_uring_prep_read(&entry, fd_, memory, length, offset);
+    }
+  } else {
+    if (buffer >= 0) {
+      io_uring_prep_write_fixed(&entry, fd_, memory, length, offset, buffer);
+    } else {
+      io_uring_prep_write(&entry, fd_, memory, length, offset);
+    }
+    // Unlike a linked fsync it stays out of the kernel's worker threads.
+    if (request.is_durable) entry.rw_flags = RWF_DSYNC;
+  }
+  set_target(entry);
+}
+
+void DiskFile::issue_fallocate(Pending& pending) noexcept {
+  const DiskOp& request = *pending.request;
+  io_uring_sqe& entry = reactor_.prepare(pending.op);
+  if (pending.is_syncing) {
+    io_uring_prep_fsync(&entry, fd_, IORING_FSYNC_DATASYNC);
+  } else {
+    const int mode = request.kind == DiskOpKind::discard ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
+    io_uring_prep_fallocate(&entry, fd_, mode | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(request.offset_bytes),
+                            static_cast<off_t>(request.length_bytes));
+  }
+  set_target(entry);
+}
+
+/// Whether the kernel has more to do for this request; otherwise `result` is its end: 0 or a negated errno.
+bool DiskFile::needs_more(Pending& pending, std::int32_t& result) noexcept {
+  const DiskOp& request = *pending.request;
+  if (result < 0) return is_transient(-result) && ++pending.retry_count <= kRetriesMax;
+  if (request.kind == DiskOpKind::read || request.kind == DiskOpKind::write) {
+    pending.done_bytes += static_cast<std::uint32_t>(result);
+    const bool is_whole = pending.done_bytes == request.length_bytes;
+    // No progress is the end of the medium; a piece that breaks the alignment can't be continued under O_DIRECT.
+    const bool can_go_on = result > 0 && pending.done_bytes % geometry_.alignment_bytes == 0;
+    result = is_whole || can_go_on ? 0 : -EIO;
+    return !is_whole && can_go_on;
+  }
+  if (request.kind == DiskOpKind::write_zeroes && request.is_durable && !pending.is_syncing) {
+    pending.is_syncing = true;
+    return true;
+  }
+  return false;
+}
+
+void DiskFile::on_completed(Pending& pending, std::int32_t result) noexcept {
+  if (needs_more(pending, result) && !is_closing_) return issue(pending);
+  if (result >= 0) return finish(pending, {});
+  const IoError error = io_error_from(-result);
+  // The file's write-back error may have been consumed by this request: see the invariant.
+  if (error == IoError::io && (pending.is_syncing || pending.request->is_durable)) is_durability_lost_ = true;
+  finish(pending, fail(error));
+}
+
+void DiskFile::finish(Pending& pending, Result<void, IoError> result) noexcept {
+  DiskOp& request = *std::exchange(pending.request, nullptr);
+  pending.next_free = std::exchange(free_, &pending);
+  --in_flight_count_;
+  if (is_closing_) return;
+  if (DiskOp* next = waiting_.pop_front(); next != nullptr) start(*next);
+  report(request, result);
+}
+
+void DiskFile::start_flush() noexcept {
+  flushing_.splice_back(flush_waiting_);
+  flush_retry_count_ = 0;
+  issue_flush();
+}
+
+void DiskFile::issue_flush() noexcept {
+  io_uring_sqe& entry = reactor_.prepare(flush_op_);
+  io_uring_prep_fsync(&entry, fd_, IORING_FSYNC_DATASYNC);
+  set_target(entry);
+}
+
+void DiskFile::on_flushed(std::int32_t result) noexcept {
+  Queue done;
+  done.splice_back(flushing_);
+  if (is_closing_) {
+    while (done.pop_front() != nullptr) {
+    }
+    return;
+  }
+  if (result < 0 && is_transient(-result) && ++flush_retry_count_ <= kRetriesMax) {
+    flushing_.splice_back(done);
+    return issue_flush();
+  }
+  Result<void, IoError> outcome;
+  if (result < 0) {
+    const IoError error = io_error_from(-result);
+    is_durability_lost_ = true;
+    outcome = fail(error);
+    done.splice_back(flush_waiting_);
+  }
+  if (!flush_waiting_.empty()) start_flush();
+  while (DiskOp* request = done.pop_front()) report(*request, outcome);
+}
+
+void DiskFile::refuse(DiskOp& request, IoError error) noexcept {
+  (error == IoError::io ? refused_io_ : refused_unsupported_).push_back(request);
+  reactor_.defer(refused_task_);
+}
+
+void DiskFile::report_refused() noexcept {
+  Queue io;
+  Queue unsupported;
+  io.splice_back(refused_io_);
+  unsupported.splice_back(refused_unsupported_);
+  while (DiskOp* request = io.pop_front()) report(*request, fail(IoError::io));
+  while (DiskOp* request = unsupported.pop_front()) report(*request, fail(IoError::not_supported));
+}
+
+void DiskFile::report(DiskOp& request, Result<void, IoError> result) noexcept {
+  is_reporting_ = true;
+  request.on_done(request, result);
+  is_reporting_ = false;
+}
+
+}  // namespace replblk::runtime

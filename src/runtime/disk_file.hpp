@@ -1,0 +1,98 @@
+// One opened backing file or block device on a reactor's ring. Implements ports::Disk.
+// Made by open_disk(), which claims the device so that no second daemon can share it. Not responsible for ordering,
+// ranges or retries of failed operations: the Store above is.
+// Invariant: after a failed flush every later flush fails too, until the file is opened anew: the kernel reports lost
+// write-back once and then forgets it, so a second flush would lie. Not destroyed from inside an on_done.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/result.hpp"
+#include "ports/disk.hpp"
+#include "runtime/reactor.hpp"
+
+namespace replblk::runtime {
+
+struct DiskOptions {
+  std::string path;
+  bool is_buffered = false;  ///< through the page cache instead of O_DIRECT
+  /// Operations in the kernel at once; what is submitted beyond waits here, in order. Bounds the completion queue.
+  std::uint32_t in_flight_max = 2048;
+};
+
+class DiskFile;
+
+/// The error is one sentence for the operator; says_in_use() tells the one worth retrying.
+[[nodiscard]] Result<std::unique_ptr<DiskFile>, std::string> open_disk(const DiskOptions& options, Reactor& reactor);
+
+class DiskFile final : public ports::Disk {
+ public:
+  DiskFile(Reactor& reactor, int fd, const Geometry& geometry, std::uint32_t in_flight_max);
+  /// Operations still in flight are waited for and not reported: afterwards the kernel touches no memory of theirs.
+  ~DiskFile() override;
+
+  [[nodiscard]] const Geometry& geometry() const noexcept override { return geometry_; }
+  void submit(ports::DiskOp& request) noexcept override;
+  [[nodiscard]] int descriptor() const noexcept { return fd_; }
+
+ private:
+  using Queue = IntrusiveList<ports::DiskOp, ports::DiskOp>;
+
+  /// What the kernel works on for one request; preallocated, so that submitting allocates nothing.
+  struct Pending {
+    void on_completed(std::int32_t result) { disk->on_completed(*this, result); }
+    Op op;
+    DiskFile* disk = nullptr;
+    ports::DiskOp* request = nullptr;
+    Pending* next_free = nullptr;
+    std::uint32_t done_bytes = 0;
+    std::uint32_t retry_count = 0;
+    bool is_syncing = false;  ///< the second half of a durable write_zeroes
+  };
+
+  void start(ports::DiskOp& request) noexcept;
+  void issue(Pending& pending) noexcept;
+  void issue_transfer(Pending& pending) noexcept;
+  void issue_fallocate(Pending& pending) noexcept;
+  void on_completed(Pending& pending, std::int32_t result) noexcept;
+  [[nodiscard]] bool needs_more(Pending& pending, std::int32_t& result) noexcept;
+  void finish(Pending& pending, Result<void, ports::IoError> result) noexcept;
+
+  void start_flush() noexcept;
+  void issue_flush() noexcept;
+  void on_flushed(std::int32_t result) noexcept;
+
+  void refuse(ports::DiskOp& request, ports::IoError error) noexcept;
+  void report_refused() noexcept;
+  void report(ports::DiskOp& request, Result<void, ports::IoError> result) noexcept;
+  void set_target(io_uring_sqe& entry) const noexcept;
+  [[nodiscard]] bool is_inside(const ports::DiskOp& request) const noexcept;
+
+  Reactor& reactor_;
+  int fd_;
+  int slot_;  ///< in the ring's file table, or -1
+  Geometry geometry_;
+
+  std::unique_ptr<Pending[]> pending_;
+  Pending* free_ = nullptr;
+  std::uint32_t in_flight_count_ = 0;
+  Queue waiting_;  ///< no Pending was free
+
+  // One fdatasync at a time. Flushes submitted meanwhile share the next one: it begins after all of them were
+  // submitted, so it covers every write that had completed by then.
+  Op flush_op_;
+  Queue flushing_;
+  Queue flush_waiting_;
+  std::uint32_t flush_retry_count_ = 0;
+  bool is_durability_lost_ = false;
+
+  Queue refused_io_;
+  Queue refused_unsupported_;
+  ports::DeferredTask refused_task_;
+  bool is_reporting_ = false;
+  bool is_closing_ = false;
+};
+
+}  // namespace replblk::runtime
