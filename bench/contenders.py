@@ -241,6 +241,25 @@ class Tgt(Contender):
                 os.unlink(path)
 
 
+class NullTarget(Contender):
+    """Answers at once and stores nothing: what the generator, the kernel and the loopback allow at most."""
+
+    name = "null"
+
+    def __init__(self, program, *arguments):
+        super().__init__(*arguments)
+        self.program = program
+
+    def prepare(self, size_bytes, sparse=False):
+        pass
+
+    def start(self):
+        port = free_port()
+        self.portal = f"127.0.0.1:{port}"
+        self.launch("target", [self.program, str(port)], self.placement.target_cpu)
+        retry(lambda: socket.create_connection(("127.0.0.1", port)).close(), 5, "null_target does not listen")
+
+
 class Replblk(Contender):
     """Our daemon(s), made from one node.conf. Subclasses say how many nodes."""
 
@@ -275,19 +294,23 @@ class Replblk(Contender):
         self.iscsi_port = free_port(self.addresses[0])
         lines = ["cluster {", '  name: "bench"']
         for node, address in zip(nodes, self.addresses):
-            lines.append(f'  node {{ name: "{node}" address: "{address}" }}')
+            # The path of a Unix socket is limited to 107 bytes: the log folder's own is short.
+            admin_socket = os.path.join(self.log_directory, f"{self.name}.{node}.sock")
+            lines.append(f'  node {{ name: "{node}" address: "{address}" admin_socket: "{admin_socket}" }}')
         if len(nodes) > 1:
             lines.append(f'  secret_file: "{secret}"')
             lines.append(f"  replication_port: {free_port(self.addresses[0])}")
-        lines.append(f'  admin_socket: "{self.log_directory}/{self.name}.%n.sock"')
         lines.append("}")
         lines.append("resource {")
         lines.append('  name: "bench"')
-        lines.append(f'  target {{ iqn: "{IQN}" port: {self.iscsi_port} }}')
-        disk_lines = " ".join(
+        portals = " ".join(
+            f'portal {{ address: "{address}" on: "{node}" }}' for node, address in zip(nodes, self.addresses)
+        )
+        lines.append(f'  target {{ iqn: "{IQN}" port: {self.iscsi_port} {portals} }}')
+        disks = " ".join(
             f'disk {{ on: "{node}" path: "{path}" io_mode: {io_mode} }}' for node, path in zip(nodes, disks)
         )
-        lines.append(f"  volume {{ lun: 0 {disk_lines} }}")
+        lines.append(f"  volume {{ lun: 0 {disks} }}")
         lines.append("}")
         with open(self.config, "w") as file:
             file.write("\n".join(lines) + "\n")

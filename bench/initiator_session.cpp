@@ -266,8 +266,8 @@ Void InitiatorSession::apply_answers(const std::string& text, const LoginRequest
   return {};
 }
 
-std::expected<InitiatorSession::CommandResult, std::string> InitiatorSession::command(
-    std::span<const std::uint8_t> cdb, std::uint32_t data_in_bytes) {
+std::expected<InitiatorSession::CommandResult, std::string> InitiatorSession::command(std::span<const std::uint8_t> cdb,
+                                                                                      std::uint32_t data_in_bytes) {
   const std::uint32_t task_tag = next_task_tag_++;
   Pdu pdu;
   pdu.bytes[0] = static_cast<std::uint8_t>(Opcode::scsi_command);

@@ -51,7 +51,7 @@ struct Capacity {
 };
 
 class InitiatorSession {
-public:
+ public:
   InitiatorSession() = default;
   InitiatorSession(InitiatorSession&& other) noexcept;
   InitiatorSession& operator=(InitiatorSession&& other) noexcept;
@@ -70,7 +70,7 @@ public:
   [[nodiscard]] const SequenceNumbers& numbers() const noexcept { return numbers_; }
   [[nodiscard]] std::uint64_t wire_lun() const noexcept { return wire_lun_; }
 
-private:
+ private:
   struct CommandResult {
     std::uint8_t status = 0;
     std::vector<std::uint8_t> data;

@@ -43,7 +43,7 @@ LoginRequest login_request(const Options& options, std::uint32_t session_number)
 
 // A stuck target must not hang the caller: SIGALRM ends the process whatever the loop waits for.
 void arm_watchdog(const Options& options) {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = [](int) {
     constexpr char kText[] = "iscsi_load: the target does not answer: given up\n";
     [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kText, sizeof kText - 1);
@@ -84,18 +84,20 @@ void print_report(const Options& options, const Window& window, const Tally& tal
   const auto per_operation_us = [&](std::uint64_t begin_ns, std::uint64_t end_ns) {
     return operations > 0 ? microseconds(static_cast<double>(end_ns - begin_ns)) / operations : 0.0;
   };
-  std::printf("{\"workload\": \"%s\", \"block_bytes\": %u, \"queue_depth\": %u, \"connections\": %u, "
-              "\"sync_every_write\": %s, \"seconds\": %.4f, ",
-              to_string(options.workload), options.block_bytes, options.queue_depth, options.connection_count,
-              options.sync_every_write ? "true" : "false", seconds);
+  std::printf(
+      "{\"workload\": \"%s\", \"block_bytes\": %u, \"queue_depth\": %u, \"connections\": %u, "
+      "\"sync_every_write\": %s, \"seconds\": %.4f, ",
+      to_string(options.workload), options.block_bytes, options.queue_depth, options.connection_count,
+      options.sync_every_write ? "true" : "false", seconds);
   std::printf("\"operations\": %llu, \"bytes\": %llu, \"errors\": 0, \"iops\": %.1f, ",
               static_cast<unsigned long long>(latency.count()), static_cast<unsigned long long>(tally.bytes),
               operations / seconds);
-  std::printf("\"mean_us\": %.2f, \"p50_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f, \"min_us\": %.2f, "
-              "\"max_us\": %.2f, ",
-              microseconds(latency.mean_ns()), microseconds(latency.percentile_ns(0.5)),
-              microseconds(latency.percentile_ns(0.99)), microseconds(latency.percentile_ns(0.999)),
-              microseconds(static_cast<double>(latency.min_ns())), microseconds(static_cast<double>(latency.max_ns())));
+  std::printf(
+      "\"mean_us\": %.2f, \"p50_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f, \"min_us\": %.2f, "
+      "\"max_us\": %.2f, ",
+      microseconds(latency.mean_ns()), microseconds(latency.percentile_ns(0.5)),
+      microseconds(latency.percentile_ns(0.99)), microseconds(latency.percentile_ns(0.999)),
+      microseconds(static_cast<double>(latency.min_ns())), microseconds(static_cast<double>(latency.max_ns())));
   std::uint64_t accounted_ns = window.cpu_end.own_ns - window.cpu_begin.own_ns;
   std::printf("\"own_cpu_us_per_op\": %.3f, \"watched_cpu_us_per_op\": [",
               per_operation_us(window.cpu_begin.own_ns, window.cpu_end.own_ns));
@@ -110,11 +112,12 @@ void print_report(const Options& options, const Window& window, const Tally& tal
   const double foreign_ns = busy_ns - static_cast<double>(accounted_ns);
   std::printf("], \"foreign_cpu_percent\": %.1f, \"irq_cpu_percent\": %.1f, ",
               (foreign_ns > 0 ? foreign_ns : 0.0) / (seconds * 1e7), irq_ns / (seconds * 1e7));
-  std::printf("\"unit_bytes\": %llu, \"lba_bytes\": %u, \"target_max_recv_data\": %u, \"first_burst\": %u, "
-              "\"max_burst\": %u, \"immediate_data\": %s, \"initial_r2t\": %s}\n",
-              static_cast<unsigned long long>(capacity.block_count * capacity.block_bytes), capacity.block_bytes,
-              negotiated.target_max_recv_data_bytes, negotiated.first_burst_bytes, negotiated.max_burst_bytes,
-              negotiated.immediate_data ? "true" : "false", negotiated.initial_r2t ? "true" : "false");
+  std::printf(
+      "\"unit_bytes\": %llu, \"lba_bytes\": %u, \"target_max_recv_data\": %u, \"first_burst\": %u, "
+      "\"max_burst\": %u, \"immediate_data\": %s, \"initial_r2t\": %s}\n",
+      static_cast<unsigned long long>(capacity.block_count * capacity.block_bytes), capacity.block_bytes,
+      negotiated.target_max_recv_data_bytes, negotiated.first_burst_bytes, negotiated.max_burst_bytes,
+      negotiated.immediate_data ? "true" : "false", negotiated.initial_r2t ? "true" : "false");
 }
 
 int run(const Options& options) {

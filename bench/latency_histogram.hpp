@@ -11,7 +11,7 @@
 namespace replblk::bench {
 
 class LatencyHistogram {
-public:
+ public:
   void record(std::uint64_t value_ns) noexcept {
     ++buckets_[index_of(value_ns)];
     ++count_;
@@ -50,9 +50,9 @@ public:
     return static_cast<double>(max_ns_);
   }
 
-private:
-  static constexpr unsigned kSubBits = 7;       // 128 buckets per power of two
-  static constexpr unsigned kValueBits = 40;    // 2^40 ns = 18 minutes, longer than any run
+ private:
+  static constexpr unsigned kSubBits = 7;     // 128 buckets per power of two
+  static constexpr unsigned kValueBits = 40;  // 2^40 ns = 18 minutes, longer than any run
   static constexpr std::size_t kSubCount = std::size_t{1} << kSubBits;
   static constexpr std::size_t kBucketCount = (kValueBits - kSubBits + 1) * kSubCount;
 

@@ -71,8 +71,7 @@ void LoadConnection::issue_ready(std::uint64_t now_ns) {
   }
 }
 
-void LoadConnection::begin_command(Slot& slot, std::uint32_t index, std::uint8_t flags,
-                                   std::uint32_t expected_bytes) {
+void LoadConnection::begin_command(Slot& slot, std::uint32_t index, std::uint8_t flags, std::uint32_t expected_bytes) {
   // The generation in the upper bits lets a response to an already finished command be noticed.
   const std::uint32_t generation = ((slot.task_tag >> kIndexBits) + 1) & 0xfffff;
   slot.task_tag = generation << kIndexBits | index;
@@ -233,7 +232,8 @@ void LoadConnection::receive(std::span<const std::uint8_t> bytes, std::uint64_t 
     // Read data is not looked at: it has been copied to user space, as for any initiator, and that is all.
     const auto taken = static_cast<std::uint32_t>(std::min<std::size_t>(bytes.size(), body_remaining_));
     if (taken > 0 && incoming_.opcode() != Opcode::data_in && sense_fill_ < sizeof sense_) {
-      const std::uint32_t kept = std::min<std::uint32_t>(taken, static_cast<std::uint32_t>(sizeof sense_) - sense_fill_);
+      const std::uint32_t kept =
+          std::min<std::uint32_t>(taken, static_cast<std::uint32_t>(sizeof sense_) - sense_fill_);
       std::memcpy(sense_ + sense_fill_, bytes.data(), kept);
       sense_fill_ += kept;
     }

@@ -32,7 +32,7 @@ struct Tally {
 };
 
 class LoadConnection {
-public:
+ public:
   LoadConnection(const InitiatorSession& session, const Options& options, std::uint32_t lba_bytes,
                  WorkloadCursor& cursor, Tally& tally);
   LoadConnection(const LoadConnection&) = delete;
@@ -53,7 +53,7 @@ public:
   [[nodiscard]] bool logged_out() const noexcept { return logged_out_; }
   [[nodiscard]] int socket() const noexcept { return socket_; }
 
-private:
+ private:
   enum class Phase : std::uint8_t { idle, transfer, sync_queued, sync };
 
   struct Slot {
@@ -62,8 +62,8 @@ private:
     const std::uint8_t* data = nullptr;
     std::uint32_t task_tag = 0;
     std::uint32_t received_bytes = 0;
-    std::uint32_t data_sn = 0;    // Data-In seen
-    std::uint32_t r2t_sn = 0;     // R2T seen
+    std::uint32_t data_sn = 0;  // Data-In seen
+    std::uint32_t r2t_sn = 0;   // R2T seen
     std::uint32_t data_out_count = 0;
     Phase phase = Phase::idle;
   };

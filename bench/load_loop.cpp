@@ -37,8 +37,8 @@ LoadLoop::LoadLoop(const Options& options, std::vector<std::unique_ptr<LoadConne
   }
   io_uring_params params{};
   // Completions are run only when this thread waits, so they interrupt nothing (kernel 6.1 or newer).
-  params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN |
-                 IORING_SETUP_SUBMIT_ALL;
+  params.flags =
+      IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SUBMIT_ALL;
   if (const int code = io_uring_queue_init_params(256, &ring_->ring, &params); code < 0) {
     fail("io_uring: %s (kernel 6.1 or newer, not forbidden by seccomp or kernel.io_uring_disabled)",
          std::strerror(-code));
@@ -113,7 +113,8 @@ void LoadLoop::complete(std::uint64_t user_data, std::int32_t result, std::uint6
     if (!is_send && lane.connection->logged_out()) {
       return;
     }
-    fail("%s: %s", is_send ? "send" : "receive", result == 0 ? "the target closed the connection" : std::strerror(-result));
+    fail("%s: %s", is_send ? "send" : "receive",
+         result == 0 ? "the target closed the connection" : std::strerror(-result));
   }
   if (is_send) {
     lane.connection->sent(static_cast<std::size_t>(result));

@@ -20,7 +20,7 @@ struct Window {
 };
 
 class LoadLoop {
-public:
+ public:
   LoadLoop(const Options& options, std::vector<std::unique_ptr<LoadConnection>> connections, Tally& tally);
   LoadLoop(const LoadLoop&) = delete;
   LoadLoop& operator=(const LoadLoop&) = delete;
@@ -29,7 +29,7 @@ public:
   // Warm-up, measured window, drain and logout of every connection.
   [[nodiscard]] Window run();
 
-private:
+ private:
   struct Ring;
   struct Lane;
 

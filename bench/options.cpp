@@ -67,8 +67,8 @@ Portal parse_portal(const std::string& text) {
 }
 
 Workload parse_workload(const std::string& text) {
-  for (const Workload workload : {Workload::random_write, Workload::random_read, Workload::sequential_write,
-                                  Workload::sequential_read}) {
+  for (const Workload workload :
+       {Workload::random_write, Workload::random_read, Workload::sequential_write, Workload::sequential_read}) {
     if (text == to_string(workload)) {
       return workload;
     }

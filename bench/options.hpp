@@ -32,7 +32,7 @@ struct Options {
   std::uint32_t connection_count = 1;  // each is a session of its own
   double seconds = 2.0;
   double warm_up_seconds = 0.25;
-  std::uint64_t region_bytes = 0;      // 0: the whole unit
+  std::uint64_t region_bytes = 0;  // 0: the whole unit
   std::uint64_t seed = 1;
   bool sync_every_write = false;
   bool login_only = false;
@@ -40,7 +40,7 @@ struct Options {
   std::uint32_t max_recv_data_bytes = 262144;
   std::uint32_t first_burst_bytes = 262144;
   std::uint32_t max_burst_bytes = 1048576;
-  std::vector<int> watched_pids;       // processes whose CPU time is taken at both ends of the window
+  std::vector<int> watched_pids;  // processes whose CPU time is taken at both ends of the window
 };
 
 [[nodiscard]] Options parse_options(int argc, char** argv);

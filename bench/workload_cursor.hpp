@@ -1,7 +1,7 @@
 // Where the next operation goes and what a write carries: random or sequential offsets within a region, and
 // data that does not compress or deduplicate. Not responsible for SCSI. All connections of a run share one
-// cursor. Invariant: an operation never crosses the end of the region (of fewer than 2^32 operations), and the same seed gives the
-// same offsets.
+// cursor. Invariant: an operation never crosses the end of the region (of fewer than 2^32 operations), and the same
+// seed gives the same offsets.
 #pragma once
 
 #include "options.hpp"
@@ -12,7 +12,7 @@
 namespace replblk::bench {
 
 class WorkloadCursor {
-public:
+ public:
   WorkloadCursor(Workload workload, std::uint32_t block_bytes, std::uint64_t region_bytes, std::uint64_t seed)
       : sequential_(sequential(workload)),
         block_bytes_(block_bytes),
@@ -39,7 +39,7 @@ public:
     return pattern_.data() + (next_random() & (kPatternBytes - 64));
   }
 
-private:
+ private:
   // 256 KiB stays in the second-level cache, so the generator does not pay memory bandwidth for its data.
   static constexpr std::uint64_t kPatternBytes = 256 * 1024;
 
