@@ -1,0 +1,204 @@
+#include "sim_disk.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/crc32c.hpp"
+
+namespace replblk::sim {
+
+Medium::Medium(Timeline& timeline, std::string name, ports::Disk::Geometry geometry)
+    : timeline_(timeline),
+      name_(std::move(name)),
+      geometry_(geometry),
+      content_(static_cast<std::byte*>(std::calloc(1, geometry.size_bytes))),
+      stable_(static_cast<std::byte*>(std::calloc(1, geometry.size_bytes))),
+      stable_order_(geometry.size_bytes / kSectorBytes, 0) {
+  RB_ASSERT(content_ != nullptr && stable_ != nullptr);
+}
+
+std::unique_ptr<std::byte[]> Medium::copy(const std::byte* bytes, std::uint64_t length_bytes) {
+  if (bytes == nullptr) return nullptr;
+  auto result = std::make_unique<std::byte[]>(length_bytes);
+  std::memcpy(result.get(), bytes, length_bytes);
+  return result;
+}
+
+void Medium::preset(std::uint64_t offset_bytes, ConstBytes bytes) noexcept {
+  std::memcpy(content_.get() + offset_bytes, bytes.data(), bytes.size());
+  std::memcpy(stable_.get() + offset_bytes, bytes.data(), bytes.size());
+}
+
+void Medium::put_stable(const Write& write, std::uint64_t sector) noexcept {
+  // A later write of this sector may be stable already: it was durable by itself.
+  if (stable_order_[sector] > write.order) return;
+  stable_order_[sector] = write.order;
+  const std::uint64_t at = sector * kSectorBytes;
+  if (write.bytes == nullptr) {
+    std::memset(stable_.get() + at, 0, kSectorBytes);
+  } else {
+    std::memcpy(stable_.get() + at, write.bytes.get() + (at - write.offset_bytes), kSectorBytes);
+  }
+}
+
+void Medium::write(std::uint64_t offset_bytes, std::uint64_t length_bytes, const std::byte* bytes, bool is_durable) {
+  RB_ASSERT(offset_bytes % kSectorBytes == 0 && length_bytes % kSectorBytes == 0);
+  RB_ASSERT(offset_bytes + length_bytes <= geometry_.size_bytes);
+  if (bytes == nullptr) {
+    std::memset(content_.get() + offset_bytes, 0, length_bytes);
+  } else {
+    std::memcpy(content_.get() + offset_bytes, bytes, length_bytes);
+  }
+  Write entry{++order_, offset_bytes, length_bytes, copy(bytes, length_bytes)};
+  if (!is_durable) {
+    volatile_.push_back(std::move(entry));
+    return;
+  }
+  for (std::uint64_t sector = offset_bytes / kSectorBytes; sector < (offset_bytes + length_bytes) / kSectorBytes; ++sector) {
+    put_stable(entry, sector);
+  }
+}
+
+void Medium::make_stable(std::uint64_t mark) noexcept {
+  while (!volatile_.empty() && volatile_.front().order <= mark) {
+    const Write& write = volatile_.front();
+    for (std::uint64_t at = write.offset_bytes; at < write.offset_bytes + write.length_bytes; at += kSectorBytes) {
+      put_stable(write, at / kSectorBytes);
+    }
+    volatile_.pop_front();
+  }
+}
+
+void Medium::leave_behind(std::uint64_t offset_bytes, std::uint64_t length_bytes, const std::byte* bytes, bool is_durable) {
+  Seeded& random = timeline_.random();
+  if (random.chance(0.3)) return;
+  if (length_bytes > 4096 && random.chance(0.3)) length_bytes = random.between(1, length_bytes / 4096) * 4096;
+  const std::uint64_t key = ++order_;
+  landing_.emplace(key, Write{key, offset_bytes, length_bytes, copy(bytes, length_bytes)});
+  const Instant when = timeline_.now() + random.duration(Duration(0), kLandingTimeMax);
+  quiet_at_ = std::max(quiet_at_, when);
+  timeline_.at(when, [this, key, is_durable] {
+    const auto found = landing_.find(key);
+    if (found == landing_.end()) return;  // The power went first.
+    write(found->second.offset_bytes, found->second.length_bytes, found->second.bytes.get(), is_durable);
+    landing_.erase(found);
+  });
+}
+
+void Medium::cut_power() {
+  Seeded& random = timeline_.random();
+  for (auto& [key, write] : landing_) {
+    write.order = ++order_;
+    volatile_.push_back(std::move(write));
+  }
+  landing_.clear();
+  const std::uint64_t kind = random.below(4);
+  const double kept = kind == 0 ? 0.0 : kind == 1 ? 0.5 : kind == 2 ? 0.9 : 0.02;
+  timeline_.note("disk {}: power cut, {} volatile writes, each sector kept with probability {}", name_, volatile_.size(), kept);
+  for (const Write& write : volatile_) {
+    for (std::uint64_t at = write.offset_bytes; at < write.offset_bytes + write.length_bytes; at += kSectorBytes) {
+      if (random.chance(kept)) put_stable(write, at / kSectorBytes);
+    }
+  }
+  for (const Write& write : volatile_) {
+    std::memcpy(content_.get() + write.offset_bytes, stable_.get() + write.offset_bytes, write.length_bytes);
+  }
+  volatile_.clear();
+  quiet_at_ = timeline_.now();
+}
+
+void SimDisk::submit(ports::DiskOp& op) noexcept {
+  using enum ports::DiskOpKind;
+  RB_ASSERT(op.on_done);
+  const Geometry& geometry = medium_.geometry();
+  const bool has_data = op.kind == read || op.kind == write;
+  if (op.kind != flush) {
+    RB_ASSERT(op.length_bytes > 0 && op.offset_bytes <= geometry.size_bytes);
+    RB_ASSERT(op.length_bytes <= geometry.size_bytes - op.offset_bytes);
+  }
+  if (has_data) {
+    RB_ASSERT(op.memory != nullptr && op.length_bytes <= BufferPool::kBufferBytesMax);
+    RB_ASSERT(op.offset_bytes % geometry.alignment_bytes == 0 && op.length_bytes % geometry.alignment_bytes == 0);
+    RB_ASSERT(reinterpret_cast<std::uintptr_t>(op.memory) % geometry.alignment_bytes == 0);
+  } else if (op.kind != flush) {
+    RB_ASSERT(op.offset_bytes % geometry.logical_block_bytes == 0 && op.length_bytes % geometry.logical_block_bytes == 0);
+  }
+  linked_.push_back(op);
+  const std::uint64_t id = next_id_++;
+  const std::uint32_t crc = op.kind == write ? crc32c({op.memory, op.length_bytes}) : 0;
+  in_flight_.emplace(id, InFlight{&op, crc, medium_.written_mark()});
+  Timeline& timeline = loop_.timeline();
+  Seeded& random = timeline.random();
+  timeline.mix(static_cast<std::uint64_t>(op.kind) << 56 ^ op.offset_bytes << 16 ^ op.length_bytes);
+  Duration latency = random.duration(model_.latency_min, op.kind == flush ? model_.flush_latency_max : model_.latency_max);
+  if (model_.stall_probability > 0 && random.chance(model_.stall_probability)) {
+    latency += random.duration(Duration(0), model_.stall_max);
+  }
+  timeline.after(latency, [this, exists = exists_, id] {
+    if (*exists) finish(id);
+  });
+}
+
+void SimDisk::finish(std::uint64_t id) {
+  using enum ports::DiskOpKind;
+  const auto found = in_flight_.find(id);
+  if (found == in_flight_.end()) return;
+  const InFlight entry = found->second;
+  ports::DiskOp& op = *entry.op;
+  const Geometry& geometry = medium_.geometry();
+  bool is_supported = true;
+  switch (op.kind) {
+    case read: std::memcpy(op.memory, medium_.content() + op.offset_bytes, op.length_bytes); break;
+    case write:
+      // ports/disk.hpp: the memory is the device's until on_done.
+      RB_ASSERT(crc32c({op.memory, op.length_bytes}) == entry.crc);
+      medium_.write(op.offset_bytes, op.length_bytes, op.memory, op.is_durable);
+      break;
+    case flush: medium_.make_stable(entry.mark); break;
+    case discard:
+      is_supported = geometry.supports_discard;
+      if (is_supported) medium_.write(op.offset_bytes, op.length_bytes, nullptr, false);
+      break;
+    case write_zeroes:
+      is_supported = geometry.supports_write_zeroes;
+      if (is_supported) medium_.write(op.offset_bytes, op.length_bytes, nullptr, op.is_durable);
+      break;
+  }
+  // The content changed now; the process hears of it in its next turn, and may be dead by then.
+  loop_.post([this, exists = exists_, id, is_supported] {
+    if (!*exists) return;
+    const auto done = in_flight_.find(id);
+    if (done == in_flight_.end()) return;
+    ports::DiskOp& finished = *done->second.op;
+    in_flight_.erase(done);
+    finished.unlink();
+    Result<void, ports::IoError> result;
+    if (!is_supported) result = fail(ports::IoError::not_supported);
+    finished.on_done(finished, result);
+  });
+  if (op.kind == write) found->second.crc = 0;
+  found->second.mark = UINT64_MAX;  // Done by the device, waits for the process.
+}
+
+void SimDisk::leave(bool is_power_cut) {
+  using enum ports::DiskOpKind;
+  *exists_ = false;
+  for (auto& [id, entry] : in_flight_) {
+    ports::DiskOp& op = *entry.op;
+    op.unlink();
+    const bool is_change = op.kind == write || op.kind == discard || op.kind == write_zeroes;
+    if (!is_change || entry.mark == UINT64_MAX) continue;
+    if (op.kind == discard && !medium_.geometry().supports_discard) continue;
+    if (op.kind == write_zeroes && !medium_.geometry().supports_write_zeroes) continue;
+    const std::byte* bytes = op.kind == write ? op.memory : nullptr;
+    if (is_power_cut) {
+      medium_.write(op.offset_bytes, op.length_bytes, bytes, false);  // Volatile: the cut decides sector by sector.
+    } else {
+      medium_.leave_behind(op.offset_bytes, op.length_bytes, bytes, op.is_durable);
+    }
+  }
+  in_flight_.clear();
+}
+
+}  // namespace replblk::sim

@@ -1,0 +1,120 @@
+// A block device in memory (Medium: survives processes) and a process's open handle on it (SimDisk: ports::Disk).
+//
+// The fault model, and what each fault stands for:
+//   - Operations complete after a drawn latency, in any order, also when they overlap; now and then one takes seconds
+//     (a stalled device). Reads see the content, and writes reach it, at the moment of completion.
+//   - The device has a volatile cache. A completed write is in the content that everybody reads, but stable only after a
+//     flush that was submitted after the write completed has completed, or when the write itself was durable.
+//   - Power cut: every 512-byte sector of every completed write that is not stable, and of every write in flight, is
+//     kept or lost independently of all others (so writes are torn, and later ones survive earlier ones). How many are
+//     kept is drawn for each cut, from none to all. Stable sectors never change.
+//   - Process killed: each of its writes in flight lands whole, lands in part (whole 4 KiB pages) or not at all, within
+//     kLandingTimeMax. Devices are opened exclusively (protocol.md 4), so the next open waits for that: quiet_at().
+//   - The memory of an operation must not change while the device has it (checked by CRC).
+// Not modelled: input/output errors, silent corruption, lost stable writes: a two-node mirror without checksums on disk
+// cannot be required to survive these.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/buffer_pool.hpp"
+#include "base/bytes.hpp"
+#include "ports/disk.hpp"
+#include "sim_loop.hpp"
+
+namespace replblk::sim {
+
+inline constexpr std::uint32_t kSectorBytes = 512;
+
+struct DiskModel {
+  Duration latency_min = microseconds(20);
+  Duration latency_max = microseconds(300);
+  Duration flush_latency_max = milliseconds(3);
+  double stall_probability = 0;  ///< of one operation
+  Duration stall_max = seconds(1);
+};
+
+class Medium {
+ public:
+  static constexpr Duration kLandingTimeMax = milliseconds(50);
+
+  Medium(Timeline& timeline, std::string name, ports::Disk::Geometry geometry);
+
+  [[nodiscard]] const ports::Disk::Geometry& geometry() const noexcept { return geometry_; }
+  [[nodiscard]] const std::string& name() const noexcept { return name_; }
+  [[nodiscard]] Timeline& timeline() noexcept { return timeline_; }
+  /// What a reader sees now.
+  [[nodiscard]] const std::byte* content() const noexcept { return content_.get(); }
+  /// For preparing a run: content and stable alike.
+  void preset(std::uint64_t offset_bytes, ConstBytes bytes) noexcept;
+
+  /// `bytes` null: zeroes.
+  void write(std::uint64_t offset_bytes, std::uint64_t length_bytes, const std::byte* bytes, bool is_durable);
+  [[nodiscard]] std::uint64_t written_mark() const noexcept { return order_; }
+  /// Every write up to the mark is stable.
+  void make_stable(std::uint64_t mark) noexcept;
+  /// A write that a dead process left in the kernel lands, or not.
+  void leave_behind(std::uint64_t offset_bytes, std::uint64_t length_bytes, const std::byte* bytes, bool is_durable);
+  [[nodiscard]] Instant quiet_at() const noexcept { return quiet_at_; }
+  void cut_power();
+
+ private:
+  struct Write {
+    std::uint64_t order;
+    std::uint64_t offset_bytes;
+    std::uint64_t length_bytes;
+    std::unique_ptr<std::byte[]> bytes;  ///< null: zeroes
+  };
+  void put_stable(const Write& write, std::uint64_t sector) noexcept;
+  [[nodiscard]] static std::unique_ptr<std::byte[]> copy(const std::byte* bytes, std::uint64_t length_bytes);
+
+  Timeline& timeline_;
+  std::string name_;
+  ports::Disk::Geometry geometry_;
+  struct Free {
+    void operator()(std::byte* memory) const noexcept { std::free(memory); }
+  };
+  std::unique_ptr<std::byte, Free> content_;
+  std::unique_ptr<std::byte, Free> stable_;
+  std::vector<std::uint64_t> stable_order_;  ///< by sector: which write the stable content comes from
+  std::deque<Write> volatile_;
+  std::map<std::uint64_t, Write> landing_;
+  std::uint64_t order_ = 0;
+  Instant quiet_at_{};
+};
+
+class SimDisk final : public ports::Disk {
+ public:
+  SimDisk(Medium& medium, SimLoop& loop, const DiskModel& model) : medium_(medium), loop_(loop), model_(model) {}
+  ~SimDisk() override { RB_ASSERT(in_flight_.empty()); }
+
+  [[nodiscard]] const Geometry& geometry() const noexcept override { return medium_.geometry(); }
+  void submit(ports::DiskOp& op) noexcept override;
+
+  /// The process died: lets go of every operation. Before the owner of the operations is destroyed.
+  void leave(bool is_power_cut);
+  [[nodiscard]] std::size_t in_flight_count() const noexcept { return in_flight_.size(); }
+
+ private:
+  struct InFlight {
+    ports::DiskOp* op;
+    std::uint32_t crc;
+    std::uint64_t mark;
+  };
+  void finish(std::uint64_t id);
+
+  Medium& medium_;
+  SimLoop& loop_;
+  const DiskModel& model_;
+  std::uint64_t next_id_ = 1;
+  std::map<std::uint64_t, InFlight> in_flight_;
+  IntrusiveList<ports::DiskOp, ports::DiskOp> linked_;  ///< so that an operation destroyed in flight is noticed
+  std::shared_ptr<bool> exists_ = std::make_shared<bool>(true);
+};
+
+}  // namespace replblk::sim

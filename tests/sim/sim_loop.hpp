@@ -1,0 +1,70 @@
+// The event loop of one process on the simulated time line, with the turn of ports/loop.hpp: completions and expired
+// timers → deferred tasks until none is left → turn-end tasks → queued output. A turn takes a little time, so that what
+// completes meanwhile is batched into the next one, as on a real loop; the process can also be made to hang.
+// One object per run of a process: after kill() nothing is called any more, whatever was armed, deferred or posted.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ports/loop.hpp"
+#include "timeline.hpp"
+
+namespace replblk::sim {
+
+class SimLoop final : public ports::Loop {
+ public:
+  using Task = std::move_only_function<void()>;
+
+  SimLoop(Timeline& timeline, std::string name) : timeline_(timeline), name_(std::move(name)) {}
+  SimLoop(const SimLoop&) = delete;
+  SimLoop& operator=(const SimLoop&) = delete;
+  ~SimLoop() override;
+
+  [[nodiscard]] Instant now() const noexcept override { return turn_time_; }
+  void arm(ports::Timer& timer, Instant deadline) override;
+  void cancel(ports::Timer& timer) noexcept override;
+  void defer(ports::DeferredTask& task) noexcept override;
+  void defer_to_turn_end(ports::DeferredTask& task) noexcept override;
+
+  /// From the world: something completed; runs in the next turn.
+  void post(Task task);
+  /// Runs when this turn ends (or the next, from outside a turn): how streams hand over what they have queued.
+  void at_output(Task task);
+  /// The process is stopped (SIGSTOP, a starved machine) for this long.
+  void hang(Duration duration);
+  /// The process is gone.
+  void kill() noexcept { is_alive_ = false; }
+  [[nodiscard]] bool is_alive() const noexcept { return is_alive_; }
+  [[nodiscard]] bool is_in_turn() const noexcept { return is_in_turn_; }
+  [[nodiscard]] Timeline& timeline() noexcept { return timeline_; }
+  [[nodiscard]] const std::string& name() const noexcept { return name_; }
+
+ private:
+  void wake_at(Instant when);
+  void turn();
+  void expire_timers();
+  void run_deferred();
+
+  Timeline& timeline_;
+  std::string name_;
+  bool is_alive_ = true;
+  bool is_in_turn_ = false;
+  Instant turn_time_{seconds(1)};
+  Instant busy_until_{};
+  Instant wake_time_ = Instant::max();
+  std::uint64_t wake_order_ = 0;
+  std::uint64_t timer_order_ = 0;
+  std::map<std::pair<Instant, std::uint64_t>, ports::Timer*> timers_;
+  IntrusiveList<ports::DeferredTask, ports::DeferredTask> deferred_;
+  IntrusiveList<ports::DeferredTask, ports::DeferredTask> turn_end_;
+  std::vector<Task> posted_;
+  std::vector<Task> outputs_;
+  /// Events on the time line outlive this object; they hold this flag, not the object.
+  std::shared_ptr<bool> exists_ = std::make_shared<bool>(true);
+};
+
+}  // namespace replblk::sim
