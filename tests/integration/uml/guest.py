@@ -32,7 +32,9 @@ class Guest:
         os.mkdir(uml_folder)
         self._process = self._lab.start(
             "guest",
-            ["linux.uml", f"mem={self._memory}", f"umid={self._lab.tag}", f"uml_dir={uml_folder}",
+            # A process namespace of its own: the kernel's helper processes end with it.
+            ["unshare", "--pid", "--fork", "--kill-child", "linux.uml",
+             f"mem={self._memory}", f"umid={self._lab.tag}", f"uml_dir={uml_folder}",
              "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "noreboot", "panic=-1",
              f"init={shutil.which('bash')}", f"rig_share={self.share}", f"rig_address={self._address}",
              "vec0:transport=tap,ifname=tap0,depth=128,gro=1", "con=null", "con0=null,fd:1",
