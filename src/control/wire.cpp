@@ -1,0 +1,216 @@
+#include "control/wire.hpp"
+
+#include "base/assert.hpp"
+#include "control.pb.h"
+
+namespace replblk::control {
+
+namespace {
+
+api::Verb to_wire(node::AdminVerb verb) noexcept {
+  switch (verb) {
+    case node::AdminVerb::status: return api::VERB_STATUS;
+    case node::AdminVerb::primary: return api::VERB_PRIMARY;
+    case node::AdminVerb::secondary: return api::VERB_SECONDARY;
+    case node::AdminVerb::connect: return api::VERB_CONNECT;
+    case node::AdminVerb::disconnect: return api::VERB_DISCONNECT;
+    case node::AdminVerb::down: return api::VERB_DOWN;
+  }
+  RB_UNREACHABLE();
+}
+
+std::optional<node::AdminVerb> from_wire(int verb) noexcept {
+  switch (verb) {
+    case api::VERB_STATUS: return node::AdminVerb::status;
+    case api::VERB_PRIMARY: return node::AdminVerb::primary;
+    case api::VERB_SECONDARY: return node::AdminVerb::secondary;
+    case api::VERB_CONNECT: return node::AdminVerb::connect;
+    case api::VERB_DISCONNECT: return node::AdminVerb::disconnect;
+    case api::VERB_DOWN: return node::AdminVerb::down;
+    default: return std::nullopt;  // a newer replblkctl's
+  }
+}
+
+node::AdminOutcome outcome_from_wire(int outcome) noexcept {
+  switch (outcome) {
+    case api::OUTCOME_DONE: return node::AdminOutcome::done;
+    case api::OUTCOME_USAGE: return node::AdminOutcome::usage;
+    case api::OUTCOME_REFUSED: return node::AdminOutcome::refused;
+    default: return node::AdminOutcome::failed;
+  }
+}
+
+void put(const node::VolumeStatus& from, api::VolumeStatus& to) {
+  to.set_volume(from.volume);
+  to.set_lun(from.lun);
+  to.set_backing_path(from.backing_path);
+  to.set_disk_state(from.disk_state);
+  to.set_disk_reason(from.disk_reason);
+  to.set_replication_state(from.replication_state);
+  to.set_peer_disk_state(from.peer_disk_state);
+  to.set_size_bytes(from.size_bytes);
+  to.set_read_bytes(from.read_bytes);
+  to.set_written_bytes(from.written_bytes);
+  to.set_received_bytes(from.received_bytes);
+  to.set_sent_bytes(from.sent_bytes);
+  to.set_out_of_sync_bytes(from.out_of_sync_bytes);
+  to.set_upper_pending(from.upper_pending);
+  to.set_lower_pending(from.lower_pending);
+  to.set_pending(from.pending);
+  to.set_unacked(from.unacked);
+  to.set_is_syncing(from.is_syncing);
+  to.set_percent_done(from.percent_done);
+  to.set_sync_rate_bytes_per_second(from.sync_rate_bytes_per_second);
+  to.set_sync_seconds_left(from.sync_seconds_left);
+  to.set_metadata_writes(from.metadata_writes);
+}
+
+node::VolumeStatus get(const api::VolumeStatus& from) {
+  node::VolumeStatus to;
+  to.volume = from.volume();
+  to.lun = static_cast<std::uint16_t>(from.lun());
+  to.backing_path = from.backing_path();
+  to.disk_state = from.disk_state();
+  to.disk_reason = from.disk_reason();
+  to.replication_state = from.replication_state();
+  to.peer_disk_state = from.peer_disk_state();
+  to.size_bytes = from.size_bytes();
+  to.read_bytes = from.read_bytes();
+  to.written_bytes = from.written_bytes();
+  to.received_bytes = from.received_bytes();
+  to.sent_bytes = from.sent_bytes();
+  to.out_of_sync_bytes = from.out_of_sync_bytes();
+  to.upper_pending = from.upper_pending();
+  to.lower_pending = from.lower_pending();
+  to.pending = from.pending();
+  to.unacked = from.unacked();
+  to.is_syncing = from.is_syncing();
+  to.percent_done = from.percent_done();
+  to.sync_rate_bytes_per_second = from.sync_rate_bytes_per_second();
+  to.sync_seconds_left = from.sync_seconds_left();
+  to.metadata_writes = from.metadata_writes();
+  return to;
+}
+
+void put(const node::SessionStatus& from, api::SessionStatus& to) {
+  to.set_initiator_name(from.initiator_name);
+  to.set_isid(from.isid);
+  to.set_address(from.address);
+  to.set_seconds(from.seconds);
+  to.set_commands_in_flight(from.commands_in_flight);
+}
+
+node::SessionStatus get(const api::SessionStatus& from) {
+  node::SessionStatus to;
+  to.initiator_name = from.initiator_name();
+  to.isid = from.isid();
+  to.address = from.address();
+  to.seconds = from.seconds();
+  to.commands_in_flight = from.commands_in_flight();
+  return to;
+}
+
+void put(const node::ResourceStatus& from, api::ResourceStatus& to) {
+  to.set_name(from.name);
+  to.set_role(from.role);
+  to.set_role_reason(from.role_reason);
+  to.set_is_suspended(from.is_suspended);
+  to.set_suspended_reason(from.suspended_reason);
+  to.set_target_iqn(from.target_iqn);
+  to.set_is_serving(from.is_serving);
+  to.set_term(from.term);
+  to.set_members(from.members);
+  to.set_current_generation(from.current_generation);
+  to.set_peer_name(from.peer_name);
+  to.set_connection_state(from.connection_state);
+  to.set_connection_reason(from.connection_reason);
+  to.set_peer_role(from.peer_role);
+  for (const node::VolumeStatus& item : from.volumes) put(item, *to.add_volumes());
+  for (const node::SessionStatus& item : from.sessions) put(item, *to.add_sessions());
+}
+
+node::ResourceStatus get(const api::ResourceStatus& from) {
+  node::ResourceStatus to;
+  to.name = from.name();
+  to.role = from.role();
+  to.role_reason = from.role_reason();
+  to.is_suspended = from.is_suspended();
+  to.suspended_reason = from.suspended_reason();
+  to.target_iqn = from.target_iqn();
+  to.is_serving = from.is_serving();
+  to.term = from.term();
+  to.members = from.members();
+  to.current_generation = from.current_generation();
+  to.peer_name = from.peer_name();
+  to.connection_state = from.connection_state();
+  to.connection_reason = from.connection_reason();
+  to.peer_role = from.peer_role();
+  for (const api::VolumeStatus& item : from.volumes()) to.volumes.push_back(get(item));
+  for (const api::SessionStatus& item : from.sessions()) to.sessions.push_back(get(item));
+  return to;
+}
+
+void put(const node::Status& from, api::Status& to) {
+  to.set_node_name(from.node_name);
+  to.set_node_id(from.node_id);
+  to.set_version(from.version);
+  for (const node::ResourceStatus& item : from.resources) put(item, *to.add_resources());
+}
+
+node::Status get(const api::Status& from) {
+  node::Status to;
+  to.node_name = from.node_name();
+  to.node_id = from.node_id();
+  to.version = from.version();
+  for (const api::ResourceStatus& item : from.resources()) to.resources.push_back(get(item));
+  return to;
+}
+
+}  // namespace
+
+std::array<unsigned char, kLengthBytes> encode_length(std::size_t length_bytes) noexcept {
+  RB_ASSERT(length_bytes <= 0xffffffffu);
+  return {static_cast<unsigned char>(length_bytes >> 24), static_cast<unsigned char>(length_bytes >> 16 & 0xff),
+          static_cast<unsigned char>(length_bytes >> 8 & 0xff), static_cast<unsigned char>(length_bytes & 0xff)};
+}
+
+std::size_t decode_length(const std::array<unsigned char, kLengthBytes>& bytes) noexcept {
+  return std::size_t{bytes[0]} << 24 | std::size_t{bytes[1]} << 16 | std::size_t{bytes[2]} << 8 | bytes[3];
+}
+
+std::string encode_request(const node::AdminRequest& request) {
+  api::Request message;
+  message.set_verb(to_wire(request.verb));
+  message.set_resource(request.resource);
+  message.set_is_forced(request.is_forced);
+  return message.SerializeAsString();
+}
+
+std::optional<node::AdminRequest> decode_request(std::string_view bytes) {
+  api::Request message;
+  if (bytes.size() > kRequestBytesMax || !message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return std::nullopt;
+  }
+  const std::optional<node::AdminVerb> verb = from_wire(message.verb());
+  if (!verb) return std::nullopt;
+  return node::AdminRequest{.verb = *verb, .resource = message.resource(), .is_forced = message.is_forced()};
+}
+
+std::string encode_reply(const node::AdminReply& reply) {
+  api::Reply message;
+  message.set_outcome(static_cast<api::Outcome>(reply.outcome));
+  message.set_message(reply.message);
+  put(reply.status, *message.mutable_status());
+  return message.SerializeAsString();
+}
+
+std::optional<node::AdminReply> decode_reply(std::string_view bytes) {
+  api::Reply message;
+  if (bytes.size() > kReplyBytesMax || !message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return std::nullopt;
+  }
+  return node::AdminReply{
+      .outcome = outcome_from_wire(message.outcome()), .message = message.message(), .status = get(message.status())};
+}
+
+}  // namespace replblk::control

@@ -1,0 +1,162 @@
+#include "control/status_text.hpp"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace replblk::control {
+namespace {
+
+node::Status healthy() {
+  node::VolumeStatus volume;
+  volume.volume = 0;
+  volume.backing_path = "/dev/vdb";
+  volume.disk_state = "UpToDate";
+  volume.replication_state = "Established";
+  volume.peer_disk_state = "UpToDate";
+  volume.size_bytes = std::uint64_t{1} << 30;
+  volume.read_bytes = 10240;
+  volume.written_bytes = 2048;
+  volume.metadata_writes = 3;
+  node::ResourceStatus resource;
+  resource.name = "iscsi_data";
+  resource.role = "Primary";
+  resource.target_iqn = "iqn.2026-11.org.example:iscsi-data";
+  resource.is_serving = true;
+  resource.peer_name = "pcmk-2";
+  resource.connection_state = "Connected";
+  resource.peer_role = "Secondary";
+  resource.volumes = {volume};
+  return {.node_name = "pcmk-1", .node_id = 0, .version = "0.1.0", .resources = {resource}};
+}
+
+// Scripts made for drbdadm parse this.
+TEST(StatusText, Healthy_pair_prints_as_drbdadm_does) {
+  EXPECT_EQ(status_text(healthy(), {}),
+            "iscsi_data role:Primary\n"
+            "  disk:UpToDate\n"
+            "  pcmk-2 role:Secondary\n"
+            "    peer-disk:UpToDate\n");
+  EXPECT_EQ(status_reasons(healthy()), "");
+}
+
+TEST(StatusText, Resynchronization_prints_its_progress) {
+  node::Status status = healthy();
+  node::VolumeStatus& volume = status.resources[0].volumes[0];
+  volume.replication_state = "SyncSource";
+  volume.peer_disk_state = "Inconsistent";
+  volume.is_syncing = true;
+  volume.percent_done = 1.0337;
+  EXPECT_EQ(status_text(status, {}),
+            "iscsi_data role:Primary\n"
+            "  disk:UpToDate\n"
+            "  pcmk-2 role:Secondary\n"
+            "    replication:SyncSource peer-disk:Inconsistent done:1.03\n");
+}
+
+TEST(StatusText, Peer_that_is_away_shows_the_connection_and_nothing_of_the_peer) {
+  node::Status status = healthy();
+  node::ResourceStatus& resource = status.resources[0];
+  resource.role = "Secondary";
+  resource.connection_state = "Connecting";
+  resource.connection_reason = "192.0.2.2:7789 refused the connection; is replblkd running on pcmk-2?";
+  resource.peer_role = "Unknown";
+  resource.volumes[0].replication_state = "Off";
+  resource.volumes[0].peer_disk_state = "DUnknown";
+  resource.volumes[0].disk_state = "Outdated";
+  resource.volumes[0].disk_reason = "the peer has newer data";
+  EXPECT_EQ(status_text(status, {}),
+            "iscsi_data role:Secondary\n"
+            "  disk:Outdated\n"
+            "  pcmk-2 connection:Connecting\n");
+  EXPECT_EQ(status_reasons(status),
+            "iscsi_data: volume 0 disk Outdated: the peer has newer data\n"
+            "iscsi_data: connection Connecting: 192.0.2.2:7789 refused the connection; is replblkd running on pcmk-2?\n");
+}
+
+TEST(StatusText, Volumes_are_numbered_when_there_are_several_or_it_is_not_zero) {
+  node::Status status = healthy();
+  status.resources[0].volumes[0].volume = 3;
+  EXPECT_EQ(status_text(status, {}),
+            "iscsi_data role:Primary\n"
+            "  volume:3 disk:UpToDate\n"
+            "  pcmk-2 role:Secondary\n"
+            "    volume:3 peer-disk:UpToDate\n");
+  status.resources[0].volumes.push_back(healthy().resources[0].volumes[0]);
+  status.resources[0].volumes[1].disk_state = "Diskless";
+  status.resources.push_back(healthy().resources[0]);
+  EXPECT_EQ(status_text(status, {}),
+            "iscsi_data role:Primary\n"
+            "  volume:3 disk:UpToDate\n"
+            "  volume:0 disk:Diskless client:no\n"
+            "  pcmk-2 role:Secondary\n"
+            "    volume:3 peer-disk:UpToDate\n"
+            "    volume:0 peer-disk:UpToDate\n"
+            "\n"
+            "iscsi_data role:Primary\n"
+            "  disk:UpToDate\n"
+            "  pcmk-2 role:Secondary\n"
+            "    peer-disk:UpToDate\n");
+}
+
+TEST(StatusText, Single_node_has_no_connection_and_held_commands_are_shown) {
+  node::Status status = healthy();
+  status.resources[0].peer_name.clear();
+  status.resources[0].connection_state.clear();
+  status.resources[0].is_suspended = true;
+  EXPECT_EQ(status_text(status, {}),
+            "iscsi_data role:Primary suspended:quorum\n"
+            "  disk:UpToDate quorum:no\n");
+}
+
+TEST(StatusText, Verbose_and_statistics_show_everything) {
+  EXPECT_EQ(status_text(healthy(), {.is_verbose = true, .has_statistics = true}),
+            "iscsi_data node-id:0 role:Primary suspended:no force-io-failures:no\n"
+            "    write-ordering:flush\n"
+            "  volume:0 disk:UpToDate backing_dev:/dev/vdb quorum:yes open:no\n"
+            "      size:1048576 read:10 written:2 al-writes:0 bm-writes:3 upper-pending:0 lower-pending:0 al-suspended:no\n"
+            "  pcmk-2 node-id:1 connection:Connected role:Secondary tls:no congested:no\n"
+            "    volume:0 replication:Established peer-disk:UpToDate resync-suspended:no\n"
+            "        received:0 sent:0 out-of-sync:0 pending:0 unacked:0\n");
+}
+
+// drbd-reactor and monitoring scripts look these keys up.
+TEST(StatusJson, Has_the_keys_of_drbdsetup) {
+  node::Status status = healthy();
+  node::VolumeStatus& volume = status.resources[0].volumes[0];
+  volume.out_of_sync_bytes = std::uint64_t{1} << 29;
+  volume.is_syncing = true;
+  volume.percent_done = 50.004;
+  status.resources[0].sessions.push_back({.initiator_name = "iqn.\xff", .isid = "0", .address = "::1", .seconds = 1, .commands_in_flight = 2});
+  const nlohmann::json json = nlohmann::json::parse(status_json(status));
+  ASSERT_EQ(json.size(), 1u);
+  const nlohmann::json& resource = json[0];
+  for (const char* key : {"name", "node-id", "role", "suspended", "suspended-user", "suspended-no-data", "suspended-fencing",
+                          "suspended-quorum", "force-io-failures", "write-ordering", "devices", "connections"}) {
+    EXPECT_TRUE(resource.contains(key)) << key;
+  }
+  const nlohmann::json& device = resource["devices"][0];
+  for (const char* key : {"volume", "minor", "disk-state", "client", "open", "quorum", "size", "read", "written", "al-writes", "bm-writes",
+                          "upper-pending", "lower-pending"}) {
+    EXPECT_TRUE(device.contains(key)) << key;
+  }
+  EXPECT_EQ(device["size"], 1048576);
+  EXPECT_EQ(device["open"], true);
+  const nlohmann::json& connection = resource["connections"][0];
+  for (const char* key : {"peer-node-id", "name", "connection-state", "congested", "peer-role", "tls", "paths", "peer_devices"}) {
+    EXPECT_TRUE(connection.contains(key)) << key;
+  }
+  EXPECT_EQ(connection["peer-node-id"], 1);
+  const nlohmann::json& peer_device = connection["peer_devices"][0];
+  for (const char* key : {"volume", "replication-state", "peer-disk-state", "peer-client", "resync-suspended", "received", "sent",
+                          "out-of-sync", "pending", "unacked", "has-sync-details", "has-online-verify-details", "percent-in-sync",
+                          "percent-resync-done"}) {
+    EXPECT_TRUE(peer_device.contains(key)) << key;
+  }
+  EXPECT_EQ(peer_device["out-of-sync"], 524288);
+  EXPECT_EQ(peer_device["percent-in-sync"], 50.0);
+  EXPECT_EQ(peer_device["percent-resync-done"], 50.0);
+}
+
+}  // namespace
+}  // namespace replblk::control
