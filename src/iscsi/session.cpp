@@ -6,6 +6,7 @@
 
 #include "base/assert.hpp"
 #include "base/log.hpp"
+#include "scsi/sense.hpp"
 
 namespace replblk::iscsi {
 
@@ -23,6 +24,9 @@ enum class FunctionResponse : std::uint8_t {
   reassignment_not_supported = 4,
   not_supported = 5,
 };
+
+/// SPC-4 annex D: ABORTED COMMAND, 47/05.
+constexpr scsi::SenseCode kProtocolServiceCrcError{scsi::SenseKey::aborted_command, 0x47, 0x05};
 
 constexpr std::uint8_t kAbortTask = 1;
 constexpr std::uint8_t kTargetColdReset = 7;
@@ -198,6 +202,10 @@ void Session::advance(Command& command) {
     answer(command);
     return;
   }
+  if (command.transfer.is_spoiled()) {
+    device_.abort(task);  // complete() follows and tells the initiator why.
+    return;
+  }
   task.data_out_length_bytes = command.transfer.wanted_bytes();
   device_.execute(task);
 }
@@ -259,6 +267,13 @@ void Session::complete(Command& command) {
     std::erase(granted_, &command);
   }
   const bool is_dropped = command.task.is_dropped;
+  if (command.state == Command::State::executing && command.transfer.is_spoiled()) {
+    // 7.9: terminated with PROTOCOL SERVICE CRC ERROR, as 11.4.7.2 maps a lost Data-Out PDU.
+    command.task.status = scsi::Status::check_condition;
+    command.task.sense_length_bytes =
+        scsi::encode(scsi::plain_sense(kProtocolServiceCrcError), scsi::SenseFormat::fixed, command.task.sense);
+    command.task.is_aborted = false;
+  }
   if (connection_ != nullptr && !is_dropped && !command.task.is_aborted && command.state != Command::State::aborted) {
     answer(command);
     return;

@@ -23,10 +23,9 @@ bool DataOutTransfer::start(const Start& start, const SessionParameters& paramet
 }
 
 bool DataOutTransfer::receive_unsolicited(const DataOut& pdu) noexcept {
-  if (!is_unsolicited_open_ || pdu.data_sn != next_data_sn_ || pdu.offset_bytes != received_bytes_) return false;
+  if (!is_unsolicited_open_ || pdu.offset_bytes != received_bytes_) return false;
   if (pdu.data_segment_bytes > unsolicited_end_ - received_bytes_) return false;
-  received_bytes_ += pdu.data_segment_bytes;
-  ++next_data_sn_;
+  take(pdu);
   if (pdu.is_final) {
     is_unsolicited_open_ = false;
     solicited_begin_ = received_bytes_;
@@ -39,11 +38,10 @@ bool DataOutTransfer::receive_unsolicited(const DataOut& pdu) noexcept {
 
 bool DataOutTransfer::receive_solicited(const DataOut& pdu, std::uint32_t r2t_sn) noexcept {
   if (r2t_sn != current_r2t_ || r2t_sn >= r2t_count_) return false;
-  if (pdu.data_sn != next_data_sn_ || pdu.offset_bytes != received_bytes_) return false;
+  if (pdu.offset_bytes != received_bytes_) return false;
   const std::uint32_t end = burst_end(r2t_sn);
   if (pdu.data_segment_bytes > end - received_bytes_) return false;
-  received_bytes_ += pdu.data_segment_bytes;
-  ++next_data_sn_;
+  take(pdu);
   if (pdu.is_final != (received_bytes_ == end)) return false;
   if (pdu.is_final) {
     // 11.7.5: each R2T's sequence is numbered from 0.
@@ -51,6 +49,12 @@ bool DataOutTransfer::receive_solicited(const DataOut& pdu, std::uint32_t r2t_sn
     next_data_sn_ = 0;
   }
   return true;
+}
+
+void DataOutTransfer::take(const DataOut& pdu) noexcept {
+  if (pdu.data_sn != next_data_sn_) is_spoiled_ = true;
+  received_bytes_ += pdu.data_segment_bytes;
+  next_data_sn_ = pdu.data_sn + 1;
 }
 
 std::optional<R2tGrant> DataOutTransfer::next_r2t() noexcept {

@@ -31,23 +31,23 @@ class DataOutTransfer {
   /// False when the command breaks what was negotiated (RFC 7143 11.3.1, 13.10, 13.11, 13.14).
   [[nodiscard]] bool start(const Start& start, const SessionParameters& parameters) noexcept;
 
-  /// False: a wrong DataSN, offset, length or F bit; at ErrorRecoveryLevel 0 that ends the connection.
+  /// False: a wrong offset, length or F bit, after which nothing that follows can be placed: the connection ends.
+  /// A wrong DataSN says that a PDU was lost or doubled: the data goes on, and the command fails (is_spoiled).
   [[nodiscard]] bool receive_unsolicited(const DataOut& pdu) noexcept;
   /// `r2t_sn`: as named by the PDU's Target Transfer Tag.
   [[nodiscard]] bool receive_solicited(const DataOut& pdu, std::uint32_t r2t_sn) noexcept;
 
   /// The next R2T to send now, as long as MaxOutstandingR2T allows; counts as sent.
   [[nodiscard]] std::optional<R2tGrant> next_r2t() noexcept;
-  /// No more is wanted than what comes unsolicited (an error was found; RFC 7143 11.4.7.2 still awaits the F bit).
-  void want_nothing_more() noexcept { wanted_bytes_ = std::min(wanted_bytes_, received_bytes_); }
-
   [[nodiscard]] bool is_complete() const noexcept { return !is_unsolicited_open_ && received_bytes_ >= wanted_bytes_; }
-  [[nodiscard]] bool is_unsolicited_open() const noexcept { return is_unsolicited_open_; }
+  /// RFC 7143 7.9: a sequence error; the task is to be terminated when its data has all come.
+  [[nodiscard]] bool is_spoiled() const noexcept { return is_spoiled_; }
   [[nodiscard]] std::uint32_t wanted_bytes() const noexcept { return wanted_bytes_; }
   [[nodiscard]] std::uint32_t received_bytes() const noexcept { return received_bytes_; }
   [[nodiscard]] std::uint32_t r2t_count() const noexcept { return r2t_count_; }
 
  private:
+  void take(const DataOut& pdu) noexcept;
   [[nodiscard]] std::uint32_t burst_end(std::uint32_t r2t_sn) const noexcept;
 
   std::uint32_t wanted_bytes_ = 0;
@@ -60,6 +60,7 @@ class DataOutTransfer {
   std::uint32_t next_data_sn_ = 0;
   std::uint16_t max_outstanding_r2t_ = 1;
   bool is_unsolicited_open_ = false;
+  bool is_spoiled_ = false;
 };
 
 struct DataInSegment {
