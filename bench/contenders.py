@@ -264,6 +264,7 @@ class Replblk(Contender):
     """Our daemon(s), made from one node.conf. Subclasses say how many nodes."""
 
     addresses = ()
+    buffered = False  # io_mode: direct wherever the file system has it
 
     def __init__(self, binaries, *arguments):
         super().__init__(*arguments)
@@ -275,7 +276,7 @@ class Replblk(Contender):
     def prepare(self, size_bytes, sparse=False):
         # Room for the internal metadata behind the data.
         size_bytes += 64 << 20
-        direct = accepts_direct_io(self.directory)
+        direct = not self.buffered and accepts_direct_io(self.directory)
         disks = []
         for node in self.nodes():
             path = self.make_file(f"{node}.disk", size_bytes, sparse, keep_cached=not direct)
@@ -341,6 +342,13 @@ class Replblk(Contender):
 class ReplblkSingle(Replblk):
     name = "replblk-single"
     addresses = ("127.0.0.1",)
+
+
+class ReplblkBuffered(ReplblkSingle):
+    """Through the page cache, as tgt's rdwr: like against like."""
+
+    name = "replblk-buffered"
+    buffered = True
 
 
 class ReplblkPair(Replblk):

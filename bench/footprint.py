@@ -48,9 +48,10 @@ def run(arguments, placement, generator, make_contenders, log_directory):
     directory = tempfile.mkdtemp(prefix="replblk-bench-footprint-", dir=arguments.ext4_dir)
     made = []
     print(f"\n== footprint, {VOLUME_BYTES >> 30} GiB sparse volume")
-    print(f"{'contender':16}{'process':12}{'RSS KiB':>10}{'PSS KiB':>10}{'to first login ms':>20}")
+    print(f"{'contender':18}{'process':12}{'RSS KiB':>10}{'PSS KiB':>10}{'to first login ms':>20}")
     try:
-        made = make_contenders(arguments, placement, directory, log_directory)
+        made = [contender for contender in make_contenders(arguments, placement, directory, log_directory)
+                if contender.name not in ("replblk-buffered", "null")]
         for contender in made:
             contender.prepare(VOLUME_BYTES, sparse=True)
             login_ms, configured_ms = first_login(contender, generator, placement)
@@ -59,8 +60,8 @@ def run(arguments, placement, generator, make_contenders, log_directory):
             for label, pid in contender.pids().items():
                 resident, proportional = memory_kib(pid)
                 login = f"{login_ms:.1f}" if label == "target" else ""
-                print(f"{contender.name:16}{label:12}{resident:>10}{proportional:>10}{login:>20}")
-            print(f"{'':16}(of these {configured_ms:.1f} ms until its administration commands had returned)")
+                print(f"{contender.name:18}{label:12}{resident:>10}{proportional:>10}{login:>20}")
+            print(f"{'':18}(of these {configured_ms:.1f} ms until its administration commands had returned)")
             contender.stop()
             contender.remove_files()
     finally:
