@@ -1,0 +1,59 @@
+// Where the areas of a volume lie on its device(s) (docs/ondisk_format.md 1). Arithmetic only: reads and writes nothing.
+// Used by MetadataArea at create-md and open. Invariant of a layout that came from plan_layout or passed is_sound():
+// no two areas overlap, all lie on the device, everything begins and ends at a multiple of 4096.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+
+namespace replblk::blockdev {
+
+inline constexpr std::uint64_t kPageBytes = 4096;
+inline constexpr std::uint64_t kSuperblockSlotBytes = 64 * 1024;
+inline constexpr std::uint64_t kActivityLogBytes = 1024 * 1024;
+/// Bits of a volume take at most this much memory, and as much on disk.
+inline constexpr std::uint64_t kBitmapBytesMax = std::uint64_t{128} << 20;
+/// Entries of a bitmap table block (docs/ondisk_format.md 4).
+inline constexpr std::uint64_t kBitmapTableEntries = 508;
+
+enum class Placement : std::uint8_t { internal = 0, external = 1 };
+
+struct Layout {
+  Placement placement = Placement::internal;
+  std::uint64_t data_device_bytes = 0;   ///< rounded down to 4096
+  std::uint64_t usable_bytes = 0;        ///< size of the volume; data begins at 0
+  std::uint64_t metadata_end_bytes = 0;  ///< on the device that holds the metadata
+  std::uint64_t activity_log_offset_bytes = 0;
+  std::uint64_t activity_log_bytes = 0;
+  std::uint64_t bitmap_offset_bytes = 0;
+  std::uint64_t bitmap_bytes = 0;
+  std::uint32_t bitmap_block_bytes = 0;
+  friend bool operator==(const Layout&, const Layout&) = default;
+
+  [[nodiscard]] std::uint64_t bitmap_pages_count() const noexcept;
+  [[nodiscard]] std::uint64_t bitmap_table_blocks_count() const noexcept;
+  [[nodiscard]] std::uint64_t bitmap_page_offset_bytes(std::uint64_t page) const noexcept;
+  [[nodiscard]] std::uint64_t bitmap_table_offset_bytes(std::uint64_t block) const noexcept;
+};
+
+/// What a device of this size is used up to.
+[[nodiscard]] constexpr std::uint64_t round_down_to_page(std::uint64_t bytes) noexcept { return bytes / kPageBytes * kPageBytes; }
+
+struct LayoutRequest {
+  Placement placement = Placement::internal;
+  std::uint64_t data_device_bytes = 0;
+  std::uint64_t metadata_device_bytes = 0;  ///< external only
+  std::uint32_t bitmap_block_bytes = 0;     ///< 0: chosen by the size
+};
+
+/// Null when the device has no room for the metadata and one block of data, or the block is no power of two ≥ 4096.
+[[nodiscard]] std::optional<Layout> plan_layout(const LayoutRequest& request) noexcept;
+
+/// Offsets of slots A and B on the device that holds the metadata; null when it is too small to have them.
+[[nodiscard]] std::optional<std::array<std::uint64_t, 2>> superblock_offsets(Placement placement, std::uint64_t metadata_device_bytes) noexcept;
+
+/// Whether a layout that was read is one that a reader can obey at all (not whether the devices still have its size).
+[[nodiscard]] bool is_sound(const Layout& layout) noexcept;
+
+}  // namespace replblk::blockdev

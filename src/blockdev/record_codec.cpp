@@ -1,0 +1,89 @@
+#include "blockdev/record_codec.hpp"
+
+#include <climits>
+#include <cstring>
+
+#include "base/assert.hpp"
+#include "metadata.pb.h"
+
+namespace replblk::blockdev {
+
+namespace {
+
+void encode_generation(const Generation& generation, metadata::Generation& message) {
+  message.set_term(generation.term);
+  message.set_nonce(generation.nonce);
+}
+
+[[nodiscard]] Generation decode_generation(const metadata::Generation& message) { return {message.term(), message.nonce()}; }
+
+[[nodiscard]] std::string encode_uuid(const Uuid& uuid) {
+  if (uuid.is_none()) return {};
+  return std::string(as_text(uuid.bytes));
+}
+
+[[nodiscard]] bool decode_uuid(const std::string& text, Uuid& uuid) {
+  if (text.empty()) return true;
+  if (text.size() != uuid.bytes.size()) return false;
+  std::memcpy(uuid.bytes.data(), text.data(), text.size());
+  return true;
+}
+
+}  // namespace
+
+std::vector<std::byte> encode_record(std::string_view resource_name, const ResourceRecord& record) {
+  RB_ASSERT(record.generations.history.size() <= GenerationSet::kHistoryCountMax);
+  RB_ASSERT(record.configuration.primary < 2 || record.configuration.primary == kNoNode);
+  metadata::MetadataRecord message;
+  message.set_resource_name(std::string(resource_name));
+  message.set_term(record.configuration.term);
+  message.set_members(record.configuration.members);
+  if (record.configuration.primary != kNoNode) message.set_primary_plus_one(record.configuration.primary + 1u);
+  message.set_seen(record.seen);
+  message.set_arbiter_record_id(encode_uuid(record.arbiter_record_id));
+  encode_generation(record.generations.current, *message.mutable_current());
+  encode_generation(record.generations.base, *message.mutable_base());
+  for (const Generation& generation : record.generations.history) encode_generation(generation, *message.add_history());
+  message.set_boot_id(encode_uuid(record.boot_id));
+  message.set_lease_ms_max(record.lease_ms_max);
+  message.set_is_inconsistent(record.is_inconsistent);
+  message.set_is_outdated(record.is_outdated);
+  message.set_is_primary_open(record.is_primary_open);
+  message.set_is_clean_stop(record.is_clean_stop);
+  message.set_has_stored_bitmap(record.has_stored_bitmap);
+  std::vector<std::byte> bytes(message.ByteSizeLong());
+  const bool is_done = message.SerializeToArray(bytes.data(), static_cast<int>(bytes.size()));
+  RB_ASSERT(is_done);
+  return bytes;
+}
+
+std::optional<NamedRecord> decode_record(ConstBytes bytes) {
+  metadata::MetadataRecord message;
+  if (bytes.size() > INT_MAX || !message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return std::nullopt;
+  if (message.members() > 3 || message.primary_plus_one() > 2) return std::nullopt;
+  if (message.history_size() > static_cast<int>(GenerationSet::kHistoryCountMax)) return std::nullopt;
+  NamedRecord named;
+  named.resource_name = message.resource_name();
+  ResourceRecord& record = named.record;
+  record.configuration.term = message.term();
+  record.configuration.members = static_cast<std::uint8_t>(message.members());
+  record.configuration.primary =
+      message.primary_plus_one() == 0 ? kNoNode : static_cast<NodeIndex>(message.primary_plus_one() - 1);
+  record.seen = message.seen();
+  record.generations.current = decode_generation(message.current());
+  record.generations.base = decode_generation(message.base());
+  for (const metadata::Generation& generation : message.history()) {
+    record.generations.history.push_back(decode_generation(generation));
+  }
+  if (!decode_uuid(message.arbiter_record_id(), record.arbiter_record_id)) return std::nullopt;
+  if (!decode_uuid(message.boot_id(), record.boot_id)) return std::nullopt;
+  record.lease_ms_max = message.lease_ms_max();
+  record.is_inconsistent = message.is_inconsistent();
+  record.is_outdated = message.is_outdated();
+  record.is_primary_open = message.is_primary_open();
+  record.is_clean_stop = message.is_clean_stop();
+  record.has_stored_bitmap = message.has_stored_bitmap();
+  return named;
+}
+
+}  // namespace replblk::blockdev

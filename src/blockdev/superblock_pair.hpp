@@ -1,0 +1,70 @@
+// Both superblocks of a volume on their device (docs/ondisk_format.md 2.3, 2.4): reads and judges them, and replaces them one
+// after the other. Not responsible for the record inside, nor for queueing: Store calls one thing at a time.
+// Invariant: while a copy is being written the other is whole on the disk, and `done` comes only after both are durable.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "blockdev/metadata_io.hpp"
+#include "blockdev/superblock.hpp"
+
+namespace replblk::blockdev {
+
+class SuperblockPair {
+ public:
+  using Done = MetadataIo::Done;
+
+  SuperblockPair(MetadataIo& io, Placement placement);
+
+  /// False: the device is too small to have superblocks.
+  [[nodiscard]] bool has_room() const noexcept { return superblock_offsets(placement_, io_.device_bytes()).has_value(); }
+  [[nodiscard]] std::uint64_t offset_bytes(std::uint8_t copy) const noexcept;
+
+  /// Reads and judges both. Never fails: errors stand in the verdict.
+  void read(Done done);
+  [[nodiscard]] const SuperblockVerdict& verdict() const noexcept { return verdict_; }
+  [[nodiscard]] const std::array<SuperblockCopy, 2>& copies() const noexcept { return copies_; }
+
+  /// The one that counts; after read() with kind good or one_only, or after a write.
+  [[nodiscard]] const Superblock& current() const noexcept { return current_; }
+  /// Writes the copy that does not count again, when the verdict says that it needs it. To be called after a verdict `good`; after
+  /// `one_only` the next write() does it, when somebody has decided to go on with this volume.
+  void repair(Done done);
+  /// Overwrites both slots with zeroes, durably: whatever was there before is no volume any more.
+  void wipe(Done done);
+  /// First superblocks of a new volume: all sectors of both slots, sequence 1.
+  void write_first(Superblock superblock, Done done);
+  /// Replaces the current one; the sequence is set here.
+  void write(Superblock superblock, Done done);
+
+ private:
+  struct Step {
+    std::uint8_t copy = 0;
+    bool is_next = false;  ///< of next_, else of current_
+  };
+
+  void on_copy_read(Result<void, ports::IoError> result);
+  void add_step(Step step) noexcept { steps_[steps_count_++] = step; }
+  void run_step();
+  void on_copy_written(Result<void, ports::IoError> result);
+  void on_copy_flushed(Result<void, ports::IoError> result);
+  void finish(Result<void, ports::IoError> result);
+  void on_wiped(Result<void, ports::IoError> result);
+
+  MetadataIo& io_;
+  Placement placement_;
+  std::array<SuperblockCopy, 2> copies_;
+  std::uint8_t reading_ = 0;
+  SuperblockVerdict verdict_;
+  Superblock current_;
+  Superblock next_;
+  bool is_whole_slot_ = false;     ///< write_first: seal the slots to their ends
+  bool is_repair_needed_ = false;  ///< the copy that is not verdict_.chosen is not whole
+  std::array<Step, 3> steps_;
+  std::size_t steps_count_ = 0;
+  std::size_t step_ = 0;
+  Done done_;
+};
+
+}  // namespace replblk::blockdev
