@@ -52,14 +52,8 @@ Result<void, std::string> Ring::open(const RingOptions& options) {
   int error = 0;
   const FlagSet* granted = nullptr;
   for (const FlagSet& candidate : kFlagSets) {
-    io_uring_params parameters{};
-    parameters.flags = candidate.flags | IORING_SETUP_CQSIZE;
-    parameters.cq_entries = options.completion_entries;
-    error = -io_uring_queue_init_params(options.submission_entries, &ring_, &parameters);
-    if (error == 0) {
-      granted = &candidate;
-      break;
-    }
+    error = set_up(candidate.flags, options);
+    if (error == 0) granted = &candidate;
     if (error != EINVAL) break;  // Only EINVAL says that a flag is unknown.
   }
   if (granted == nullptr) return fail(describe_ring_failure(error, read_io_uring_disabled()));
@@ -76,6 +70,19 @@ Result<void, std::string> Ring::open(const RingOptions& options) {
                              ring_.cq.ring_entries, has_registered_fd ? "registered ring" : "plain ring descriptor",
                              has_file_table_ ? "registered files" : "plain files");
   return {};
+}
+
+int Ring::set_up(unsigned flags, RingOptions options) noexcept {
+  while (true) {
+    io_uring_params parameters{};
+    parameters.flags = flags | IORING_SETUP_CQSIZE;
+    parameters.cq_entries = options.completion_entries;
+    const int error = -io_uring_queue_init_params(options.submission_entries, &ring_, &parameters);
+    // Newer kernels charge the queues to the locked-memory limit: small queues are slower, none is no daemon.
+    if (error != ENOMEM || options.submission_entries <= kSubmissionEntriesMin) return error;
+    options.submission_entries /= 2;
+    options.completion_entries /= 2;
+  }
 }
 
 Ring::~Ring() {

@@ -70,6 +70,9 @@ class Ring {
   static constexpr std::size_t kRegisteredPieceBytes = std::size_t{1} << 30;
   static constexpr unsigned kFileSlots = 64;
 
+  static constexpr unsigned kSubmissionEntriesMin = 128;
+
+  [[nodiscard]] int set_up(unsigned flags, RingOptions options) noexcept;
   [[nodiscard]] io_uring_sqe& submission_when_full() noexcept;
 
   io_uring ring_{};
