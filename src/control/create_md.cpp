@@ -62,14 +62,15 @@ class Awaited {
 struct Copy {
   const node::ResourceConfig* resource = nullptr;
   const node::VolumeConfig* volume = nullptr;
+  std::uint32_t number = 0;  ///< the volume's place in the resource, as Node counts
   const node::DiskConfig* config = nullptr;
   std::unique_ptr<runtime::DiskFile> data;
   std::unique_ptr<runtime::DiskFile> metadata;
 
-  [[nodiscard]] std::string name() const { return fmt::format("{} volume {} on {}", resource->name, volume->lun, config->path); }
+  [[nodiscard]] std::string name() const { return fmt::format("{} volume {} on {}", resource->name, number, config->path); }
   [[nodiscard]] blockdev::Store make_store(Bench& bench) const {
     return {bench.world(), *data, metadata.get(),
-            {.has_write_cache = volume->write_cache, .resource_name = resource->name, .volume = volume->lun, .requests_max = 64}};
+            {.has_write_cache = volume->write_cache, .resource_name = resource->name, .volume = number, .requests_max = 64}};
   }
 };
 
@@ -81,7 +82,7 @@ class Job {
   CreateMdReport run() {
     for (const node::ResourceConfig& resource : config_.resources) {
       if (!options_.resource.empty() && resource.name != options_.resource) continue;
-      for (const node::VolumeConfig& volume : resource.volumes) add(resource, volume);
+      for (std::uint32_t number = 0; number < resource.volumes.size(); ++number) add(resource, number);
     }
     if (options_.volume_uuid && copies_.size() > 1) refuse("--volume-uuid names one volume, but several would be made; name the resource");
     if (report_.outcome == CreateMdOutcome::done) {
@@ -118,9 +119,10 @@ class Job {
     return nullptr;
   }
 
-  void add(const node::ResourceConfig& resource, const node::VolumeConfig& volume) {
+  void add(const node::ResourceConfig& resource, std::uint32_t number) {
+    const node::VolumeConfig& volume = resource.volumes[number];
     const node::DiskConfig& config = volume.disks[config_.self];
-    Copy copy{.resource = &resource, .volume = &volume, .config = &config, .data = open(config.path, config.io_mode), .metadata = nullptr};
+    Copy copy{.resource = &resource, .volume = &volume, .number = number, .config = &config, .data = open(config.path, config.io_mode), .metadata = nullptr};
     if (!config.metadata_path.empty()) copy.metadata = open(config.metadata_path, config.io_mode);
     copies_.push_back(std::move(copy));
   }
@@ -174,7 +176,7 @@ class Job {
     Awaited<Result<std::uint64_t, StoreError>> created;
     // The record's defaults say "just created": configuration of term 0 without members, no generations.
     store.create({.resource_name = copy.resource->name,
-                  .volume = copy.volume->lun,
+                  .volume = copy.number,
                   .volume_uuid = uuid,
                   .logical_block_bytes = copy.volume->logical_block_bytes,
                   .bitmap_block_bytes = 0,

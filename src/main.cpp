@@ -1,0 +1,211 @@
+// replblkd: the composition root. Arguments, the file, the log, the reactor, the disks, the node, the admin socket; then the
+// reactor runs until a signal. Everything is made here, in this order, and goes in the opposite one.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/buffer_pool.hpp"
+#include "base/log.hpp"
+#include "control/admin_server.hpp"
+#include "control/log_sink.hpp"
+#include "control/service_notify.hpp"
+#include "node/config_file.hpp"
+#include "node/node.hpp"
+#include "runtime/disk_file.hpp"
+#include "runtime/host_identity.hpp"
+#include "runtime/mailbox.hpp"
+#include "runtime/reactor.hpp"
+#include "runtime/signals.hpp"
+#include "runtime/start_error.hpp"
+#include "runtime/system_random.hpp"
+#include "runtime/tcp_network.hpp"
+
+namespace {
+
+using namespace replblk;
+
+constexpr int kDone = 0;
+constexpr int kUsage = 1;
+constexpr int kNotStarted = 2;
+constexpr int kStoppedTwice = 3;
+
+constexpr std::size_t kAdminRequestsMax = 64;
+// A predecessor that was killed holds its devices until the kernel has finished its I/O.
+constexpr int kOpenAttempts = 50;
+constexpr milliseconds kOpenPause{100};
+
+struct Arguments {
+  std::string config_path = "/etc/replblk/node.conf";
+  std::string node_name;
+  bool is_check_only = false;
+  LogLevel log_level = LogLevel::info;
+};
+
+struct AdminMail {
+  node::AdminRequest request;
+  control::AdminServer::Reply reply;
+};
+
+/// The disks of one node in the shape that Node wants, and their owners.
+class Disks {
+ public:
+  Disks(const node::ClusterConfig& config, runtime::Reactor& reactor) {
+    for (const node::ResourceConfig& resource : config.resources) {
+      std::vector<node::VolumeDisks>& volumes = opened_.emplace_back();
+      for (const node::VolumeConfig& volume : resource.volumes) {
+        const node::DiskConfig& disk = volume.disks[config.self];
+        node::VolumeDisks& made = volumes.emplace_back();
+        made.data = open(disk.path, disk.io_mode, reactor, made.reason);
+        if (made.data == nullptr || disk.metadata_path.empty()) continue;
+        made.metadata = open(disk.metadata_path, disk.io_mode, reactor, made.reason);
+        if (made.metadata == nullptr) made.data = nullptr;
+      }
+    }
+  }
+  [[nodiscard]] const std::vector<std::vector<node::VolumeDisks>>& opened() const noexcept { return opened_; }
+
+ private:
+  ports::Disk* open(const std::string& path, node::IoMode mode, runtime::Reactor& reactor, std::string& reason) {
+    const runtime::DiskOptions options{.path = path, .is_buffered = mode == node::IoMode::buffered};
+    auto disk = runtime::open_disk(options, reactor);
+    for (int attempt = 1; !disk && runtime::says_in_use(disk.error()) && attempt < kOpenAttempts; ++attempt) {
+      if (attempt == 1) log_warning("{}; trying for 5 s", disk.error());
+      std::this_thread::sleep_for(kOpenPause);
+      disk = runtime::open_disk(options, reactor);
+    }
+    if (!disk) {
+      reason = disk.error();
+      log_error("{}", reason);
+      return nullptr;
+    }
+    owned_.push_back(std::move(*disk));
+    return owned_.back().get();
+  }
+
+  std::vector<std::unique_ptr<ports::Disk>> owned_;
+  std::vector<std::vector<node::VolumeDisks>> opened_;
+};
+
+class Daemon {
+ public:
+  explicit Daemon(node::ClusterConfig config) : config_(std::move(config)), requests_(kAdminRequestsMax) {}
+
+  /// Ends after a signal. The error is a sentence per line.
+  Result<void, std::string> run() {
+    const Result<Uuid, std::string> boot_id = runtime::read_boot_id();
+    if (!boot_id) return fail(boot_id.error());
+    // First of all, since its lock tells whether another daemon of this node runs. Requests wait until there is a node.
+    auto server = control::AdminServer::start({.socket_path = config_.admin_socket},
+                                              [this](node::AdminRequest request, control::AdminServer::Reply reply) {
+                                                return requests_.post({std::move(request), std::move(reply)});
+                                              });
+    if (!server) return fail(server.error());
+    BufferPool buffers(std::size_t{config_.buffer_memory_mib} << 20);
+    auto reactor = runtime::Reactor::create({.ring = {}, .buffers = &buffers});
+    if (!reactor) return fail(reactor.error());
+    reactor_ = reactor->get();
+    const runtime::Signals signals(*reactor_, Callback<void(int)>::to<&Daemon::on_signal>(*this));
+    runtime::TcpNetwork network(*reactor_);
+    runtime::SystemRandom random;
+    const Disks disks(config_, *reactor_);
+    node::Node node(config_, {*reactor_, random, network, buffers}, *boot_id, disks.opened());
+    if (auto started = node.start(); !started) return fail(started.error());
+    node_ = &node;
+    requests_.attach(*reactor_, Callback<void(AdminMail&)>::to<&Daemon::on_mail>(*this));
+    log_info("replblkd {} runs as node {} of {}, process {}", REPLBLK_VERSION, config_.nodes[config_.self].name, config_.name, ::getpid());
+    control::notify_service("READY=1");
+    reactor_->run();
+    requests_.detach();
+    log_info("stopped");
+    return {};
+  }
+
+ private:
+  void on_mail(AdminMail& mail) { node_->request(mail.request, std::move(mail.reply)); }
+
+  void on_signal(int number) {
+    if (number == SIGHUP) return log_warning("SIGHUP is ignored: the configuration is read at start only");
+    if (is_stopping_) {
+      log_warning("signal {} again: exiting at once; the next start is like one after a crash", number);
+      ::_exit(kStoppedTwice);
+    }
+    is_stopping_ = true;
+    log_info("signal {}: stopping; the same again exits at once", number);
+    control::notify_service("STOPPING=1");
+    node_->stop([this] { reactor_->stop(); });
+  }
+
+  node::ClusterConfig config_;
+  runtime::Mailbox<AdminMail> requests_;
+  runtime::Reactor* reactor_ = nullptr;
+  node::Node* node_ = nullptr;
+  bool is_stopping_ = false;
+};
+
+/// All threads are made with these blocked: Signals takes them in the reactor.
+void block_signals() {
+  sigset_t set;
+  ::sigemptyset(&set);
+  for (const int number : {SIGTERM, SIGINT, SIGHUP}) ::sigaddset(&set, number);
+  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
+int run(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app("One node of a mirrored iSCSI target.\nExit codes: 0 stopped by a signal, 1 usage, 2 could not start, 3 stopped by a second "
+               "signal.",
+               "replblkd");
+  const std::map<std::string, LogLevel> levels = {
+      {"debug", LogLevel::debug}, {"info", LogLevel::info}, {"warning", LogLevel::warning}, {"error", LogLevel::error}};
+  app.set_version_flag("--version", "replblkd " REPLBLK_VERSION);
+  app.add_option("--config", arguments.config_path, "Configuration file")->capture_default_str();
+  app.add_option("--node", arguments.node_name, "Name of this node in the file; default: the host name");
+  app.add_flag("--check", arguments.is_check_only, "Check the configuration and exit");
+  app.add_option("--log-level", arguments.log_level, "debug, info, warning or error; default: info")
+      ->transform(CLI::CheckedTransformer(levels).description(""));
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kDone : kUsage;
+  }
+  auto config = node::load_config(
+      {.path = arguments.config_path, .node_name = arguments.node_name, .host_name = runtime::host_name()});
+  if (!config) {
+    for (const std::string& sentence : config.error()) fmt::print(stderr, "{}\n", sentence);
+    return kNotStarted;
+  }
+  if (arguments.is_check_only) {
+    fmt::print("{}: good. This is node {}\n", arguments.config_path, config->nodes[config->self].name);
+    return kDone;
+  }
+  block_signals();
+  const control::LogSink log(arguments.log_level);
+  const auto daemon = std::make_unique<Daemon>(std::move(*config));
+  if (auto ran = daemon->run(); !ran) {
+    log_error("{}", ran.error());
+    return kNotStarted;
+  }
+  return kDone;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& problem) {
+    fmt::print(stderr, "replblkd: {}\n", problem.what());
+    return kNotStarted;
+  }
+}
