@@ -158,15 +158,11 @@ class Story:
 
     def fail_over_under_load(self):
         self.step("write through the failover: fio, and files each with fsync")
-        self.guest.write_file("ledger.sh", LEDGER)
-        self.guest.write_file("through.sh", f"fio {FIO_THROUGH_FAILOVER}")
-        self.guest.run("""
-            for job in through ledger; do
-              { bash /run/share/$job.sh >/run/share/$job.log 2>&1; echo $? >/run/share/$job.status; } </dev/null &
-            done""")
-        wait_until("8 files written with fsync", lambda: self.ledger_length() >= 8, 30)
+        self.start_in_background("ledger", LEDGER)
+        wait_until("3 files written with fsync", lambda: self.ledger_length() >= 3, 60)
         before = self.sectors_written()
-        wait_until("fio writes", lambda: self.sectors_written() > before + 1000, 20)
+        self.start_in_background("through", f"fio {FIO_THROUGH_FAILOVER}")
+        wait_until("fio writes", lambda: self.sectors_written() > before + 2000, 60)
 
         killed = time.monotonic()
         acknowledged = self.ledger_length()
@@ -180,13 +176,20 @@ class Story:
                    lambda: self.ledger_length() >= acknowledged + 2, 60)
         self.step(f"writes go on, {time.monotonic() - killed:.1f} s after the kill")
 
-        wait_until("fio ends", lambda: self.guest.read_file("through.status"), 90)
-        if self.guest.read_file("through.status").strip() != "0":
-            raise TestFailure("fio through the failover:\n" + self.guest.read_file("through.log"))
+        self.finish_in_background("through", 90)
         self.guest.run("touch /run/ledger-stop")
-        wait_until("the last file with fsync", lambda: self.guest.read_file("ledger.status"), 30)
-        if self.guest.read_file("ledger.status").strip() != "0":
-            raise TestFailure("files with fsync through the failover:\n" + self.guest.read_file("ledger.log"))
+        self.finish_in_background("ledger", 60)
+
+    def start_in_background(self, job, script):
+        """Its output goes to <job>.log of the shared folder, its exit status to <job>.status when it ends."""
+        self.guest.write_file(f"{job}.sh", script)
+        self.guest.run(f"""
+            {{ bash /run/share/{job}.sh >/run/share/{job}.log 2>&1; echo $? >/run/share/{job}.status; }} </dev/null &""")
+
+    def finish_in_background(self, job, timeout_s):
+        status = wait_until(f"{job} ends", lambda: self.guest.read_file(f"{job}.status"), timeout_s)
+        if status.strip() != "0":
+            raise TestFailure(f"{job} through the failover: exit {status}" + self.guest.read_file(f"{job}.log"))
 
     def ledger_length(self):
         return self.guest.read_file("ledger").count("\n")
