@@ -23,15 +23,19 @@ struct VolumeDisks {
   std::string reason;
 };
 
+class Resource;
+
 class Node {
  public:
   /// `disks[r][v]`; they outlive the node. `boot_id` is the host's.
   Node(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks);
+  /// Destroy it only after stop() has called back. A killed process is modelled by abandoning the node, not by destroying it.
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
   ~Node();
 
-  /// Listens, opens the volumes, starts to connect. The error is one sentence (a port taken, an address that is not here).
+  /// Listens, opens the volumes, starts to connect. The error is one sentence (a port taken, an address that is not here);
+  /// nothing was begun then, and start() may be called again.
   [[nodiscard]] Result<void, std::string> start();
   /// Serves no more, drains, flushes, writes bitmaps and clean records; then calls `done`. Bounded: 1 s for initiators, disks
   /// as long as they take.
@@ -39,6 +43,8 @@ class Node {
 
   void request(const AdminRequest& request, std::function<void(AdminReply)> reply);
   [[nodiscard]] Status status() const;
+  /// For checkers (Resource::inspect()).
+  [[nodiscard]] std::vector<const Resource*> resources() const;
 
  private:
   class Impl;

@@ -100,7 +100,6 @@ struct Encoder {
   }
   void operator()(const ProposalAck& from) const { envelope.mutable_proposal_ack()->set_term(from.term); }
   void operator()(const RoleChange& from) const { envelope.mutable_role_change()->set_is_primary(from.is_primary); }
-  void operator()(const PromotionRequest&) const { envelope.mutable_promotion_request(); }
 };
 
 std::optional<Message> get(const peer::Hello& from) {
@@ -165,7 +164,6 @@ std::optional<Message> decode(ConstBytes bytes) {
     }
     case peer::Envelope::kProposalAck: return ProposalAck{envelope.proposal_ack().term()};
     case peer::Envelope::kRoleChange: return RoleChange{envelope.role_change().is_primary()};
-    case peer::Envelope::kPromotionRequest: return PromotionRequest{};
     case peer::Envelope::MESSAGE_NOT_SET: return std::nullopt;
   }
   return std::nullopt;

@@ -82,10 +82,8 @@ struct RoleChange {
   bool is_primary = false;
 };
 
-struct PromotionRequest {};
-
-using Message = std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck, RoleChange,
-                             PromotionRequest>;
+using Message =
+    std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck, RoleChange>;
 
 [[nodiscard]] std::string encode(const Message& message);
 [[nodiscard]] std::optional<Message> decode(ConstBytes bytes);

@@ -224,16 +224,7 @@ void Mirror::finish(Request& request) {
   slots_.release(request);
   answer(upper);
   if (BlockRequest* next = is_frozen_ ? nullptr : waiting_.pop_front()) start(*next);
-  if (is_idle() && on_idle_) std::exchange(on_idle_, {})();
-}
-
-void Mirror::when_idle(Callback<void()> done) {
-  RB_ASSERT(!on_idle_ && (is_frozen_ || !is_serving_));
-  if (is_idle()) {
-    done();
-    return;
-  }
-  on_idle_ = done;
+  if (is_idle() && on_idle_) on_idle_();
 }
 
 // ---- compare and write -----------------------------------------------------------------------------------------

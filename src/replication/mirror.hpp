@@ -49,8 +49,8 @@ class Mirror final : public blockdev::BlockBackend {
 
   /// Flushes both copies; joins the next round when one is under way. Works while frozen.
   void flush(FlushWaiter& waiter);
-  /// While frozen: calls `done` once no request is in flight (held ones do not count). One at a time.
-  void when_idle(Callback<void()> done);
+  /// Called each time the last request in flight (held ones do not count) has finished.
+  void set_idle_listener(Callback<void()> on_idle) noexcept { on_idle_ = on_idle; }
   [[nodiscard]] bool is_idle() const noexcept { return slots_.in_use_count() == 0; }
   /// Flushes when something has been unstable since the last tick. Called each flush_interval.
   void tick();

@@ -1,0 +1,232 @@
+#include "node/node.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/assert.hpp"
+#include "base/log.hpp"
+#include "node/resource.hpp"
+#include "version.hpp"
+
+namespace replblk::node {
+
+namespace {
+
+/// Connections to 7789 that have not said which resource they mean.
+constexpr std::size_t kUnnamedConnectionsMax = 16;
+
+}  // namespace
+
+class Node::Impl final : private ports::AcceptSink {
+ public:
+  Impl(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks)
+      : config_(std::move(config)),
+        world_(world),
+        portal_(iscsi::PortalConfig{}, world_),
+        sweep_task_(Callback<void()>::with(this, [](void* self) { static_cast<Impl*>(self)->retired_.clear(); })) {
+    RB_ASSERT(disks.size() == config_.resources.size() && !config_.nodes.empty() && config_.nodes.size() <= 2);
+    const std::uint64_t incarnation = world_.random.next_u64();
+    for (std::size_t index = 0; index < disks.size(); ++index) {
+      resources_.push_back(std::make_unique<Resource>(config_, config_.resources[index], world_, portal_, boot_id, incarnation,
+                                                      std::move(disks[index])));
+    }
+  }
+
+  ~Impl() { listeners_.clear(); }
+
+  Result<void, std::string> start() {
+    if (auto listening = listen_all(); !listening) return listening;
+    for (const auto& resource : resources_) resource->start();
+    return {};
+  }
+
+  void stop(std::function<void()> done) {
+    listeners_.clear();
+    unnamed_.clear();
+    portal_.drop_all("the daemon stops");
+    struct Stopping {
+      std::size_t pending;
+      std::function<void()> done;
+    };
+    auto stopping = std::make_shared<Stopping>(Stopping{resources_.size() + 1, std::move(done)});
+    const auto one_done = [stopping] {
+      if (--stopping->pending == 0) stopping->done();
+    };
+    for (const auto& resource : resources_) resource->stop(one_done);
+    one_done();
+  }
+
+  void request(const AdminRequest& request, std::function<void(AdminReply)> reply) {
+    if (request.verb == AdminVerb::status) {
+      AdminReply answer;
+      answer.status = status();
+      if (!request.resource.empty()) {
+        std::erase_if(answer.status.resources, [&](const auto& resource) { return resource.name != request.resource; });
+        if (answer.status.resources.empty()) answer = {AdminOutcome::failed, unknown(request.resource), {}};
+      }
+      reply(std::move(answer));
+      return;
+    }
+    std::vector<Resource*> chosen;
+    for (const auto& resource : resources_) {
+      if (request.resource.empty() || resource->name() == request.resource) chosen.push_back(resource.get());
+    }
+    if (chosen.empty()) {
+      reply({AdminOutcome::failed, request.resource.empty() ? "no resource is configured" : unknown(request.resource), {}});
+      return;
+    }
+    // The worst outcome of all counts; every resource says its sentence.
+    struct Gathering {
+      std::size_t pending;
+      AdminReply worst;
+      std::function<void(AdminReply)> reply;
+    };
+    auto gathering = std::make_shared<Gathering>(Gathering{chosen.size(), {}, std::move(reply)});
+    const auto gather = [gathering](AdminReply one) {
+      AdminReply& worst = gathering->worst;
+      worst.outcome = std::max(worst.outcome, one.outcome);
+      if (!worst.message.empty() && !one.message.empty()) worst.message += '\n';
+      worst.message += one.message;
+      if (--gathering->pending == 0) gathering->reply(std::move(worst));
+    };
+    for (Resource* resource : chosen) dispatch(*resource, request, gather);
+  }
+
+  [[nodiscard]] Status status() const {
+    Status status;
+    status.node_name = config_.nodes[config_.self].name;
+    status.version = kVersion;
+    for (const auto& resource : resources_) status.resources.push_back(resource->status());
+    return status;
+  }
+
+  [[nodiscard]] const std::vector<std::unique_ptr<Resource>>& resources() const { return resources_; }
+
+ private:
+  /// A connection to 7789 until its Hello names a resource.
+  struct Unnamed final : replication::PeerChannelObserver {
+    Impl* node = nullptr;
+    std::unique_ptr<replication::PeerChannel> channel;
+    void on_proven() override { RB_UNREACHABLE(); }
+    void on_message(const replication::Message& message) override {
+      node->named(*this, std::get<replication::Hello>(message));
+    }
+    void on_operation(const replication::FrameHeader&, BufferRef) override { RB_UNREACHABLE(); }
+    void on_acknowledge(std::uint64_t, bool) override { RB_UNREACHABLE(); }
+    void on_bitmap_page(const replication::FrameHeader&, ConstBytes) override { RB_UNREACHABLE(); }
+    void on_channel_ended(replication::ChannelEnd, const std::string& reason) override { node->unnamed_ended(*this, reason); }
+  };
+
+  static std::string unknown(const std::string& name) { return fmt::format("resource {} is not in the configuration", name); }
+
+  static void dispatch(Resource& resource, const AdminRequest& request, const AdminReplyCallback& reply) {
+    switch (request.verb) {
+      case AdminVerb::primary: resource.make_primary(request.is_forced, reply); return;
+      case AdminVerb::secondary: resource.make_secondary(reply); return;
+      case AdminVerb::connect: resource.connect(reply); return;
+      case AdminVerb::disconnect: resource.disconnect(reply); return;
+      case AdminVerb::down:
+        if (resource.is_down()) return reply({AdminOutcome::done, resource.name() + ": already down", {}});
+        resource.stop([reply, name = resource.name()] { reply({AdminOutcome::done, name + ": down", {}}); });
+        return;
+      case AdminVerb::status: break;
+    }
+    RB_UNREACHABLE();
+  }
+
+  Result<void, std::string> listen_all() {
+    listeners_.clear();
+    std::vector<ports::Endpoint> portals;
+    for (const ResourceConfig& resource : config_.resources) {
+      std::vector<std::string> addresses = resource.target.portal_addresses;
+      if (addresses.empty()) addresses.emplace_back();
+      for (const std::string& address : addresses) {
+        const ports::Endpoint portal{address, resource.target.port};
+        if (std::ranges::find(portals, portal) == portals.end()) portals.push_back(portal);
+      }
+    }
+    for (const ports::Endpoint& portal : portals) {
+      if (auto done = listen(portal, portal_, "iSCSI portal"); !done) return done;
+    }
+    if (!config_.is_pair()) return {};
+    return listen({config_.nodes[config_.self].address, config_.replication_port}, *this, "replication");
+  }
+
+  Result<void, std::string> listen(const ports::Endpoint& local, ports::AcceptSink& sink, std::string_view what) {
+    auto listener = world_.network.listen(local, sink);
+    if (!listener) {
+      listeners_.clear();
+      return fail(fmt::format("{}: cannot listen on {}: {}", what, to_string(local), to_string(listener.error())));
+    }
+    listeners_.push_back(std::move(*listener));
+    return {};
+  }
+
+  void on_accept(std::unique_ptr<ports::Stream> stream) override {
+    if (config_.self != 0 || unnamed_.size() >= kUnnamedConnectionsMax) return;  // Dropped: the dialer tries again.
+    auto unnamed = std::make_unique<Unnamed>();
+    unnamed->node = this;
+    const replication::ChannelTimes times{config_.ping_interval, config_.ping_timeout, seconds(5)};
+    unnamed->channel = std::make_unique<replication::PeerChannel>(world_, times, *unnamed);
+    unnamed->channel->accept(std::move(stream));
+    unnamed_.push_back(std::move(unnamed));
+  }
+
+  void named(Unnamed& unnamed, const replication::Hello& hello) {
+    std::unique_ptr<replication::PeerChannel> channel = std::move(unnamed.channel);
+    retire(unnamed);
+    for (const auto& resource : resources_) {
+      if (resource->name() != hello.resource) continue;
+      resource->accept(std::move(channel), hello);
+      return;
+    }
+    channel->end(replication::Refusal{fmt::format("resource \"{}\" is not in the configuration of {}", hello.resource,
+                                                  config_.nodes[config_.self].name), false});
+    retired_channels_.push_back(std::move(channel));
+    retired_channels_.erase(retired_channels_.begin(), retired_channels_.end() - 1);
+  }
+
+  void unnamed_ended(Unnamed& unnamed, const std::string& reason) {
+    log_warning("a connection to the replication port ended before it named a resource: {}", reason);
+    retire(unnamed);
+  }
+
+  void retire(Unnamed& unnamed) {
+    const auto found = std::ranges::find_if(unnamed_, [&](const auto& one) { return one.get() == &unnamed; });
+    RB_ASSERT(found != unnamed_.end());
+    retired_.push_back(std::move(*found));
+    unnamed_.erase(found);
+    world_.loop.defer(sweep_task_);
+  }
+
+  ClusterConfig config_;
+  ports::World world_;
+  iscsi::Portal portal_;
+  std::vector<std::unique_ptr<Resource>> resources_;
+  std::vector<std::unique_ptr<ports::Listener>> listeners_;
+  std::vector<std::unique_ptr<Unnamed>> unnamed_;
+  std::vector<std::unique_ptr<Unnamed>> retired_;
+  /// The last one that was refused: it must outlive the callback that it is in.
+  std::vector<std::unique_ptr<replication::PeerChannel>> retired_channels_;
+  ports::DeferredTask sweep_task_;
+};
+
+Node::Node(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks)
+    : impl_(std::make_unique<Impl>(std::move(config), world, boot_id, std::move(disks))) {}
+Node::~Node() = default;
+
+Result<void, std::string> Node::start() { return impl_->start(); }
+void Node::stop(std::function<void()> done) { impl_->stop(std::move(done)); }
+void Node::request(const AdminRequest& request, std::function<void(AdminReply)> reply) {
+  impl_->request(request, std::move(reply));
+}
+Status Node::status() const { return impl_->status(); }
+std::vector<const Resource*> Node::resources() const {
+  std::vector<const Resource*> all;
+  for (const auto& resource : impl_->resources()) all.push_back(resource.get());
+  return all;
+}
+
+}  // namespace replblk::node

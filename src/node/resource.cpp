@@ -1,0 +1,416 @@
+#include "node/resource.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/assert.hpp"
+#include "base/log.hpp"
+#include "membership/transitions.hpp"
+
+namespace replblk::node {
+
+using blockdev::ResourceRecord;
+using blockdev::Store;
+using replication::FlushWaiter;
+using replication::Mirror;
+
+namespace {
+
+constexpr Duration kTickInterval = milliseconds(250);
+/// protocol.md 3.8: giving up the role is bounded, whatever disks do.
+constexpr Duration kStopTimeout = seconds(10);
+
+}  // namespace
+
+Resource::Resource(const ClusterConfig& cluster, const ResourceConfig& config, ports::World& world,
+                   iscsi::Portal& portal, Uuid boot_id, std::uint64_t incarnation, std::vector<VolumeDisks> disks)
+    : cluster_(cluster),
+      config_(config),
+      world_(world),
+      portal_(portal),
+      boot_id_(boot_id),
+      incarnation_(incarnation),
+      sweep_task_(Callback<void()>::with(
+          this, [](void* self) { static_cast<Resource*>(self)->retired_channels_.clear(); })),
+      dial_backoff_(cluster.connect_interval),
+      dial_timer_(Callback<void()>::to<&Resource::dial>(*this)),
+      tick_timer_(Callback<void()>::to<&Resource::on_tick>(*this)),
+      stop_timer_(Callback<void()>::to<&Resource::finish_stop>(*this)),
+      link_(world.loop) {
+  candidate_.resource = this;
+  RB_ASSERT(disks.size() == config.volumes.size());
+  for (std::size_t index = 0; index < disks.size(); ++index) {
+    auto volume = std::make_unique<Volume>();
+    volume->config = config.volumes[index];
+    volume->disks = std::move(disks[index]);
+    volume->index = static_cast<std::uint16_t>(index);
+    volume->resource = this;
+    volumes_.push_back(std::move(volume));
+  }
+}
+
+Resource::~Resource() {
+  world_.loop.cancel(dial_timer_);
+  world_.loop.cancel(tick_timer_);
+  world_.loop.cancel(stop_timer_);
+  if (target_ != nullptr) portal_.remove_target(*target_);
+}
+
+// ---- opening ---------------------------------------------------------------------------------------------------
+
+void Resource::start() {
+  opening_count_ = volumes_.size();
+  for (const auto& volume : volumes_) {
+    if (volume->disks.data == nullptr) {
+      volume->failure = volume->disks.reason;
+      volume_opened(*volume, fail(blockdev::StoreError{blockdev::StoreErrorKind::io, volume->disks.reason}));
+      continue;
+    }
+    blockdev::StoreOptions options;
+    options.has_write_cache = volume->config.write_cache;
+    options.resource_name = config_.name;
+    options.volume = volume->index;
+    volume->store = std::make_unique<Store>(world_, *volume->disks.data, volume->disks.metadata, options);
+    volume->store->open(Callback<void(Result<void, blockdev::StoreError>)>::to<&Volume::on_opened>(*volume));
+  }
+}
+
+void Resource::Volume::on_opened(Result<void, blockdev::StoreError> result) { resource->volume_opened(*this, result); }
+
+void Resource::volume_opened(Volume& volume, Result<void, blockdev::StoreError> result) {
+  if (!result && result.error().kind == blockdev::StoreErrorKind::one_superblock && volume.store->is_open()) {
+    // The other copy is older or torn by a crash in the middle of a change that was never acted upon, since every change is
+    // acted upon only when both are durable. The next save writes both.
+    log_warning("resource {}: volume {}: {}", config_.name, volume.index, result.error().sentence);
+  } else if (!result) {
+    volume.failure = result.error().sentence;
+    log_error("resource {}: volume {}: {}", config_.name, volume.index, volume.failure);
+  }
+  RB_ASSERT(opening_count_ > 0);
+  if (--opening_count_ == 0) all_opened();
+}
+
+void Resource::all_opened() {
+  world_.loop.arm(tick_timer_, world_.loop.now() + kTickInterval);
+  if (is_stopping_) {
+    is_opened_ = are_volumes_open();
+    finish_stop();
+    return;
+  }
+  if (!are_volumes_open()) {
+    connection_state_ = "StandAlone";
+    connection_reason_ = "a volume could not be opened; see its disk state";
+    return;
+  }
+  take_records();
+  std::vector<Store*> stores;
+  for (const auto& volume : volumes_) {
+    stores.push_back(volume->store.get());
+    volume->mirror = std::make_unique<Mirror>(world_, *volume->store, link_, volume->index, has_peer());
+    volume->mirror->set_idle_listener(Callback<void()>::to<&Resource::check_drained>(*this));
+    volume->resync = std::make_unique<replication::Resync>(world_, *volume->store, *volume->mirror, link_, volume->index,
+                                                           config_.resync.rate_max_bytes_per_second);
+  }
+  server_ = std::make_unique<replication::PeerServer>(world_, std::move(stores));
+  build_target();
+  is_opened_ = true;
+
+  ResourceRecord next = record_;
+  next.is_clean_stop = false;
+  persist(next, [this] {
+    if (membership::may_serve_alone(record_, self()) && !is_stopping_) {
+      log_info("resource {}: this node holds the only whole copy and was primary: it serves again", config_.name);
+      is_changing_role_ = true;
+      promote_alone([](AdminReply) {});
+    }
+    dial();
+  });
+}
+
+/// Several volumes: a change that is not in all of them was never acted upon, so the lower configuration holds, and every
+/// restriction that any of them remembers.
+void Resource::take_records() {
+  record_ = volumes_.front()->store->record();
+  for (const auto& volume : volumes_) {
+    const ResourceRecord& other = volume->store->record();
+    const bool is_inconsistent = record_.is_inconsistent || other.is_inconsistent;
+    const bool is_outdated = record_.is_outdated || other.is_outdated;
+    const bool is_primary_open = record_.is_primary_open || other.is_primary_open;
+    const bool is_clean_stop = record_.is_clean_stop && other.is_clean_stop;
+    const bool has_stored_bitmap = record_.has_stored_bitmap && other.has_stored_bitmap;
+    const std::uint64_t seen = std::max(record_.seen, other.seen);
+    if (other.configuration.term < record_.configuration.term) record_ = other;
+    record_.seen = seen;
+    record_.is_inconsistent = is_inconsistent;
+    record_.is_outdated = is_outdated;
+    record_.is_primary_open = is_primary_open;
+    record_.is_clean_stop = is_clean_stop;
+    record_.has_stored_bitmap = has_stored_bitmap;
+  }
+  const bool is_sole = record_.configuration.is_sole(self());
+  is_crashed_primary_ = record_.is_primary_open;
+  const bool has_cache = std::ranges::any_of(volumes_, [](const auto& volume) { return volume->config.write_cache; });
+  may_have_lost_cache_ = has_cache && !record_.is_clean_stop && !record_.boot_id.is_none() &&
+                         record_.boot_id != boot_id_ && !is_sole;
+  // What a running node knows only in memory is lost with it: which blocks a primary had in flight, which ones the absent
+  // peer lacks. Until an activity log narrows it down, every block is in the resync set then.
+  if (!record_.has_stored_bitmap && (record_.is_primary_open || is_sole)) {
+    for (const auto& volume : volumes_) volume->store->dirty().set_all();
+  }
+}
+
+void Resource::build_target() {
+  scsi::DeviceConfig device;
+  device.target_name = config_.target.iqn;
+  for (const auto& volume : volumes_) {
+    scsi::UnitConfig unit;
+    unit.lun = volume->config.lun;
+    unit.volume_uuid = volume->store->volume_uuid();
+    unit.backend = volume->mirror.get();
+    device.units.push_back(unit);
+  }
+  device_ = std::make_unique<scsi::Device>(std::move(device), world_.loop, world_.buffers);
+  iscsi::TargetConfig target;
+  target.name = config_.target.iqn;
+  target.alias = config_.target.alias;
+  for (const std::string& address : config_.target.portal_addresses) {
+    target.portals.push_back({address, config_.target.port});
+  }
+  target_ = std::make_unique<iscsi::Target>(std::move(target), world_, *device_);
+  portal_.add_target(*target_);
+}
+
+bool Resource::are_volumes_open() const {
+  return std::ranges::all_of(
+      volumes_, [](const auto& volume) { return volume->store != nullptr && volume->store->is_open() && volume->failure.empty(); });
+}
+
+// ---- the record ------------------------------------------------------------------------------------------------
+
+void Resource::persist(ResourceRecord next, std::function<void()> then) {
+  RB_ASSERT(next.seen >= record_.seen && next.configuration.term >= record_.configuration.term);
+  // A copy that may have lost its cache keeps the old boot id until it is whole again, so that a second restart
+  // does not forget it.
+  if (!may_have_lost_cache_) next.boot_id = boot_id_;
+  record_ = next;
+  struct Saving {
+    Resource* resource;
+    std::size_t pending;
+    bool is_failed = false;
+    std::function<void()> then;
+  };
+  auto* saving = new Saving{this, volumes_.size(), false, std::move(then)};
+  ++persists_out_;
+  for (const auto& volume : volumes_) {
+    volume->store->save(next, Callback<void(Result<void, ports::IoError>)>::with(
+                                  saving, [](void* context, Result<void, ports::IoError> result) {
+                                    auto* save = static_cast<Saving*>(context);
+                                    Resource& resource = *save->resource;
+                                    if (!result && !save->is_failed) {
+                                      save->is_failed = true;
+                                      resource.metadata_failed(result.error());
+                                    }
+                                    if (--save->pending > 0) return;
+                                    const std::unique_ptr<Saving> owned(save);
+                                    --resource.persists_out_;
+                                    if (owned->is_failed) return;
+                                    owned->then();
+                                    if (resource.phase_ == LinkPhase::introducing) resource.introduce();
+                                  }));
+  }
+}
+
+void Resource::metadata_failed(ports::IoError error) {
+  if (is_metadata_failed_) return;
+  is_metadata_failed_ = true;
+  log_error("resource {}: the metadata cannot be written ({}): this node serves nothing and agrees to nothing until it is "
+            "restarted with a device that works", config_.name, to_string(error));
+  for (const auto& volume : volumes_) volume->failure = fmt::format("the metadata cannot be written: {}", to_string(error));
+  stop_serving("the metadata cannot be written");
+  is_primary_ = false;
+  is_standalone_ = true;
+  if (channel_ != nullptr) end_channel("StandAlone", "the metadata cannot be written", nullptr);
+  if (is_stopping_) finish_stop();
+}
+
+void Resource::save_bitmaps(std::function<void()> then) {
+  struct Saving {
+    Resource* resource;
+    std::size_t pending;
+    std::function<void()> then;
+  };
+  auto* saving = new Saving{this, volumes_.size(), std::move(then)};
+  for (const auto& volume : volumes_) {
+    volume->store->save_bitmap(Callback<void(Result<void, ports::IoError>)>::with(
+        saving, [](void* context, Result<void, ports::IoError> result) {
+          auto* save = static_cast<Saving*>(context);
+          if (!result) save->resource->metadata_failed(result.error());
+          if (--save->pending > 0) return;
+          const std::unique_ptr<Saving> owned(save);
+          if (!owned->resource->is_metadata_failed_) owned->then();
+        }));
+  }
+}
+
+// ---- all volumes at once ---------------------------------------------------------------------------------------
+
+void Resource::flush_all(std::function<void(bool)> then) {
+  struct Flushing;
+  struct OneFlush {
+    FlushWaiter waiter;
+    Flushing* all = nullptr;
+  };
+  struct Flushing {
+    std::vector<std::unique_ptr<OneFlush>> flushes;
+    std::size_t pending = 0;
+    bool is_good = true;
+    std::function<void(bool)> then;
+  };
+  auto* all = new Flushing;
+  all->then = std::move(then);
+  all->pending = volumes_.size();
+  for (std::size_t index = 0; index < volumes_.size(); ++index) {
+    auto one = std::make_unique<OneFlush>();
+    one->all = all;
+    one->waiter.on_flushed = Callback<void(bool)>::with(one.get(), [](void* context, bool is_good) {
+      Flushing* flushing = static_cast<OneFlush*>(context)->all;
+      flushing->is_good = flushing->is_good && is_good;
+      if (--flushing->pending > 0) return;
+      const std::unique_ptr<Flushing> owned(flushing);
+      owned->then(owned->is_good);
+    });
+    all->flushes.push_back(std::move(one));
+  }
+  std::vector<OneFlush*> flushes;
+  for (const auto& one : all->flushes) flushes.push_back(one.get());
+  for (std::size_t index = 0; index < volumes_.size(); ++index) {
+    volumes_[index]->mirror->flush(flushes[index]->waiter);
+  }
+}
+
+void Resource::drain_all(std::function<void()> then) {
+  on_drained_ = std::move(then);
+  check_drained();
+}
+
+void Resource::check_drained() {
+  if (!on_drained_) return;
+  if (!std::ranges::all_of(volumes_, [](const auto& volume) { return volume->mirror->is_idle(); })) return;
+  std::exchange(on_drained_, {})();
+}
+
+void Resource::freeze_all() {
+  for (const auto& volume : volumes_) volume->mirror->freeze();
+}
+
+void Resource::thaw_all() {
+  suspended_reason_.clear();
+  for (const auto& volume : volumes_) volume->mirror->thaw();
+}
+
+std::uint64_t Resource::fresh_nonce() {
+  std::uint64_t nonce = 0;
+  while (nonce == 0) nonce = world_.random.next_u64();
+  return nonce;
+}
+
+bool Resource::is_settled() const {
+  return is_opened_ && persists_out_ == 0 && !is_removing_peer_ && !is_changing_role_ && !is_metadata_failed_ &&
+         server_->is_idle() &&
+         std::ranges::all_of(volumes_, [](const auto& volume) { return volume->resync->is_idle(); });
+}
+
+void Resource::on_tick() {
+  world_.loop.arm(tick_timer_, world_.loop.now() + kTickInterval);
+  if (!is_opened_) return;
+  if (is_stop_drained_) continue_stop();
+  const Instant now = world_.loop.now();
+  if (channel_ != nullptr) {
+    if (link_.is_overdue(cluster_.peer_timeout)) {
+      channel_->fail(replication::ChannelEnd::timeout,
+                     fmt::format("the peer has not acknowledged a write for {} ms", to_ms(cluster_.peer_timeout)));
+      return;
+    }
+    if (proposed_term_ != 0 && now >= proposal_deadline_) {
+      channel_->fail(replication::ChannelEnd::timeout, "the peer has not answered a proposal");
+      return;
+    }
+    if (phase_ == LinkPhase::introducing) introduce();
+  }
+  if (now - last_flush_tick_ >= cluster_.flush_interval) {
+    last_flush_tick_ = now;
+    for (const auto& volume : volumes_) volume->mirror->tick();
+  }
+}
+
+// ---- stopping --------------------------------------------------------------------------------------------------
+
+void Resource::stop(std::function<void()> done) {
+  if (is_stopped_) {
+    done();
+    return;
+  }
+  RB_ASSERT(!is_stopping_);
+  is_stopping_ = true;
+  stop_done_ = std::move(done);
+  world_.loop.cancel(dial_timer_);
+  world_.loop.arm(stop_timer_, world_.loop.now() + kStopTimeout);
+  if (!is_opened_) {
+    if (opening_count_ == 0) finish_stop();
+    return;
+  }
+  stop_serving("the daemon stops");
+  drain_all([this] {
+    for (const auto& volume : volumes_) volume->resync->stop();
+    flush_all([this](bool is_flushed) {
+      is_stop_drained_ = is_flushed && !is_metadata_failed_;
+      if (!is_stop_drained_) {
+        finish_stop();  // The record says that the end was not clean: the next start takes every block for dirty.
+        return;
+      }
+      continue_stop();
+    });
+  });
+}
+
+/// Everything is on both copies. A change of the record that is under way ends first (on_tick() calls again).
+void Resource::continue_stop() {
+  if (is_stopped_ || persists_out_ > 0 || is_removing_peer_) return;
+  // From here the peer may go on alone: nothing was answered that it lacks.
+  is_primary_ = false;
+  is_standalone_ = true;
+  if (channel_ != nullptr) {
+    end_channel("Unconnected", "the daemon stops", nullptr);
+    if (is_removing_peer_) return;
+  }
+  is_stop_drained_ = false;
+  server_->when_idle(Callback<void()>::with(this, [](void* context) {
+    auto* self = static_cast<Resource*>(context);
+    // What the peer sent after the flush above is in the cache: flush again, so that "clean" is true.
+    self->flush_all([self](bool is_good) {
+      if (!is_good) return self->finish_stop();
+      self->save_bitmaps([self] {
+        ResourceRecord next = self->record_;
+        next.is_primary_open = false;
+        next.is_clean_stop = true;
+        next.has_stored_bitmap = true;
+        self->persist(next, [self] { self->finish_stop(); });
+      });
+    });
+  }));
+}
+
+void Resource::finish_stop() {
+  if (is_stopped_ || !is_stopping_) return;
+  is_stopped_ = true;
+  is_primary_ = false;
+  world_.loop.cancel(stop_timer_);
+  world_.loop.cancel(tick_timer_);
+  world_.loop.cancel(dial_timer_);
+  if (channel_ != nullptr) end_channel("Unconnected", "the daemon stops", nullptr);
+  std::exchange(stop_done_, {})();
+}
+
+}  // namespace replblk::node

@@ -1,0 +1,251 @@
+// One resource on one node: its volumes, its role, its record and its connection to the peer. It carries out what the pure
+// parts decide (replication/meeting, membership/transitions) in the order that protocol.md demands: durable first, then
+// acted upon. Not responsible for listening (Node) or for anything that SCSI and iSCSI do above the mirrors.
+//
+//   link:  none → introducing → wait_created
+//                             → agreeing ────────────────────────────→ established
+//                             → source_preparing → source_syncing → adding → established
+//                             → target_preparing → target_syncing ─────────→ established
+//   Any end of the connection leads back to none; a primary of two members then removes the peer.
+//
+// Invariants: nothing is acted upon before it is durable in both superblocks of every volume; a node introduces itself only
+// while no change of its own is under way; the channel is bound to one configuration.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "blockdev/store.hpp"
+#include "iscsi/portal.hpp"
+#include "iscsi/target.hpp"
+#include "node/admin.hpp"
+#include "node/config.hpp"
+#include "node/node.hpp"
+#include "ports/world.hpp"
+#include "replication/meeting.hpp"
+#include "replication/mirror.hpp"
+#include "replication/peer_channel.hpp"
+#include "replication/peer_link.hpp"
+#include "replication/peer_server.hpp"
+#include "replication/resync.hpp"
+#include "scsi/device.hpp"
+
+namespace replblk::node {
+
+enum class LinkPhase : std::uint8_t {
+  none,
+  introducing,
+  wait_created,
+  agreeing,
+  source_preparing,
+  source_syncing,
+  adding,
+  target_preparing,
+  target_syncing,
+  established,
+};
+
+using AdminReplyCallback = std::function<void(AdminReply)>;
+
+class Resource final : private replication::PeerChannelObserver {
+ public:
+  Resource(const ClusterConfig& cluster, const ResourceConfig& config, ports::World& world, iscsi::Portal& portal,
+           Uuid boot_id, std::uint64_t incarnation, std::vector<VolumeDisks> disks);
+  Resource(const Resource&) = delete;
+  Resource& operator=(const Resource&) = delete;
+  ~Resource();
+
+  /// Opens the volumes, then connects and serves as far as the record allows.
+  void start();
+  /// Gives up the role, drains, flushes, leaves clean records. `done` is called once.
+  void stop(std::function<void()> done);
+  /// A connection whose Hello names this resource. It takes the place of the present one once it has proved the secret.
+  void accept(std::unique_ptr<replication::PeerChannel> channel, const replication::Hello& hello);
+
+  void make_primary(bool is_forced, AdminReplyCallback reply);
+  void make_secondary(AdminReplyCallback reply);
+  void connect(AdminReplyCallback reply);
+  void disconnect(AdminReplyCallback reply);
+
+  [[nodiscard]] bool is_down() const noexcept { return is_stopping_; }
+  [[nodiscard]] const std::string& name() const noexcept { return config_.name; }
+  [[nodiscard]] ResourceStatus status() const;
+
+  /// For checkers: what stands behind the status. Not for decisions.
+  struct Inspection {
+    const blockdev::ResourceRecord* record = nullptr;
+    bool is_primary = false;
+    bool is_serving = false;
+    bool is_frozen = false;
+    LinkPhase phase = LinkPhase::none;
+    std::vector<blockdev::Store*> stores;
+    std::vector<replication::Mirror*> mirrors;
+    bool is_quiet = false;  ///< no request of initiators or peer in flight, nothing unstable under way
+  };
+  [[nodiscard]] Inspection inspect() const;
+
+ private:
+  struct Volume {
+    VolumeConfig config;
+    VolumeDisks disks;
+    std::uint16_t index = 0;
+    std::unique_ptr<blockdev::Store> store;
+    std::unique_ptr<replication::Mirror> mirror;
+    std::unique_ptr<replication::Resync> resync;
+    std::string failure;  ///< why it could not be opened, or why its metadata failed
+    bool is_resynced = false;
+    Resource* resource = nullptr;
+    void on_opened(Result<void, blockdev::StoreError> result);
+    void on_resynced();
+  };
+
+  // resource.cpp: opening, the record, stopping
+  void volume_opened(Volume& volume, Result<void, blockdev::StoreError> result);
+  void all_opened();
+  void take_records();
+  void build_target();
+  void persist(blockdev::ResourceRecord next, std::function<void()> then);
+  void save_bitmaps(std::function<void()> then);
+  void flush_all(std::function<void(bool is_good)> then);
+  /// Runs `then` once no request is in flight in any mirror; a later call takes the place of an earlier one.
+  void drain_all(std::function<void()> then);
+  void check_drained();
+  void metadata_failed(ports::IoError error);
+  void continue_stop();
+  void finish_stop();
+  void on_tick();
+  [[nodiscard]] bool is_settled() const;
+  [[nodiscard]] bool are_volumes_open() const;
+  [[nodiscard]] bool has_peer() const noexcept { return cluster_.is_pair(); }
+  [[nodiscard]] NodeIndex self() const noexcept { return cluster_.self; }
+  [[nodiscard]] NodeIndex peer() const noexcept { return blockdev::other_node(cluster_.self); }
+  [[nodiscard]] std::uint64_t fresh_nonce();
+  void freeze_all();
+  void thaw_all();
+
+  // resource_role.cpp: primary and secondary
+  void promote_alone(AdminReplyCallback reply);
+  void promote_with_peer(AdminReplyCallback reply);
+  void promote_by_force(AdminReplyCallback reply);
+  void serve();
+  void stop_serving(const std::string& reason);
+  void demoted(AdminReplyCallback reply);
+  void send_role();
+
+  // resource_link.cpp: the connection and what the nodes agree upon
+  void dial();
+  void schedule_dial();
+  void on_proven() override;
+  void on_message(const replication::Message& message) override;
+  void on_operation(const replication::FrameHeader& header, BufferRef data) override;
+  void on_acknowledge(std::uint64_t sequence, bool is_done) override;
+  void on_bitmap_page(const replication::FrameHeader& header, ConstBytes page) override;
+  void on_channel_ended(replication::ChannelEnd end, const std::string& reason) override;
+  void candidate_proven();
+  void candidate_ended(replication::ChannelEnd end, const std::string& reason);
+  void retire(std::unique_ptr<replication::PeerChannel> channel);
+  void end_channel(const std::string& state, const std::string& reason, const replication::Refusal* refusal);
+  void link_lost();
+  void remove_peer();
+  void introduce();
+  void meet();
+  void propose(blockdev::NodeIndex primary, const blockdev::GenerationSet& generations, std::function<void()> agreed);
+  void receive(const replication::Introduction& message);
+  void receive(const replication::SyncStart& message);
+  void receive(const replication::Proposal& message);
+  void receive(const replication::ProposalAck& message);
+  void receive(const replication::Refusal& message);
+  void start_as_source(const replication::Plan& plan);
+  void send_bitmaps();
+  void start_syncing();
+  void volume_resynced(Volume& volume);
+  void begin_add();
+  void finish_add();
+  void joined();
+  void protocol_violation(const std::string& reason);
+  [[nodiscard]] replication::HandshakeIdentity identity();
+  [[nodiscard]] replication::Introduction introduction() const;
+  /// Wraps a continuation so that it runs only while the present channel is still the channel.
+  [[nodiscard]] std::function<void()> for_this_channel(std::function<void()> then);
+
+  // resource_status.cpp
+  [[nodiscard]] std::string disk_state() const;
+  [[nodiscard]] std::string disk_reason(const Volume& volume) const;
+  [[nodiscard]] std::string peer_disk_state() const;
+  [[nodiscard]] VolumeStatus volume_status(const Volume& volume) const;
+
+  const ClusterConfig& cluster_;
+  const ResourceConfig& config_;
+  ports::World& world_;
+  iscsi::Portal& portal_;
+  Uuid boot_id_;
+  std::uint64_t incarnation_;
+
+  std::vector<std::unique_ptr<Volume>> volumes_;
+  std::size_t opening_count_ = 0;
+  std::unique_ptr<scsi::Device> device_;
+  std::unique_ptr<iscsi::Target> target_;
+
+  blockdev::ResourceRecord record_;  ///< as last handed to persist(); durable when persists_out_ is 0
+  std::size_t persists_out_ = 0;
+  bool is_opened_ = false;
+  bool is_metadata_failed_ = false;
+  bool is_crashed_primary_ = false;
+  bool may_have_lost_cache_ = false;
+  std::uint64_t connected_term_ = 0;  ///< the configuration in which this run has been established; 0: none
+
+  bool is_primary_ = false;
+  bool is_changing_role_ = false;
+  bool is_removing_peer_ = false;
+  bool is_stopping_ = false;
+  bool is_stop_drained_ = false;
+  std::function<void()> on_drained_;
+  bool is_stopped_ = false;
+  std::function<void()> stop_done_;
+  std::string suspended_reason_;
+
+  LinkPhase phase_ = LinkPhase::none;
+  std::unique_ptr<replication::PeerChannel> channel_;
+  /// An accepted connection that has not yet proved the secret.
+  struct Candidate final : replication::PeerChannelObserver {
+    Resource* resource = nullptr;
+    std::unique_ptr<replication::PeerChannel> channel;
+    void on_proven() override { resource->candidate_proven(); }
+    void on_message(const replication::Message&) override {}
+    void on_operation(const replication::FrameHeader&, BufferRef) override {}
+    void on_acknowledge(std::uint64_t, bool) override {}
+    void on_bitmap_page(const replication::FrameHeader&, ConstBytes) override {}
+    void on_channel_ended(replication::ChannelEnd end, const std::string& reason) override {
+      resource->candidate_ended(end, reason);
+    }
+  };
+  Candidate candidate_;
+  std::vector<std::unique_ptr<replication::PeerChannel>> retired_channels_;
+  ports::DeferredTask sweep_task_;
+  std::uint64_t channel_number_ = 0;  ///< counts connections, for for_this_channel()
+  bool is_standalone_ = false;
+  std::string connection_state_ = "Unconnected";
+  std::string connection_reason_;
+  Duration dial_backoff_{};
+  ports::Timer dial_timer_;
+  ports::Timer tick_timer_;
+  ports::Timer stop_timer_;
+  std::optional<replication::Introduction> my_introduction_;
+  std::optional<replication::Introduction> peer_introduction_;
+  bool is_peer_primary_ = false;
+  std::uint64_t proposed_term_ = 0;  ///< a proposal is out; 0: none
+  Instant proposal_deadline_{};
+  std::function<void()> on_agreed_;
+  std::function<void()> on_proposal_lost_;
+  std::uint64_t peer_seen_ = 0;  ///< the highest term that the peer has named to this run
+  Instant last_flush_tick_{};
+
+  replication::PeerLink link_;
+  std::unique_ptr<replication::PeerServer> server_;
+};
+
+}  // namespace replblk::node

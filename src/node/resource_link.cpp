@@ -1,0 +1,542 @@
+// The connection to the peer and what the two nodes agree upon (docs/peer_protocol.md 2 and 3).
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/assert.hpp"
+#include "base/log.hpp"
+#include "membership/transitions.hpp"
+#include "node/resource.hpp"
+
+namespace replblk::node {
+
+using blockdev::Configuration;
+using blockdev::GenerationSet;
+using blockdev::ResourceRecord;
+using replication::ChannelEnd;
+using replication::Message;
+using replication::PlanKind;
+using replication::Refusal;
+
+namespace {
+
+constexpr Duration kDialBackoffMax = seconds(30);
+constexpr Duration kProposalTimeout = seconds(5);
+
+}  // namespace
+
+// ---- connecting ------------------------------------------------------------------------------------------------
+
+/// The node that stands second dials; the first one listens.
+void Resource::dial() {
+  if (!has_peer() || is_standalone_ || is_stopping_ || is_metadata_failed_ || !is_opened_ || channel_ != nullptr) return;
+  connection_state_ = "Connecting";
+  if (self() == 0) return;
+  ++channel_number_;
+  replication::ChannelTimes times{cluster_.ping_interval, cluster_.ping_timeout, seconds(5)};
+  channel_ = std::make_unique<replication::PeerChannel>(world_, times, static_cast<replication::PeerChannelObserver&>(*this));
+  channel_->dial({cluster_.nodes[peer()].address, cluster_.replication_port}, cluster_.nodes[self()].address, identity());
+}
+
+void Resource::schedule_dial() {
+  if (!has_peer() || is_standalone_ || is_stopping_ || is_metadata_failed_) return;
+  if (self() == 0) {
+    connection_state_ = "Connecting";
+    return;
+  }
+  world_.loop.arm(dial_timer_, world_.loop.now() + dial_backoff_);
+}
+
+replication::HandshakeIdentity Resource::identity() {
+  replication::HandshakeIdentity identity;
+  identity.cluster = cluster_.name;
+  identity.node = cluster_.nodes[self()].name;
+  identity.peer = cluster_.nodes[peer()].name;
+  identity.resource = config_.name;
+  identity.secret = cluster_.secret;
+  identity.nonce.resize(replication::kNonceBytes);
+  world_.random.fill(std::as_writable_bytes(std::span(identity.nonce)));
+  identity.incarnation = incarnation_;
+  return identity;
+}
+
+void Resource::accept(std::unique_ptr<replication::PeerChannel> channel, const replication::Hello& hello) {
+  if (is_standalone_ || is_stopping_ || !is_opened_ || is_metadata_failed_) {
+    const std::string why = is_opened_ ? "the resource is StandAlone there" : "the resource is not open there";
+    channel->end(Refusal{fmt::format("{}{}{}", why, connection_reason_.empty() ? "" : ": ", connection_reason_), false});
+    retire(std::move(channel));
+    return;
+  }
+  if (candidate_.channel != nullptr) {
+    candidate_.channel->end();
+    retire(std::move(candidate_.channel));
+  }
+  candidate_.channel = std::move(channel);
+  candidate_.channel->set_observer(candidate_);
+  candidate_.channel->answer_hello(identity(), hello);
+}
+
+void Resource::candidate_proven() {
+  if (channel_ != nullptr) end_channel("Connecting", "the peer connected anew", nullptr);
+  ++channel_number_;
+  channel_ = std::move(candidate_.channel);
+  channel_->set_observer(*this);
+  on_proven();
+}
+
+void Resource::candidate_ended(ChannelEnd end, const std::string& reason) {
+  retire(std::move(candidate_.channel));
+  if (channel_ != nullptr) return;
+  if (end == ChannelEnd::handshake_failed && reason != connection_reason_) {
+    log_warning("resource {}: a connection was refused: {}", config_.name, reason);
+    connection_reason_ = reason;
+  }
+}
+
+/// Channels end inside their own callbacks: they are destroyed later in the turn.
+void Resource::retire(std::unique_ptr<replication::PeerChannel> channel) {
+  retired_channels_.push_back(std::move(channel));
+  world_.loop.defer(sweep_task_);
+}
+
+void Resource::on_channel_ended(ChannelEnd end, const std::string& reason) {
+  const bool is_new = reason != connection_reason_ || phase_ != LinkPhase::none;
+  if (end == ChannelEnd::handshake_failed) dial_backoff_ = std::min(dial_backoff_ * 2, kDialBackoffMax);
+  end_channel(std::string(to_string(end)), reason, nullptr);
+  if (is_new) log_warning("resource {}: connection to the peer: {}", config_.name, reason);
+}
+
+/// Ends the channel, if it has not ended, and everything that stood on it.
+void Resource::end_channel(const std::string& state, const std::string& reason, const Refusal* refusal) {
+  RB_ASSERT(channel_ != nullptr);
+  if (refusal != nullptr) {
+    channel_->end(*refusal);
+  } else {
+    channel_->end();
+  }
+  retire(std::move(channel_));
+  ++channel_number_;
+  connection_state_ = is_standalone_ ? "StandAlone" : state;
+  connection_reason_ = reason;
+  if (is_opened_) link_lost();
+  schedule_dial();
+}
+
+/// protocol.md 3.3: a configuration of two never outlives its connection while one of them serves.
+void Resource::link_lost() {
+  const LinkPhase was = std::exchange(phase_, LinkPhase::none);
+  my_introduction_.reset();
+  peer_introduction_.reset();
+  is_peer_primary_ = false;
+  server_->close();
+  const bool serves_as_pair = is_primary_ && record_.is_primary_open && record_.configuration.is_pair();
+  const bool is_in_doubt_as_source = was == LinkPhase::adding && membership::is_in_doubt(record_);
+  const bool must_remove = serves_as_pair || is_in_doubt_as_source;
+  if (must_remove) freeze_all();
+  if (was == LinkPhase::adding) on_drained_ = nullptr;
+  for (const auto& volume : volumes_) {
+    volume->resync->stop();
+    volume->mirror->peer_lost();
+  }
+  link_.detach();
+  proposed_term_ = 0;
+  on_agreed_ = nullptr;
+  if (on_proposal_lost_) std::exchange(on_proposal_lost_, {})();
+  if (must_remove) {
+    remove_peer();
+  } else if (was == LinkPhase::adding) {
+    thaw_all();
+  }
+}
+
+/// protocol.md 3.4, remove, with the arbiter `none`: answers that lack the peer's acknowledgement are held already.
+void Resource::remove_peer() {
+  RB_ASSERT(!is_removing_peer_);
+  is_removing_peer_ = true;
+  suspended_reason_ = "the peer was lost: going on alone is being recorded";
+  const NodeIndex primary = is_primary_ ? self() : blockdev::kNoNode;
+  persist(membership::become_only_member(record_, self(), primary, peer_seen_, fresh_nonce()), [this] {
+    flush_all([this](bool is_flushed) {
+      is_removing_peer_ = false;
+      if (!is_flushed) {
+        log_error("resource {}: the peer is gone and the local disk cannot be flushed: nothing can be served", config_.name);
+        stop_serving("the local disk cannot be flushed");
+        is_primary_ = false;
+        return;
+      }
+      log_warning("resource {}: goes on without the peer at term {}", config_.name, record_.configuration.term);
+      thaw_all();
+      if (phase_ == LinkPhase::introducing) introduce();
+    });
+  });
+}
+
+// ---- meeting ---------------------------------------------------------------------------------------------------
+
+void Resource::on_proven() {
+  phase_ = LinkPhase::introducing;
+  connection_state_ = "Connected";
+  connection_reason_.clear();
+  introduce();
+}
+
+void Resource::introduce() {
+  if (my_introduction_.has_value() || !is_settled()) return;
+  my_introduction_ = introduction();
+  channel_->send(*my_introduction_);
+  if (peer_introduction_.has_value()) meet();
+}
+
+replication::Introduction Resource::introduction() const {
+  replication::Introduction intro;
+  intro.shared_fields = cluster_.shared_fields;
+  for (const auto& volume : volumes_) {
+    const blockdev::Store& store = *volume->store;
+    intro.volumes.push_back({store.volume_uuid(), store.geometry().size_bytes, store.geometry().logical_block_bytes,
+                             store.bitmap_block_bytes(), !volume->store->dirty().is_clean()});
+  }
+  intro.configuration = record_.configuration;
+  intro.seen = record_.seen;
+  intro.generations = record_.generations;
+  intro.is_inconsistent = record_.is_inconsistent;
+  intro.is_outdated = record_.is_outdated;
+  intro.is_crashed_primary = is_crashed_primary_;
+  intro.may_have_lost_cache = may_have_lost_cache_;
+  intro.survived_connected = connected_term_ != 0 && connected_term_ == record_.configuration.term;
+  intro.is_primary = is_primary_;
+  return intro;
+}
+
+void Resource::on_message(const Message& message) {
+  std::visit(
+      [this](const auto& content) {
+        using Content = std::decay_t<decltype(content)>;
+        if constexpr (std::is_same_v<Content, replication::RoleChange>) {
+          is_peer_primary_ = content.is_primary;
+        } else if constexpr (std::is_same_v<Content, replication::BitmapEnd>) {
+          if (phase_ == LinkPhase::source_preparing && link_.is_attached()) {
+            start_syncing();
+          } else {
+            protocol_violation("the peer ended a bitmap that nobody asked for");
+          }
+        } else if constexpr (std::is_same_v<Content, replication::Hello> || std::is_same_v<Content, replication::Proof>) {
+          protocol_violation("the peer started a second handshake");
+        } else {
+          receive(content);
+        }
+      },
+      message);
+}
+
+void Resource::protocol_violation(const std::string& reason) { channel_->fail(ChannelEnd::protocol_error, reason); }
+
+void Resource::receive(const Refusal& message) {
+  if (message.is_final) is_standalone_ = true;
+  dial_backoff_ = std::min(dial_backoff_ * 2, kDialBackoffMax);
+  log_warning("resource {}: the peer ended the connection: {}", config_.name, message.reason);
+  end_channel("Unconnected", message.reason, nullptr);
+}
+
+void Resource::receive(const replication::Introduction& message) {
+  if (phase_ != LinkPhase::introducing || peer_introduction_.has_value()) {
+    protocol_violation("the peer introduced itself twice");
+    return;
+  }
+  peer_introduction_ = message;
+  is_peer_primary_ = message.is_primary;
+  peer_seen_ = std::max({peer_seen_, message.seen, message.configuration.term});
+  if (my_introduction_.has_value()) meet();
+}
+
+void Resource::meet() {
+  const replication::Plan plan = plan_meeting(self(), *my_introduction_, *peer_introduction_);
+  switch (plan.kind) {
+    case PlanKind::wait:
+      phase_ = LinkPhase::wait_created;
+      dial_backoff_ = cluster_.connect_interval;
+      return;
+    case PlanKind::apart: {
+      log_error("resource {}: {}", config_.name, plan.reason);
+      if (plan.is_final) is_standalone_ = true;
+      dial_backoff_ = std::min(dial_backoff_ * 2, kDialBackoffMax);
+      const Refusal refusal{plan.reason, plan.is_final};
+      end_channel("Unconnected", plan.reason, &refusal);
+      return;
+    }
+    case PlanKind::agree:
+      phase_ = LinkPhase::agreeing;
+      // Nobody serves here (a primary whose connection broke has removed its peer): the first node proposes.
+      if (self() == 0) {
+        propose(blockdev::kNoNode, membership::generations_for_pair(record_.generations), [this] {
+          const Configuration agreed{proposed_term_, 3, blockdev::kNoNode};
+          may_have_lost_cache_ = is_crashed_primary_ = false;
+          ResourceRecord next =
+              membership::join_pair(record_, agreed, membership::generations_for_pair(record_.generations));
+          next.is_primary_open = false;
+          persist(next, for_this_channel([this] { joined(); }));
+        });
+      }
+      return;
+    case PlanKind::sync_source:
+      phase_ = LinkPhase::source_preparing;
+      start_as_source(plan);
+      return;
+    case PlanKind::sync_target: phase_ = LinkPhase::target_preparing; return;
+  }
+  RB_UNREACHABLE();
+}
+
+std::function<void()> Resource::for_this_channel(std::function<void()> then) {
+  return [this, number = channel_number_, then = std::move(then)] {
+    if (number == channel_number_) then();
+  };
+}
+
+// ---- proposals -------------------------------------------------------------------------------------------------
+
+/// protocol.md 3.3: `seen` is durable before the message that names the term leaves; from here until the answer, doubt.
+void Resource::propose(NodeIndex primary, const GenerationSet& generations, std::function<void()> agreed) {
+  proposed_term_ = membership::next_term(record_, peer_seen_);
+  proposal_deadline_ = world_.loop.now() + kProposalTimeout;
+  on_agreed_ = std::move(agreed);
+  const replication::Proposal proposal{{proposed_term_, 3, primary}, generations};
+  persist(membership::name_term(record_, proposed_term_), for_this_channel([this, proposal] { channel_->send(proposal); }));
+}
+
+void Resource::receive(const replication::ProposalAck& message) {
+  if (proposed_term_ == 0 || message.term != proposed_term_ || !on_agreed_) {
+    protocol_violation("the peer agreed to something that was not proposed");
+    return;
+  }
+  peer_seen_ = std::max(peer_seen_, message.term);
+  on_proposal_lost_ = nullptr;
+  const auto agreed = std::exchange(on_agreed_, nullptr);
+  agreed();
+}
+
+void Resource::receive(const replication::Proposal& message) {
+  const bool is_expected = (phase_ == LinkPhase::agreeing && self() != 0) || phase_ == LinkPhase::target_syncing ||
+                           phase_ == LinkPhase::established;
+  if (!is_expected || is_primary_ || is_changing_role_ || persists_out_ > 0 || proposed_term_ != 0) {
+    const Refusal refusal{"a change of this node's own is under way", false};
+    end_channel("Unconnected", "both nodes wanted to change the configuration at once", &refusal);
+    return;
+  }
+  const Configuration& proposed = message.configuration;
+  if (!proposed.is_pair() || proposed.term <= record_.seen || proposed.primary == self() || !server_->is_idle()) {
+    protocol_violation("the peer proposed a configuration that cannot be");
+    return;
+  }
+  peer_seen_ = std::max(peer_seen_, proposed.term);
+  may_have_lost_cache_ = is_crashed_primary_ = false;
+  ResourceRecord next = membership::join_pair(record_, proposed, message.generations);
+  next.is_primary_open = false;
+  next.has_stored_bitmap = false;
+  persist(next, [this, number = channel_number_, term = proposed.term] {
+    // protocol.md 5.3: the target keeps its own bits until it persists the add.
+    for (const auto& volume : volumes_) volume->store->dirty().clear_all();
+    if (number != channel_number_) return;
+    joined();
+    channel_->send(replication::ProposalAck{term});
+  });
+}
+
+/// Both are members of record_.configuration, durably here.
+void Resource::joined() {
+  const std::uint64_t term = record_.configuration.term;
+  proposed_term_ = 0;
+  phase_ = LinkPhase::established;
+  connected_term_ = term;
+  dial_backoff_ = cluster_.connect_interval;
+  if (link_.is_attached()) {
+    link_.set_term(term);
+  } else {
+    link_.attach(*channel_, term);
+  }
+  if (server_->is_open()) {
+    server_->set_term(term);
+  } else {
+    server_->open(*channel_, term);
+  }
+  for (const auto& volume : volumes_) volume->mirror->start_mirroring();
+  log_info("resource {}: Established, both copies UpToDate, term {}", config_.name, term);
+}
+
+// ---- resync ----------------------------------------------------------------------------------------------------
+
+void Resource::start_as_source(const replication::Plan& plan) {
+  const bool is_alone_already = record_.configuration.is_sole(self()) && !membership::is_in_doubt(record_) &&
+                                record_.configuration.term >= peer_introduction_->configuration.term;
+  const auto begin = [this, is_full = plan.is_full] {
+    if (is_full) {
+      for (const auto& volume : volumes_) volume->store->dirty().set_all();
+    }
+    link_.attach(*channel_, record_.configuration.term);
+    channel_->send(replication::SyncStart{record_.configuration, is_full});
+  };
+  if (is_alone_already) {
+    begin();
+    return;
+  }
+  may_have_lost_cache_ = is_crashed_primary_ = false;
+  persist(membership::become_only_member(record_, self(), is_primary_ ? self() : blockdev::kNoNode, peer_seen_, fresh_nonce()),
+          for_this_channel(begin));
+}
+
+void Resource::receive(const replication::SyncStart& message) {
+  const Configuration& source = message.configuration;
+  if (phase_ != LinkPhase::target_preparing || server_->is_open() || persists_out_ > 0) {
+    protocol_violation("the peer began a resync that was not planned");
+    return;
+  }
+  if (!source.is_sole(peer()) || source.term < record_.configuration.term || is_primary_) {
+    protocol_violation("the peer began a resync under a configuration that does not stand above this node's");
+    return;
+  }
+  connected_term_ = 0;
+  peer_seen_ = std::max(peer_seen_, source.term);
+  // The own bits are durable before the flags that told of them go (A16, A17).
+  save_bitmaps(for_this_channel([this, source] {
+    ResourceRecord next = membership::become_sync_target(record_, source);
+    next.has_stored_bitmap = true;
+    is_crashed_primary_ = false;
+    persist(next, for_this_channel([this] { send_bitmaps(); }));
+  }));
+}
+
+void Resource::send_bitmaps() {
+  server_->open(*channel_, record_.configuration.term);
+  phase_ = LinkPhase::target_syncing;
+  for (const auto& volume : volumes_) {
+    const blockdev::DirtyBitmap& dirty = volume->store->dirty();
+    for (std::size_t page = 0; page < dirty.pages_count(); ++page) {
+      if (!dirty.has_page(page)) continue;
+      std::array<std::byte, blockdev::DirtyBitmap::kPageBytes> bits{};
+      dirty.get_page(page, bits);
+      replication::FrameHeader header;
+      header.type = replication::FrameType::bitmap;
+      header.volume = volume->index;
+      header.offset_bytes = page;
+      header.term = record_.configuration.term;
+      channel_->send(header, bits);
+    }
+  }
+  channel_->send(replication::BitmapEnd{});
+  log_info("resource {}: SyncTarget, term {}", config_.name, record_.configuration.term);
+}
+
+void Resource::on_bitmap_page(const replication::FrameHeader& header, ConstBytes page) {
+  const bool is_expected = phase_ == LinkPhase::source_preparing && link_.is_attached() && header.volume < volumes_.size();
+  if (!is_expected || header.offset_bytes >= volumes_[header.volume]->store->dirty().pages_count()) {
+    protocol_violation("the peer sent a bitmap page that nobody asked for");
+    return;
+  }
+  volumes_[header.volume]->store->dirty().merge_page(header.offset_bytes,
+                                                     page.first<blockdev::DirtyBitmap::kPageBytes>());
+}
+
+void Resource::start_syncing() {
+  phase_ = LinkPhase::source_syncing;
+  dial_backoff_ = cluster_.connect_interval;
+  std::uint64_t bytes = 0;
+  for (const auto& volume : volumes_) {
+    bytes += volume->store->dirty().dirty_bytes();
+    volume->is_resynced = false;
+    volume->mirror->start_mirroring();
+    volume->resync->start(Callback<void()>::to<&Volume::on_resynced>(*volume));
+  }
+  log_info("resource {}: SyncSource, {} KiB to copy, term {}", config_.name, bytes / 1024, record_.configuration.term);
+}
+
+void Resource::Volume::on_resynced() { resource->volume_resynced(*this); }
+
+void Resource::volume_resynced(Volume& volume) {
+  volume.is_resynced = true;
+  if (std::ranges::all_of(volumes_, [](const auto& one) { return one->is_resynced; })) begin_add();
+}
+
+/// protocol.md 3.4, add: drain, flush both, propose; nothing is answered until it is decided.
+void Resource::begin_add() {
+  // A demotion under way ends first; on_tick() does not call again, so the demotion's end does (see demoted()).
+  phase_ = LinkPhase::adding;
+  freeze_all();
+  suspended_reason_ = "the peer is being added";
+  if (is_changing_role_) return;
+  drain_all(for_this_channel([this] {
+    flush_all([this, number = channel_number_](bool is_flushed) {
+      if (number != channel_number_) return;
+      const bool is_clean = std::ranges::all_of(
+          volumes_, [](const auto& volume) { return volume->store->dirty().is_clean(); });
+      if (is_flushed && is_clean) {
+        finish_add();
+        return;
+      }
+      // Something was written in between that could not be copied yet: another pass.
+      thaw_all();
+      start_syncing();
+    });
+  }));
+}
+
+void Resource::finish_add() {
+  const NodeIndex primary = is_primary_ ? self() : blockdev::kNoNode;
+  propose(primary, membership::generations_for_pair(record_.generations), [this, primary] {
+    ResourceRecord next = membership::join_pair(record_, {proposed_term_, 3, primary},
+                                                membership::generations_for_pair(record_.generations));
+    next.is_primary_open = is_primary_;
+    next.has_stored_bitmap = false;
+    persist(next, for_this_channel([this] {
+      joined();
+      thaw_all();
+    }));
+  });
+}
+
+// ---- operations ------------------------------------------------------------------------------------------------
+
+void Resource::on_operation(const replication::FrameHeader& header, BufferRef data) {
+  if (!server_->is_open() || is_primary_) {
+    protocol_violation("the peer sent an operation that this node cannot take now");
+    return;
+  }
+  // Frames that come while this node agrees to a change are of the old configuration: they end the connection.
+  server_->apply(header, std::move(data));
+}
+
+void Resource::on_acknowledge(std::uint64_t sequence, bool is_done) {
+  if (!is_done) {
+    protocol_violation("the peer could not carry out an operation: its disk failed or is full");
+    return;
+  }
+  if (!link_.acknowledge(sequence)) protocol_violation("the peer acknowledged an operation that is not out");
+}
+
+// ---- the administrator's connect and disconnect ----------------------------------------------------------------
+
+void Resource::connect(AdminReplyCallback reply) {
+  if (!has_peer()) return reply({AdminOutcome::refused, config_.name + ": there is no second node in the configuration", {}});
+  if (!is_opened_ || is_stopping_ || is_metadata_failed_) {
+    return reply({AdminOutcome::refused, config_.name + ": the resource is not open; see `status`", {}});
+  }
+  is_standalone_ = false;
+  connection_reason_.clear();
+  dial_backoff_ = cluster_.connect_interval;
+  if (channel_ == nullptr) dial();
+  reply({AdminOutcome::done, config_.name + ": connecting", {}});
+}
+
+void Resource::disconnect(AdminReplyCallback reply) {
+  if (!has_peer()) return reply({AdminOutcome::refused, config_.name + ": there is no second node in the configuration", {}});
+  is_standalone_ = true;
+  world_.loop.cancel(dial_timer_);
+  if (channel_ != nullptr) {
+    const Refusal refusal{"disconnected by the administrator of " + cluster_.nodes[self()].name, false};
+    end_channel("StandAlone", "disconnected by the administrator", &refusal);
+  }
+  connection_state_ = "StandAlone";
+  connection_reason_ = "disconnected by the administrator";
+  reply({AdminOutcome::done, config_.name + ": StandAlone", {}});
+}
+
+}  // namespace replblk::node

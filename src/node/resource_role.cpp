@@ -1,0 +1,224 @@
+// Primary and secondary: who may serve (protocol.md 3.2) as far as hands decide it.
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "base/assert.hpp"
+#include "base/log.hpp"
+#include "membership/transitions.hpp"
+#include "node/resource.hpp"
+
+namespace replblk::node {
+
+using blockdev::ResourceRecord;
+
+namespace {
+
+AdminReply refused(std::string message) { return {AdminOutcome::refused, std::move(message), {}}; }
+AdminReply done(std::string message) { return {AdminOutcome::done, std::move(message), {}}; }
+
+}  // namespace
+
+void Resource::make_primary(bool is_forced, AdminReplyCallback reply) {
+  const auto refuse = [&](const std::string& why) { reply(refused(fmt::format("{}: {}", config_.name, why))); };
+  if (is_stopping_) return refuse("the resource is being taken down");
+  if (is_metadata_failed_ || !are_volumes_open()) {
+    return refuse("a volume is not available here: see `status`; nothing can be served without its disk");
+  }
+  if (!is_opened_) return refuse("the volumes are still being opened; try again");
+  if (is_primary_) return reply(done(fmt::format("{}: already primary", config_.name)));
+  if (is_changing_role_ || is_removing_peer_ || persists_out_ > 0) {
+    return refuse("a change of role or configuration is under way; try again");
+  }
+  const bool is_connected = phase_ != LinkPhase::none && phase_ != LinkPhase::introducing;
+  if (is_connected && is_peer_primary_) {
+    return refuse("the peer is primary; make it secondary first (two primaries are never allowed)");
+  }
+  const bool is_whole = !record_.is_inconsistent && !record_.is_outdated && !record_.generations.current.is_none();
+  if (phase_ == LinkPhase::established) {
+    is_changing_role_ = true;
+    promote_with_peer(std::move(reply));
+    return;
+  }
+  if (is_whole && record_.configuration.is_sole(self()) && !membership::is_in_doubt(record_)) {
+    is_changing_role_ = true;
+    promote_alone(std::move(reply));
+    return;
+  }
+  // Arbiter `none` (protocol.md 3.5): grants only to a node that was connected as a member until just now.
+  const bool was_connected = connected_term_ != 0 && connected_term_ == record_.configuration.term;
+  if (is_whole && was_connected && !is_connected && !may_have_lost_cache_ && !membership::is_in_doubt(record_)) {
+    log_warning("resource {}: no arbiter is configured: this node becomes primary without knowing that the peer has "
+                "stopped; if it still serves, the copies split and the split is reported when the nodes meet", config_.name);
+    is_changing_role_ = true;
+    promote_alone(std::move(reply));
+    return;
+  }
+  if (!is_forced) {
+    if (record_.is_inconsistent) return refuse("the local copy is Inconsistent: a resync towards it has not finished");
+    if (record_.is_outdated) return refuse("the local copy is Outdated: the peer went on without it");
+    if (record_.generations.current.is_none()) {
+      return refuse("the local copy is Inconsistent: it was just created. On the node whose data is to be kept run "
+                    "`replblkctl primary --force` once");
+    }
+    if (is_connected) return refuse("the nodes are still agreeing; try again");
+    return refuse("the peer has not been seen since this daemon started, so it may have newer data or serve right now; "
+                  "if it is surely down and this copy is the one to keep, use --force");
+  }
+  is_changing_role_ = true;
+  promote_by_force(std::move(reply));
+}
+
+/// The only member, or the peer is being left behind.
+void Resource::promote_alone(AdminReplyCallback reply) {
+  // No ghosts (protocol.md 4): nothing of the old primary's may still be on its way to the disks.
+  struct Waiting {
+    Resource* resource;
+    AdminReplyCallback reply;
+  };
+  auto* waiting = new Waiting{this, std::move(reply)};
+  server_->when_idle(Callback<void()>::with(waiting, [](void* context) {
+    const std::unique_ptr<Waiting> owned(static_cast<Waiting*>(context));
+    Resource& resource = *owned->resource;
+    const ResourceRecord next = membership::become_only_member(resource.record_, resource.self(), resource.self(), 0,
+                                                               resource.fresh_nonce());
+    // A connection is bound to one configuration: the nodes meet anew.
+    if (resource.channel_ != nullptr) resource.end_channel("Unconnected", "this node becomes primary", nullptr);
+    resource.may_have_lost_cache_ = false;
+    resource.persist(next, [&resource, answer = std::move(owned->reply)] {
+      resource.flush_all([&resource, answer](bool is_flushed) {
+        resource.is_changing_role_ = false;
+        if (!is_flushed) {
+          answer({AdminOutcome::failed, resource.config_.name + ": the local disk cannot be flushed", {}});
+          return;
+        }
+        resource.serve();
+        answer(done(fmt::format("{}: primary, alone at term {}", resource.config_.name, resource.record_.configuration.term)));
+      });
+    });
+  }));
+}
+
+/// Connected, both members, nobody primary: both agree on {t', both, me}.
+void Resource::promote_with_peer(AdminReplyCallback reply) {
+  struct Outcome {
+    AdminReplyCallback reply;
+    bool is_answered = false;
+  };
+  auto outcome = std::make_shared<Outcome>();
+  outcome->reply = std::move(reply);
+  const std::uint64_t channel = channel_number_;
+  propose(self(), membership::generations_for_pair(record_.generations), [this, outcome] {
+    ResourceRecord next = membership::join_pair(
+        record_, {proposed_term_, 3, self()}, membership::generations_for_pair(record_.generations));
+    next.is_primary_open = true;
+    next.has_stored_bitmap = false;
+    proposed_term_ = 0;
+    persist(next, [this, outcome] {
+      is_changing_role_ = false;
+      outcome->is_answered = true;
+      if (phase_ != LinkPhase::established) {
+        // The connection broke after both had agreed: alone from here, at a higher term.
+        serve();
+        freeze_all();
+        remove_peer();
+      } else {
+        link_.set_term(record_.configuration.term);
+        server_->set_term(record_.configuration.term);
+        connected_term_ = record_.configuration.term;
+        serve();
+      }
+      outcome->reply(done(fmt::format("{}: primary at term {}", config_.name, record_.configuration.term)));
+    });
+  });
+  on_proposal_lost_ = [this, outcome, channel] {
+    static_cast<void>(channel);
+    if (outcome->is_answered) return;
+    outcome->is_answered = true;
+    is_changing_role_ = false;
+    outcome->reply({AdminOutcome::failed,
+                    config_.name + ": the connection to the peer broke while both agreed; look at `status` and try again", {}});
+  };
+}
+
+void Resource::promote_by_force(AdminReplyCallback reply) {
+  std::uint64_t above = 0;
+  if (peer_introduction_.has_value()) above = std::max(peer_introduction_->seen, peer_introduction_->configuration.term);
+  log_warning("resource {}: forced primary: this copy is kept whatever the peer holds", config_.name);
+  if (channel_ != nullptr) end_channel("Unconnected", "this node was forced primary", nullptr);
+  may_have_lost_cache_ = false;
+  is_crashed_primary_ = false;
+  persist(membership::force_primary(record_, self(), above, fresh_nonce()), [this, answer = std::move(reply)] {
+    flush_all([this, answer](bool is_flushed) {
+      is_changing_role_ = false;
+      if (!is_flushed) {
+        answer({AdminOutcome::failed, config_.name + ": the local disk cannot be flushed", {}});
+        return;
+      }
+      serve();
+      answer(done(fmt::format("{}: forced primary at term {}", config_.name, record_.configuration.term)));
+    });
+  });
+}
+
+void Resource::serve() {
+  RB_ASSERT(record_.is_primary_open && !is_metadata_failed_);
+  is_primary_ = true;
+  is_crashed_primary_ = false;
+  for (const auto& volume : volumes_) volume->mirror->set_serving(true);
+  thaw_all();
+  target_->set_serving(true);
+  log_info("resource {}: role Primary, term {}", config_.name, record_.configuration.term);
+  send_role();
+}
+
+/// protocol.md 3.8, down: initiators' connections are reset, whatever disks do.
+void Resource::stop_serving(const std::string& reason) {
+  if (target_ == nullptr) return;
+  target_->set_serving(false);
+  for (const auto& volume : volumes_) volume->mirror->set_serving(false);
+  target_->drop_all(reason);
+}
+
+void Resource::make_secondary(AdminReplyCallback reply) {
+  if (!is_opened_ || is_stopping_) return reply(refused(config_.name + ": the resource is not open"));
+  if (!is_primary_) return reply(done(config_.name + ": already secondary"));
+  if (is_changing_role_ || is_removing_peer_ || phase_ == LinkPhase::adding) {
+    return reply(refused(config_.name + ": a change of role or configuration is under way; try again"));
+  }
+  is_changing_role_ = true;
+  stop_serving("the node becomes secondary");
+  drain_all([this, answer = std::move(reply)] {
+    flush_all([this, answer](bool is_flushed) {
+      if (!is_flushed) log_error("resource {}: the local disk cannot be flushed while becoming secondary", config_.name);
+      save_bitmaps([this, answer] { demoted(answer); });
+    });
+  });
+}
+
+void Resource::demoted(AdminReplyCallback reply) {
+  ResourceRecord next = record_;
+  if (record_.configuration.is_sole(self())) {
+    // Gives the mandate up but stays the only whole copy; a restart then serves nothing by itself.
+    if (channel_ != nullptr) end_channel("Unconnected", "this node became secondary", nullptr);
+    next = membership::become_only_member(record_, self(), blockdev::kNoNode, 0, fresh_nonce());
+  }
+  next.is_primary_open = false;
+  next.has_stored_bitmap = true;
+  persist(next, [this, answer = std::move(reply)] {
+    is_changing_role_ = false;
+    is_primary_ = false;
+    log_info("resource {}: role Secondary", config_.name);
+    send_role();
+    if (phase_ == LinkPhase::none) schedule_dial();
+    answer(done(config_.name + ": secondary"));
+  });
+}
+
+void Resource::send_role() {
+  if (channel_ != nullptr && phase_ != LinkPhase::none && phase_ != LinkPhase::introducing) {
+    channel_->send(replication::RoleChange{is_primary_});
+  }
+}
+
+}  // namespace replblk::node
