@@ -51,6 +51,11 @@ DiskFile::~DiskFile() {
     return self.in_flight_count_ == 0 && !self.flush_op_.is_in_flight;
   };
   reactor_.reap_until(this, Callback<bool()>::with(this, is_idle));
+  // Unlocked by hand: some kernels keep a registered file for a moment, and a successor must not find it in use.
+  struct flock lock {};
+  lock.l_type = F_UNLCK;
+  lock.l_whence = SEEK_SET;
+  static_cast<void>(::fcntl(fd_, F_OFD_SETLK, &lock));
   reactor_.ring().unregister_file(slot_);
   ::close(fd_);
 }

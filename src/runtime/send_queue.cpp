@@ -91,7 +91,8 @@ void SendQueue::consume(std::size_t count_bytes) noexcept {
 
 void SendQueue::drop_front() noexcept {
   Piece& piece = at(0);
-  piece.buffer.reset();
+  // Given back last: somebody who waits for memory may be called, and push to this very queue.
+  const BufferRef released = std::move(piece.buffer);
   SendChunk* chunk = std::exchange(piece.chunk, nullptr);
   head_ = (head_ + 1) & (ring_.size() - 1);
   --count_;

@@ -134,7 +134,9 @@ void TcpConnection::on_sent(std::int32_t result) {
     if (state_ == State::open) return end(stream_error_from(-result));
     return die();
   }
+  // Buffers that come back may call somebody who ends this connection.
   output_.consume(static_cast<std::size_t>(result));
+  if (state_ == State::dead) return;
   if (!output_.empty() || state_ == State::draining) reactor_.defer_to_flush(flush_task_);
   if (was_queue_high_ && output_.queued_bytes() <= ports::Stream::kQueueHighBytes / 2) {
     was_queue_high_ = false;
@@ -219,13 +221,12 @@ void TcpConnection::note_received(std::size_t count) {
 }
 
 void TcpConnection::deliver() {
+  // Given back at the end: somebody who waits for memory may then end this connection.
+  const BufferRef target = std::move(direct_buffer_);
   if (direct_received_ > 0) {
-    const std::size_t count = std::exchange(direct_received_, 0);
-    direct_buffer_.reset();
-    sink_->on_direct(count);
+    sink_->on_direct(std::exchange(direct_received_, 0));
     if (state_ != State::open || is_paused_) return;
   }
-  direct_buffer_.reset();
   if (received_ == 0) return;
   const std::size_t count = std::exchange(received_, 0);
   sink_->on_receive({input_.get(), count});
@@ -282,10 +283,13 @@ void TcpConnection::die() noexcept {
 
 void TcpConnection::free_if_done() noexcept {
   if (state_ != State::dead || busy_count_ > 0 || !is_kernel_done()) return;
-  // The kernel is done: buffers go back and the socket ends now, even while the user still holds his Stream.
+  // The kernel is done: the socket ends and buffers go back now, even while the user still holds his Stream. He may
+  // let go of it while they do.
+  ++busy_count_;
+  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
   output_.clear();
   direct_buffer_.reset();
-  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+  --busy_count_;
   if (!has_stream_) network_.free(*this);
 }
 

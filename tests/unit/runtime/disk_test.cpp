@@ -11,6 +11,7 @@
 #include <optional>
 #include <random>
 
+#include "disk_request.hpp"
 #include "runtime/start_error.hpp"
 #include "test_loop.hpp"
 
@@ -23,6 +24,7 @@ using ports::DiskOpKind;
 using ports::IoError;
 using test::make_reactor;
 using test::pattern;
+using test::Request;
 using test::turn_until;
 
 constexpr std::size_t kFileBytes = std::size_t{16} << 20;
@@ -49,23 +51,6 @@ class TempFile {
 
  private:
   std::string path_;
-};
-
-/// One operation and its end.
-struct Request {
-  explicit Request(DiskOpKind kind, std::uint64_t offset_bytes = 0, std::uint64_t length_bytes = 0) {
-    op.kind = kind;
-    op.offset_bytes = offset_bytes;
-    op.length_bytes = length_bytes;
-    op.on_done = Callback<void(DiskOp&, Result<void, IoError>)>::to<&Request::on_done>(*this);
-  }
-  void on_done(DiskOp& done, Result<void, IoError> outcome) {
-    EXPECT_EQ(&done, &op);
-    EXPECT_FALSE(result.has_value()) << "completed twice";
-    result = outcome;
-  }
-  DiskOp op;
-  std::optional<Result<void, IoError>> result;
 };
 
 struct Place {
@@ -268,6 +253,54 @@ TEST_P(DiskTest, Destroying_the_disk_waits_for_what_is_in_flight_and_reports_not
   ::operator delete(memory, std::align_val_t{4096});
   reactor->run_turn({});
   EXPECT_EQ(std::ranges::count_if(requests, [](const Request& one) { return one.result.has_value(); }), done);
+}
+
+// If it failed, a flush could be answered by one that began before the write it must cover.
+TEST_P(DiskTest, A_flush_submitted_while_another_runs_gets_a_later_one_of_its_own) {
+  Request first(DiskOpKind::flush), second(DiskOpKind::flush), third(DiskOpKind::flush);
+  disk->submit(first.op);
+  reactor->run_turn({});
+  if (first.result) GTEST_SKIP() << "the flush was too quick to overlap";
+  disk->submit(second.op);
+  disk->submit(third.op);
+  ASSERT_TRUE(turn_until(*reactor, [&] { return first.result.has_value(); }));
+  EXPECT_FALSE(second.result.has_value());
+  EXPECT_FALSE(third.result.has_value());
+  ASSERT_TRUE(turn_until(*reactor, [&] { return second.result && third.result; }));
+}
+
+// If it failed, lost write-back would be reported once and then denied: the kernel forgets it after the first fsync.
+TEST_P(DiskTest, After_a_failed_flush_every_later_one_fails_until_the_disk_is_opened_anew) {
+  disk.reset();
+  while (reactor->ring().register_file(0) >= 0) {
+  }
+  // Without a slot in the ring's file table the plain descriptor is used, so it can be swapped here.
+  auto opened = open_disk({.path = file.path(), .is_buffered = GetParam().is_buffered}, *reactor);
+  ASSERT_TRUE(opened.has_value()) << opened.error();
+  disk = std::move(*opened);
+  const int kept = ::dup(disk->descriptor());
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  ASSERT_GE(::dup2(ends[0], disk->descriptor()), 0);  // A pipe can't be synced.
+  Request failing(DiskOpKind::flush), queued(DiskOpKind::flush);
+  disk->submit(failing.op);
+  disk->submit(queued.op);
+  ASSERT_TRUE(turn_until(*reactor, [&] { return failing.result && queued.result; }));
+  EXPECT_EQ(failing.result->error(), IoError::io);
+  EXPECT_EQ(queued.result->error(), IoError::io);
+  ASSERT_GE(::dup2(kept, disk->descriptor()), 0);
+  write(0, pattern(4096, 1));
+  Request later(DiskOpKind::flush);
+  const auto result = perform(later);
+  ASSERT_FALSE(result.has_value());
+  EXPECT_EQ(result.error(), IoError::io);
+  for (const int fd : {kept, ends[0], ends[1]}) ::close(fd);
+  disk.reset();
+  opened = open_disk({.path = file.path(), .is_buffered = GetParam().is_buffered}, *reactor);
+  ASSERT_TRUE(opened.has_value()) << opened.error();
+  disk = std::move(*opened);
+  Request fresh(DiskOpKind::flush);
+  EXPECT_TRUE(perform(fresh).has_value());
 }
 
 // If it failed, two daemons could write one disk.

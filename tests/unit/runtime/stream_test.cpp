@@ -368,6 +368,50 @@ TEST_F(StreamTest, An_aborted_connection_gives_queued_buffers_back) {
   ::close(fd);
 }
 
+/// Waits for memory and, when it comes, does the worst.
+struct Impatient {
+  void on_buffer(BufferRef buffer) {
+    buffer.reset();
+    ++count;
+    if (is_destroying) {
+      stream.reset();
+    } else {
+      for (int piece = 0; piece < 100; ++piece) {
+        stream->send(as_bytes("between"));
+        if (BufferRef more = pool.acquire(4096)) stream->send(std::move(more), 0, 4096);
+      }
+    }
+  }
+  BufferPool& pool;
+  std::unique_ptr<Stream>& stream;
+  bool is_destroying = false;
+  int count = 0;
+  BufferWaiter waiter;
+};
+
+// If it failed, memory pressure would corrupt the send queue or free a connection in mid-work (seen by ASan).
+TEST_F(StreamTest, A_waiter_for_memory_may_send_on_or_destroy_the_stream_that_gives_it_back) {
+  for (const bool is_destroying : {false, true}) {
+    BufferPool small(std::size_t{4} << 20);
+    const int fd = connect_raw();
+    Impatient impatient{.pool = small, .stream = server.stream, .is_destroying = is_destroying, .waiter = {}};
+    impatient.waiter.length_bytes = 4096;
+    impatient.waiter.on_buffer = Callback<void(BufferRef)>::to<&Impatient::on_buffer>(impatient);
+    for (int piece = 0; piece < 64; ++piece) server.stream->send(small.acquire(65536), 0, 65536);
+    ASSERT_FALSE(small.acquire_or_wait(impatient.waiter));
+    std::vector<char> sink(1 << 20);
+    const auto is_drained = [&] {
+      while (::recv(fd, sink.data(), sink.size(), MSG_DONTWAIT) > 0) {
+      }
+      return impatient.count == 1 && small.free_bytes() == small.region().size();
+    };
+    ASSERT_TRUE(turn_until(*reactor, is_drained));
+    server.stream.reset();
+    turn_for(*reactor, milliseconds(5));
+    ::close(fd);
+  }
+}
+
 // If it failed, paused bytes would be lost or delivered early.
 TEST_F(StreamTest, Paused_bytes_wait_for_resume) {
   connect();
