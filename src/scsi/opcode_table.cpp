@@ -30,6 +30,7 @@ constexpr std::uint8_t kVerifyBits = 0x16;
 constexpr std::uint8_t kSynchronizeBits = 0x06;
 
 // GROUP NUMBER is not in any mask: we do not group (SPC-4 7.8.7 GROUP_SUP = 0). NACA neither: we have no ACA.
+// clang-format off: one row a command.
 constexpr Opcode kTable[] = {
     {.name = "TEST UNIT READY", .code = 0x00, .cdb_length_bytes = 6,
      .usage = cdb({0x00, 0, 0, 0, 0, 0}), .plan = plan_nothing, .run = run_good},
@@ -157,6 +158,7 @@ constexpr Opcode kTable[] = {
      .usage = cdb({0xaf, kVerifyBits, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0}),
      .plan = plan_verify, .run = run_verify, .resume = resume_verify},
 };
+// clang-format on
 
 constexpr std::uint8_t kNoRow = 0xff;
 
@@ -189,7 +191,8 @@ OpcodeLookup find_opcode(std::uint8_t code, std::uint8_t service_action) noexcep
   std::size_t row = kIndex[code];
   if (row == kNoRow) return {nullptr, kInvalidOperationCode};
   for (; row < std::size(kTable) && kTable[row].code == code; ++row) {
-    if (!kTable[row].has_service_action || kTable[row].service_action == service_action) return {&kTable[row], kNoSense};
+    if (!kTable[row].has_service_action || kTable[row].service_action == service_action)
+      return {&kTable[row], kNoSense};
   }
   return {nullptr, kInvalidFieldInCdb};
 }
