@@ -263,8 +263,8 @@ TEST_F(BlockCommands, Commands_without_effect_succeed) {
                            Bytes{0x1d, 0x04, 0, 0, 0, 0}, Bytes{0x1e, 0, 0, 0, 1, 0}, cdb_10(0x2b, 1, 0)}) {
     expect_good(*run(cdb));
   }
-  EXPECT_EQ(run(cdb_10(0x34, 0, 8))->task.status, Status::condition_met);
-  EXPECT_EQ(run(cdb_16(0x90, 0, 8, 0x02))->task.status, Status::condition_met);
+  expect_good(*run(cdb_10(0x34, 0, 8)));
+  expect_good(*run(cdb_16(0x90, 0, 8, 0x02)));
 }
 
 // Reads wait for memory in the order in which they came, and go on by themselves.
