@@ -97,6 +97,7 @@ class Node::Impl final : private ports::AcceptSink {
   [[nodiscard]] Status status() const {
     Status status;
     status.node_name = config_.nodes[config_.self].name;
+    status.node_id = config_.self;
     status.version = kVersion;
     for (const auto& resource : resources_) status.resources.push_back(resource->status());
     return status;
