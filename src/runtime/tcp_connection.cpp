@@ -22,8 +22,8 @@ constexpr Duration kCloseTimeout = seconds(5);    // ports::Stream::close
 // cheap. 256 KiB is where larger receives stopped paying.
 constexpr std::size_t kInputBytesMin = std::size_t{16} << 10;
 constexpr std::size_t kInputBytesMax = std::size_t{256} << 10;
-// One receive per turn and connection, and no longer than this: others get their share of the turn.
-constexpr std::size_t kDirectBytesMax = std::size_t{1} << 20;
+// One receive per turn and connection, and its direct part no longer than this: others get their share of the turn.
+constexpr std::size_t kDirectBytesMax = kInputBytesMax;
 
 }  // namespace
 

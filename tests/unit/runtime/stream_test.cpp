@@ -164,6 +164,7 @@ TEST_F(StreamTest, Echoed_random_data_comes_back_whole_under_back_pressure) {
 struct FrameReader final : StreamSink {
   explicit FrameReader(BufferPool& buffer_pool) : pool(buffer_pool) {}
   void on_receive(ConstBytes bytes) override {
+    EXPECT_EQ(offered_bytes, 0u) << "bytes of the target came by on_receive";
     while (!bytes.empty()) {
       if (is_in_payload()) {
         const std::size_t count = std::min(bytes.size(), payload_bytes - payload_done);
@@ -181,11 +182,13 @@ struct FrameReader final : StreamSink {
     }
   }
   DirectTarget direct_target() override {
+    offered_bytes = is_in_payload() ? payload_bytes - payload_done : 0;
     if (!is_in_payload()) return {};
     return {.buffer = payload.share(), .offset_bytes = payload_done, .length_bytes = payload_bytes - payload_done};
   }
   void on_direct(std::size_t count) override {
     direct_bytes += count;
+    offered_bytes -= count;
     advance(count);
   }
   void on_closed(StreamError) override {}
@@ -206,6 +209,7 @@ struct FrameReader final : StreamSink {
   std::size_t payload_bytes = 0;
   std::size_t payload_done = 0;
   std::size_t direct_bytes = 0;
+  std::size_t offered_bytes = 0;
   BufferRef payload;
   std::vector<std::byte> received;
 };
@@ -248,6 +252,30 @@ TEST_F(StreamTest, Direct_targets_get_exactly_their_bytes_for_any_chunking_and_p
   ASSERT_TRUE(turn_until(*reactor, [&] { return reader.received.size() == expected.size(); }));
   EXPECT_TRUE(reader.received == expected);
   EXPECT_GT(reader.direct_bytes, expected.size() / 4) << "most of the large payloads should have come directly";
+}
+
+// If it failed, the bytes after a long target's first part would arrive before its second.
+TEST_F(StreamTest, A_target_longer_than_one_receive_is_filled_to_its_end_first) {
+  FrameReader reader(pool);
+  acceptor.next = &reader;
+  connect();
+  std::vector<std::byte> expected;
+  for (std::uint64_t frame = 0; frame < 8; ++frame) {
+    const std::vector<std::byte> payload = pattern(std::size_t{4} << 20, frame);
+    std::byte header[4];
+    store_le<std::uint32_t>(header, static_cast<std::uint32_t>(payload.size()));
+    expected.insert(expected.end(), payload.begin(), payload.end());
+    // The first frames widen the kernel's window; a pause then lets more than one receive's worth gather there.
+    // The receive that is armed already takes the header alone, so that the next one has the whole target ahead.
+    client.stream->send(header);
+    ASSERT_TRUE(turn_until(*reactor, [&] { return reader.is_in_payload(); }));
+    server.stream->pause_receive();
+    client.stream->send(payload);
+    turn_for(*reactor, milliseconds(frame < 4 ? 0 : 50));
+    server.stream->resume_receive();
+    ASSERT_TRUE(turn_until(*reactor, [&] { return reader.received.size() == expected.size(); }));
+  }
+  EXPECT_TRUE(reader.received == expected);
 }
 
 // If it failed, a session would be cleaned up as crashed although the peer ended it, or the other way round.
@@ -370,10 +398,11 @@ TEST_F(StreamTest, An_aborted_connection_gives_queued_buffers_back) {
 
 /// Waits for memory and, when it comes, does the worst.
 struct Impatient {
+  enum class Mode { send, destroy, destroy_aborted };
   void on_buffer(BufferRef buffer) {
     buffer.reset();
     ++count;
-    if (is_destroying) {
+    if (mode != Mode::send) {
       stream.reset();
     } else {
       for (int piece = 0; piece < 100; ++piece) {
@@ -384,21 +413,25 @@ struct Impatient {
   }
   BufferPool& pool;
   std::unique_ptr<Stream>& stream;
-  bool is_destroying = false;
+  Mode mode = Mode::send;
   int count = 0;
   BufferWaiter waiter;
 };
 
 // If it failed, memory pressure would corrupt the send queue or free a connection in mid-work (seen by ASan).
 TEST_F(StreamTest, A_waiter_for_memory_may_send_on_or_destroy_the_stream_that_gives_it_back) {
-  for (const bool is_destroying : {false, true}) {
+  for (const auto mode : {Impatient::Mode::send, Impatient::Mode::destroy, Impatient::Mode::destroy_aborted}) {
     BufferPool small(std::size_t{4} << 20);
     const int fd = connect_raw();
-    Impatient impatient{.pool = small, .stream = server.stream, .is_destroying = is_destroying, .waiter = {}};
+    Impatient impatient{.pool = small, .stream = server.stream, .mode = mode, .waiter = {}};
     impatient.waiter.length_bytes = 4096;
     impatient.waiter.on_buffer = Callback<void(BufferRef)>::to<&Impatient::on_buffer>(impatient);
     for (int piece = 0; piece < 64; ++piece) server.stream->send(small.acquire(65536), 0, 65536);
     ASSERT_FALSE(small.acquire_or_wait(impatient.waiter));
+    if (mode == Impatient::Mode::destroy_aborted) {
+      reactor->run_turn({});  // A send is in flight; nothing has come back.
+      server.stream->abort();
+    }
     std::vector<char> sink(1 << 20);
     const auto is_drained = [&] {
       while (::recv(fd, sink.data(), sink.size(), MSG_DONTWAIT) > 0) {
