@@ -84,8 +84,7 @@ class Disks {
       disk = runtime::open_disk(options, reactor);
     }
     if (!disk) {
-      reason = disk.error();
-      log_error("{}", reason);
+      reason = disk.error();  // the resource logs and shows it
       return nullptr;
     }
     owned_.push_back(std::move(*disk));
@@ -172,13 +171,14 @@ int run(int argc, char** argv) {
   app.add_option("--config", arguments.config_path, "Configuration file")->capture_default_str();
   app.add_option("--node", arguments.node_name, "Name of this node in the file; default: the host name");
   app.add_flag("--check", arguments.is_check_only, "Check the configuration and exit");
-  app.add_option("--log-level", arguments.log_level, "debug, info, warning or error; default: info")
-      ->transform(CLI::CheckedTransformer(levels).description(""));
+  std::string level = "info";
+  app.add_option("--log-level", level, "debug, info, warning or error")->check(CLI::IsMember(&levels))->capture_default_str();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kDone : kUsage;
   }
+  arguments.log_level = levels.at(level);
   auto config = node::load_config(
       {.path = arguments.config_path, .node_name = arguments.node_name, .host_name = runtime::host_name()});
   if (!config) {

@@ -184,8 +184,8 @@ class Job {
                  created.callback());
     const Result<std::uint64_t, StoreError> result = created.wait(bench_.reactor());
     if (!result) return fail_with(fmt::format("{}: {}", copy.name(), result.error().sentence));
-    report_.made.push_back(fmt::format("{}: {} bytes ({:.2f} GiB) for initiators of {}, metadata {}, identity {}", copy.name(), *result,
-                                       static_cast<double>(*result) / (1024.0 * 1024.0 * 1024.0), copy.data->geometry().size_bytes,
+    report_.made.push_back(fmt::format("{}: {} of {} bytes ({:.1f} MiB) for initiators, metadata {}, identity {}", copy.name(), *result,
+                                       copy.data->geometry().size_bytes, static_cast<double>(*result) / (1024.0 * 1024.0),
                                        copy.metadata ? "on " + copy.config->metadata_path : "internal", to_string(uuid)));
   }
 

@@ -12,6 +12,8 @@
 namespace replblk::control {
 namespace {
 
+constexpr std::uintmax_t kFileBytes = 8 << 20;
+
 class CreateMd : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -22,7 +24,7 @@ class CreateMd : public ::testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(directory_); }
 
-  std::string make_file(const std::string& name, std::uintmax_t size_bytes = 64 << 20) const {
+  std::string make_file(const std::string& name, std::uintmax_t size_bytes = kFileBytes) const {
     const std::string path = directory_ / name;
     std::ofstream{path};
     std::filesystem::resize_file(path, size_bytes);
@@ -61,7 +63,7 @@ TEST_F(CreateMd, Blank_file_becomes_a_volume_and_its_size_and_identity_are_told)
   ASSERT_EQ(report.made.size(), 1u);
   EXPECT_TRUE(report.made[0].starts_with("data volume 0 on " + (directory_ / "a").string() + ": ")) << report.made[0];
   EXPECT_NE(report.made[0].find(to_string(derive_volume_uuid(config, config.resources[0], 10))), std::string::npos) << report.made[0];
-  EXPECT_NE(report.made[0].find("for initiators of 67108864, metadata internal"), std::string::npos) << report.made[0];
+  EXPECT_NE(report.made[0].find(" of 8388608 bytes ("), std::string::npos) << report.made[0];
 }
 
 // The most expensive mistake there is: the wrong device name.
@@ -78,7 +80,7 @@ TEST_F(CreateMd, File_system_is_named_and_left_alone_until_forced) {
             path + " holds something else: ext4 at byte 1080; nothing was written; --force makes metadata all the same");
   EXPECT_TRUE(refused.made.empty());
   EXPECT_EQ(read(path), before);
-  EXPECT_EQ(read(other), std::string(64 << 20, '\0'));
+  EXPECT_EQ(read(other), std::string(kFileBytes, '\0'));
 
   const CreateMdReport forced = create_metadata(config, {.resource = "data", .is_forced = true, .volume_uuid = {}});
   EXPECT_EQ(forced.outcome, CreateMdOutcome::done);
@@ -110,7 +112,7 @@ TEST_F(CreateMd, External_metadata_leaves_the_whole_device_to_the_data) {
   config.resources[0].volumes[0].disks[0].metadata_path = make_file("m");
   const CreateMdReport report = create_metadata(config, {});
   ASSERT_EQ(report.outcome, CreateMdOutcome::done) << (report.problems.empty() ? "" : report.problems[0]);
-  EXPECT_NE(report.made[0].find(": 67108864 bytes (0.06 GiB) for initiators of 67108864, metadata on " + (directory_ / "m").string()),
+  EXPECT_NE(report.made[0].find(": 8388608 of 8388608 bytes (8.0 MiB) for initiators, metadata on " + (directory_ / "m").string()),
             std::string::npos)
       << report.made[0];
   EXPECT_EQ(create_metadata(config, {}).outcome, CreateMdOutcome::refused);

@@ -341,6 +341,14 @@ TEST_F(ConfigFile, Shared_fields_are_the_same_on_both_nodes_and_name_a_differenc
   EXPECT_EQ(parse(pair_with("lun: 0", "lun: 7"), "beta")->shared_fields, other);
 }
 
+// An example that does not load is worse than none.
+TEST_F(ConfigFile, Example_in_docs_is_accepted) {
+  std::ifstream stream(REPLBLK_EXAMPLE);
+  std::string text((std::istreambuf_iterator<char>(stream)), {});
+  replace(text, "secret_file: \"/etc/replblk/secret\"", "secret_file: \"" + (directory_ / "secret").string() + "\"");
+  EXPECT_EQ(complaints(text, "", "pcmk-2"), "accepted");
+}
+
 TEST_F(ConfigFile, Files_that_cannot_be_read_are_refused_in_words) {
   const auto sentence = [](const std::string& path) {
     return load_config({.path = path, .node_name = "alpha", .host_name = ""}).error().at(0);
