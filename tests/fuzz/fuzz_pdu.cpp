@@ -49,7 +49,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   test::NoRandom random;
   test::NoNetwork network;
   ports::World world{loop, random, network, buffers};
-  test::MemoryBackend disk(loop, 1 << 20);
+  test::MemoryBackend disk(loop, 1 << 16);  // Small: zeroing it is most of what an input costs.
   disk.is_held = (mode & 1) != 0;
   {
     scsi::DeviceConfig device_config;
