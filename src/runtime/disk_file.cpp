@@ -52,7 +52,7 @@ DiskFile::~DiskFile() {
   };
   reactor_.reap_until(this, Callback<bool()>::with(this, is_idle));
   // Unlocked by hand: some kernels keep a registered file for a moment, and a successor must not find it in use.
-  struct flock lock {};
+  struct flock lock{};
   lock.l_type = F_UNLCK;
   lock.l_whence = SEEK_SET;
   static_cast<void>(::fcntl(fd_, F_OFD_SETLK, &lock));
@@ -70,7 +70,8 @@ void DiskFile::submit(DiskOp& request) noexcept {
   }
   // A write beyond the end would make a file longer; a read there is short.
   if (!is_inside(request)) return refuse(request, IoError::io);
-  if (request.kind == DiskOpKind::discard && !geometry_.supports_discard) return refuse(request, IoError::not_supported);
+  if (request.kind == DiskOpKind::discard && !geometry_.supports_discard)
+    return refuse(request, IoError::not_supported);
   if (request.kind == DiskOpKind::write_zeroes && !geometry_.supports_write_zeroes) {
     return refuse(request, IoError::not_supported);
   }
@@ -106,10 +107,13 @@ void DiskFile::set_target(io_uring_sqe& entry) const noexcept {
 void DiskFile::issue(Pending& pending) noexcept {
   switch (pending.request->kind) {
     case DiskOpKind::read:
-    case DiskOpKind::write: return issue_transfer(pending);
+    case DiskOpKind::write:
+      return issue_transfer(pending);
     case DiskOpKind::discard:
-    case DiskOpKind::write_zeroes: return issue_fallocate(pending);
-    case DiskOpKind::flush: break;  // Has its own path.
+    case DiskOpKind::write_zeroes:
+      return issue_fallocate(pending);
+    case DiskOpKind::flush:
+      break;  // Has its own path.
   }
   RB_UNREACHABLE();
 }

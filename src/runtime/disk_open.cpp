@@ -58,7 +58,7 @@ std::optional<std::uint64_t> read_queue_value(dev_t device, const char* name) {
 
 /// Excludes every other program that asks: another replblkd and qemu take such locks.
 bool lock_whole_file(int fd) noexcept {
-  struct flock lock {};
+  struct flock lock{};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
   return ::fcntl(fd, F_OFD_SETLK, &lock) == 0;
@@ -98,7 +98,7 @@ int measure_file(int fd, const struct stat& status, const DiskOptions& options, 
   if (options.is_buffered) {
     geometry.alignment_bytes = 1;
   } else {
-    struct statx extended {};
+    struct statx extended{};
     if (::statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &extended) != 0) return errno;
     geometry.alignment_bytes = direct_alignment(fd, extended);
     if (geometry.alignment_bytes == 0) return EINVAL;  // O_DIRECT would be ignored here.
@@ -106,7 +106,8 @@ int measure_file(int fd, const struct stat& status, const DiskOptions& options, 
   }
   geometry.logical_block_bytes = geometry.alignment_bytes > kSectorBytes ? kPageBytes : kSectorBytes;
   const auto preferred = static_cast<std::uint32_t>(std::min<blksize_t>(status.st_blksize, 65536));
-  geometry.physical_block_bytes = std::has_single_bit(preferred) ? std::max(preferred, geometry.logical_block_bytes) : kPageBytes;
+  geometry.physical_block_bytes =
+      std::has_single_bit(preferred) ? std::max(preferred, geometry.logical_block_bytes) : kPageBytes;
   const auto size = static_cast<std::uint64_t>(status.st_size);
   geometry.size_bytes = size / geometry.logical_block_bytes * geometry.logical_block_bytes;
   const std::uint64_t end = (size + kPageBytes - 1) / kPageBytes * kPageBytes;
@@ -131,7 +132,8 @@ int measure_device(int fd, const struct stat& status, const DiskOptions& options
   // A hole is punched by the device's own write-zeroes command with unmapping; there is no way to try it without
   // losing data, so ask the queue limits. A device that can't discard would write the zeroes: nothing gained.
   const bool has_write_zeroes = read_queue_value(status.st_rdev, "write_zeroes_max_bytes").value_or(0) != 0;
-  geometry.supports_discard = has_write_zeroes && read_queue_value(status.st_rdev, "discard_max_bytes").value_or(0) != 0;
+  geometry.supports_discard =
+      has_write_zeroes && read_queue_value(status.st_rdev, "discard_max_bytes").value_or(0) != 0;
   geometry.supports_write_zeroes = true;  // The block layer writes zeroes itself where the device can't.
   geometry.is_rotational = read_queue_value(status.st_rdev, "rotational").value_or(0) != 0;
   return 0;
@@ -144,7 +146,7 @@ std::string fail_sentence(const DiskOptions& options, int error_number) {
 }  // namespace
 
 Result<std::unique_ptr<DiskFile>, std::string> open_disk(const DiskOptions& options, Reactor& reactor) {
-  struct stat status {};
+  struct stat status{};
   if (::stat(options.path.c_str(), &status) != 0) return fail(fail_sentence(options, errno));
   const bool is_device = S_ISBLK(status.st_mode);
   if (!is_device && !S_ISREG(status.st_mode)) return fail(fail_sentence(options, ENOTBLK));
@@ -166,9 +168,8 @@ Result<std::unique_ptr<DiskFile>, std::string> open_disk(const DiskOptions& opti
                             is_device ? "insert or attach its medium" : "give it a size (truncate -s 10G)"));
   }
   log_info("disk {}: {} bytes, blocks {}/{}, {}, discard {}, write zeroes {}", options.path, geometry.size_bytes,
-           geometry.logical_block_bytes, geometry.physical_block_bytes,
-           options.is_buffered ? "buffered" : "direct", geometry.supports_discard ? "yes" : "no",
-           geometry.supports_write_zeroes ? "yes" : "no");
+           geometry.logical_block_bytes, geometry.physical_block_bytes, options.is_buffered ? "buffered" : "direct",
+           geometry.supports_discard ? "yes" : "no", geometry.supports_write_zeroes ? "yes" : "no");
   return std::make_unique<DiskFile>(reactor, file.release(), geometry, options.in_flight_max);
 }
 

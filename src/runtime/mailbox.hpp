@@ -1,7 +1,7 @@
 // A bounded queue of plain structs into one thread, from any thread: the control thread and the reactors talk through
-// one in each direction. A full box refuses, so neither side can drown the other. A mutex, since it is not the data path.
-// The reader is a reactor (attach()) or another loop that watches descriptor() and calls take().
-// Invariant: messages come out in the order they went in, each once.
+// one in each direction. A full box refuses, so neither side can drown the other. A mutex, since it is not the data
+// path. The reader is a reactor (attach()) or another loop that watches descriptor() and calls take(). Invariant:
+// messages come out in the order they went in, each once.
 #pragma once
 
 #include <deque>
@@ -50,7 +50,8 @@ class Mailbox {
   /// on that thread and before the reactor's.
   void attach(Reactor& reactor, Callback<void(Message&)> on_message) {
     on_message_ = on_message;
-    watch_ = std::make_unique<ReadableWatch>(reactor, event_.descriptor(), Callback<void()>::to<&Mailbox::deliver>(*this));
+    watch_ =
+        std::make_unique<ReadableWatch>(reactor, event_.descriptor(), Callback<void()>::to<&Mailbox::deliver>(*this));
   }
   void detach() noexcept { watch_.reset(); }
 

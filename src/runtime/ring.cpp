@@ -29,8 +29,8 @@ constexpr FlagSet kFlagSets[] = {
     {0, "no flags"},
 };
 
-constexpr int kNeededOperations[] = {IORING_OP_READ,    IORING_OP_WRITE,   IORING_OP_FSYNC,     IORING_OP_FALLOCATE,
-                                     IORING_OP_RECV,    IORING_OP_RECVMSG, IORING_OP_SENDMSG,   IORING_OP_ACCEPT,
+constexpr int kNeededOperations[] = {IORING_OP_READ,    IORING_OP_WRITE,    IORING_OP_FSYNC,       IORING_OP_FALLOCATE,
+                                     IORING_OP_RECV,    IORING_OP_RECVMSG,  IORING_OP_SENDMSG,     IORING_OP_ACCEPT,
                                      IORING_OP_CONNECT, IORING_OP_POLL_ADD, IORING_OP_ASYNC_CANCEL};
 
 constexpr unsigned kNeededFeatures =

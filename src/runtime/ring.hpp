@@ -58,7 +58,8 @@ class Ring {
     const auto offset = static_cast<std::size_t>(memory - region_.data());
     if (memory < region_.data() || offset >= region_.size()) return -1;
     const std::size_t index = offset / kRegisteredPieceBytes;
-    if (length_bytes > region_.size() - offset || (offset + length_bytes - 1) / kRegisteredPieceBytes != index) return -1;
+    if (length_bytes > region_.size() - offset || (offset + length_bytes - 1) / kRegisteredPieceBytes != index)
+      return -1;
     return static_cast<int>(index);
   }
 

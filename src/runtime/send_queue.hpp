@@ -71,7 +71,9 @@ class SendQueue {
   };
 
   [[nodiscard]] Piece& at(std::size_t index) noexcept { return ring_[(head_ + index) & (ring_.size() - 1)]; }
-  [[nodiscard]] const Piece& at(std::size_t index) const noexcept { return ring_[(head_ + index) & (ring_.size() - 1)]; }
+  [[nodiscard]] const Piece& at(std::size_t index) const noexcept {
+    return ring_[(head_ + index) & (ring_.size() - 1)];
+  }
   [[nodiscard]] Piece& add_piece();
   void grow();
   void drop_front() noexcept;

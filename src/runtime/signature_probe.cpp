@@ -47,7 +47,8 @@ Result<std::vector<Signature>, std::string> probe_signatures(const std::string& 
   blkid_free_probe(probe);
   ::close(fd);
   // 1: nothing more; below 0: the device could not be read.
-  if (step < 0) return fail(fmt::format("disk {}: cannot be searched for foreign signatures; check that it can be read", path));
+  if (step < 0)
+    return fail(fmt::format("disk {}: cannot be searched for foreign signatures; check that it can be read", path));
   return found;
 }
 

@@ -66,10 +66,10 @@ ports::Endpoint to_endpoint(const SocketAddress& address) {
   } else if (address.family() == AF_INET6) {
     const auto v6 = read_as<sockaddr_in6>(address);
     const unsigned char* raw = v6.sin6_addr.s6_addr;
-    const bool is_mapped = std::all_of(raw, raw + 10, [](unsigned char byte) { return byte == 0; }) && raw[10] == 0xff &&
-                           raw[11] == 0xff;
-    endpoint.address = is_mapped ? ::inet_ntop(AF_INET, raw + 12, text, sizeof text)
-                                 : ::inet_ntop(AF_INET6, raw, text, sizeof text);
+    const bool is_mapped =
+        std::all_of(raw, raw + 10, [](unsigned char byte) { return byte == 0; }) && raw[10] == 0xff && raw[11] == 0xff;
+    endpoint.address =
+        is_mapped ? ::inet_ntop(AF_INET, raw + 12, text, sizeof text) : ::inet_ntop(AF_INET6, raw, text, sizeof text);
     endpoint.port = ntohs(v6.sin6_port);
   }
   return endpoint;

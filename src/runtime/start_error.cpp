@@ -77,10 +77,14 @@ std::string describe_listen_failure(const ports::Endpoint& local, ports::ListenE
     switch (error) {
       case ports::ListenError::address_in_use:
         return "stop the other program (ss -ltnp shows it) or configure another port";
-      case ports::ListenError::address_not_here: return "correct the address or bring its interface up (ip address)";
-      case ports::ListenError::access_denied: return "ports below 1024 need CAP_NET_BIND_SERVICE";
-      case ports::ListenError::bad_address: return "give an address, not a host name";
-      case ports::ListenError::other: return "see the limits of open files and memory";
+      case ports::ListenError::address_not_here:
+        return "correct the address or bring its interface up (ip address)";
+      case ports::ListenError::access_denied:
+        return "ports below 1024 need CAP_NET_BIND_SERVICE";
+      case ports::ListenError::bad_address:
+        return "give an address, not a host name";
+      case ports::ListenError::other:
+        return "see the limits of open files and memory";
     }
     RB_UNREACHABLE();
   }();
@@ -93,29 +97,37 @@ std::string describe_disk_failure(const DiskOpenFailure& failure) {
   };
   switch (failure.error_number) {
     case ENOENT:
-    case ENOTDIR: return sentence("no such file or device", "create it or correct the path in the configuration");
+    case ENOTDIR:
+      return sentence("no such file or device", "create it or correct the path in the configuration");
     case EACCES:
-    case EPERM: return sentence("permission denied", "run as root or give this user read and write access");
-    case EROFS: return sentence("is read-only", "make the device or its file system writable");
+    case EPERM:
+      return sentence("permission denied", "run as root or give this user read and write access");
+    case EROFS:
+      return sentence("is read-only", "make the device or its file system writable");
     case EBUSY:
     case EAGAIN:
       return sentence(fmt::format("{}", kInUse),
                       "unmount it, stop the RAID, volume group or virtual machine on it, or the other replblkd");
     case EISDIR:
-    case ENOTBLK: return sentence("is neither a regular file nor a block device", "correct the path in the configuration");
+    case ENOTBLK:
+      return sentence("is neither a regular file nor a block device", "correct the path in the configuration");
     case ENXIO:
     case ENODEV:
-    case ENOMEDIUM: return sentence("there is no device or medium behind it", "attach it or correct the path");
+    case ENOMEDIUM:
+      return sentence("there is no device or medium behind it", "attach it or correct the path");
     case EMFILE:
-    case ENFILE: return sentence("too many open files", "raise the limit (systemd: LimitNOFILE=65536)");
-    case ELOOP: return sentence("a loop of symbolic links", "correct the path in the configuration");
+    case ENFILE:
+      return sentence("too many open files", "raise the limit (systemd: LimitNOFILE=65536)");
+    case ELOOP:
+      return sentence("a loop of symbolic links", "correct the path in the configuration");
     case EINVAL:
       if (failure.is_direct) {
         return sentence("its file system does not support O_DIRECT",
                         "set io_mode: buffered for this disk or move it to another file system");
       }
       break;
-    default: break;
+    default:
+      break;
   }
   return sentence(fmt::format("cannot be opened: {}", error_text(failure.error_number)),
                   "see the kernel log for the device's state");

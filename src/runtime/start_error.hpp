@@ -11,7 +11,8 @@
 
 namespace replblk::runtime {
 
-/// Why no ring could be set up. `io_uring_disabled` is the value of sysctl kernel.io_uring_disabled, -1 if there is none.
+/// Why no ring could be set up. `io_uring_disabled` is the value of sysctl kernel.io_uring_disabled, -1 if there is
+/// none.
 [[nodiscard]] std::string describe_ring_failure(int error_number, int io_uring_disabled);
 [[nodiscard]] int read_io_uring_disabled() noexcept;
 

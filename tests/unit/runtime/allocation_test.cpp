@@ -23,7 +23,9 @@ void* allocate(std::size_t size, std::size_t alignment) {
 
 [[gnu::noinline]] void* operator new(std::size_t size) { return allocate(size, alignof(std::max_align_t)); }
 [[gnu::noinline]] void* operator new[](std::size_t size) { return allocate(size, alignof(std::max_align_t)); }
-[[gnu::noinline]] void* operator new(std::size_t size, std::align_val_t alignment) { return allocate(size, static_cast<std::size_t>(alignment)); }
+[[gnu::noinline]] void* operator new(std::size_t size, std::align_val_t alignment) {
+  return allocate(size, static_cast<std::size_t>(alignment));
+}
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete[](void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
@@ -70,7 +72,8 @@ TEST(DataPath, Sending_receiving_timers_and_disk_operations_allocate_nothing_in_
   constexpr int kDepth = 64;
   std::vector<std::unique_ptr<test::Request>> requests;
   for (int index = 0; index < kDepth; ++index) {
-    requests.push_back(std::make_unique<test::Request>(ports::DiskOpKind::write, 4096u * static_cast<unsigned>(index), 4096));
+    requests.push_back(
+        std::make_unique<test::Request>(ports::DiskOpKind::write, 4096u * static_cast<unsigned>(index), 4096));
     requests.back()->op.memory = payload.data();
   }
   std::size_t sent = 0;
@@ -83,7 +86,8 @@ TEST(DataPath, Sending_receiving_timers_and_disk_operations_allocate_nothing_in_
       sent += sizeof header + 4096;
       reactor->arm(timer, reactor->now() + seconds(5));
     }
-    while (server.received < sent || !std::ranges::all_of(requests, [](const auto& one) { return one->result.has_value(); })) {
+    while (server.received < sent ||
+           !std::ranges::all_of(requests, [](const auto& one) { return one->result.has_value(); })) {
       reactor->run_turn(milliseconds(10));
     }
     reactor->cancel(timer);

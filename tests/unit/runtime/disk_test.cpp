@@ -44,7 +44,7 @@ class TempFile {
   ~TempFile() { ::unlink(path_.c_str()); }
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] struct stat status() const {
-    struct stat result {};
+    struct stat result{};
     EXPECT_EQ(::stat(path_.c_str(), &result), 0);
     return result;
   }
@@ -100,7 +100,8 @@ class DiskTest : public testing::TestWithParam<Place> {
 };
 
 INSTANTIATE_TEST_SUITE_P(Places, DiskTest,
-                         testing::Values(Place{"disk_direct", "/var/tmp", false}, Place{"disk_buffered", "/var/tmp", true},
+                         testing::Values(Place{"disk_direct", "/var/tmp", false},
+                                         Place{"disk_buffered", "/var/tmp", true},
                                          Place{"tmpfs_direct", "/dev/shm", false},
                                          Place{"tmpfs_buffered", "/dev/shm", true}),
                          [](const auto& information) { return information.param.name; });
@@ -177,7 +178,7 @@ TEST_P(DiskTest, Opening_probes_without_changing_size_content_or_allocation) {
   EXPECT_EQ(before.st_size, after.st_size);
   EXPECT_EQ(before.st_blocks, after.st_blocks);
   EXPECT_TRUE(read(kFileBytes - 65536, 65536) == bytes);
-  struct statfs system {};
+  struct statfs system{};
   ASSERT_EQ(::statfs(file.path().c_str(), &system), 0);
   constexpr long kExt4 = 0xef53;
   EXPECT_TRUE(disk->geometry().supports_discard) << "ext4 and tmpfs punch holes";
@@ -210,7 +211,8 @@ TEST_P(DiskTest, Beyond_the_end_is_an_io_error_and_never_extends_the_file) {
 // If it failed, bursts would be lost beyond the ring's size.
 TEST_P(DiskTest, Ten_thousand_operations_at_once_complete_each_exactly_once) {
   const std::vector<std::byte> bytes = pattern(kFileBytes, 10);
-  for (std::size_t offset = 0; offset < bytes.size(); offset += 1 << 20) write(offset, ConstBytes(bytes).subspan(offset, 1 << 20));
+  for (std::size_t offset = 0; offset < bytes.size(); offset += 1 << 20)
+    write(offset, ConstBytes(bytes).subspan(offset, 1 << 20));
   constexpr std::size_t kBlock = 1024;
   const std::size_t length = std::max<std::size_t>(kBlock, disk->geometry().alignment_bytes);
   BufferRef buffers = pool.acquire(std::size_t{4} << 20);
@@ -225,7 +227,8 @@ TEST_P(DiskTest, Ten_thousand_operations_at_once_complete_each_exactly_once) {
   Request flush(DiskOpKind::flush);
   disk->submit(flush.op);
   ASSERT_TRUE(turn_until(*reactor, [&] {
-    return flush.result.has_value() && std::ranges::all_of(requests, [](const Request& one) { return one.result.has_value(); });
+    return flush.result.has_value() &&
+           std::ranges::all_of(requests, [](const Request& one) { return one.result.has_value(); });
   }));
   for (std::size_t index = requests.size() - std::min(room, requests.size()); index < requests.size(); ++index) {
     const Request& request = requests[index];
@@ -344,9 +347,11 @@ TEST(OpenDisk, Failures_name_path_cause_and_remedy) {
             "disk /nonexistent/disk: no such file or device; create it or correct the path in the configuration");
   EXPECT_EQ(sentence("/dev/null"),
             "disk /dev/null: is neither a regular file nor a block device; correct the path in the configuration");
-  EXPECT_EQ(sentence("/proc"), "disk /proc: is neither a regular file nor a block device; correct the path in the configuration");
+  EXPECT_EQ(sentence("/proc"),
+            "disk /proc: is neither a regular file nor a block device; correct the path in the configuration");
   const TempFile empty("/var/tmp", 0);
-  EXPECT_EQ(sentence(empty.path()), "disk " + empty.path() + ": has no room for a single block; give it a size (truncate -s 10G)");
+  EXPECT_EQ(sentence(empty.path()),
+            "disk " + empty.path() + ": has no room for a single block; give it a size (truncate -s 10G)");
   // A file system without O_DIRECT.
   const std::string refused = describe_disk_failure({.path = "/x", .error_number = EINVAL, .is_direct = true});
   EXPECT_NE(refused.find("io_mode: buffered"), std::string::npos) << refused;

@@ -86,7 +86,8 @@ TEST(Signals, SIGTERM_SIGINT_and_SIGHUP_arrive_in_the_loop_and_the_mask_is_resto
   }
   sigset_t after;
   pthread_sigmask(SIG_BLOCK, nullptr, &after);
-  for (const int number : {SIGTERM, SIGINT, SIGHUP}) EXPECT_EQ(sigismember(&after, number), sigismember(&before, number));
+  for (const int number : {SIGTERM, SIGINT, SIGHUP})
+    EXPECT_EQ(sigismember(&after, number), sigismember(&before, number));
 }
 
 // If it failed, challenges of the peer handshake would repeat.

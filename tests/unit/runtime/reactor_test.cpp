@@ -64,7 +64,8 @@ TEST(Reactor, A_turn_runs_completions_timers_deferred_turn_end_and_flushes_in_th
   reactor->arm(timer.timer, reactor->now());
   io_uring_prep_nop(&reactor->prepare(nop.op));
   reactor->run_turn({});
-  EXPECT_EQ(journal, (std::vector<std::string>{"completion", "timer", "deferred", "deferred by deferred", "turn end", "flush"}));
+  EXPECT_EQ(journal,
+            (std::vector<std::string>{"completion", "timer", "deferred", "deferred by deferred", "turn end", "flush"}));
   EXPECT_EQ(nop.last_result, 0);
 }
 

@@ -39,7 +39,8 @@ std::string in_child(Body body) {
   ::close(ends[1]);
   std::string text;
   char piece[4096];
-  for (ssize_t count = 0; (count = ::read(ends[0], piece, sizeof piece)) > 0;) text.append(piece, static_cast<std::size_t>(count));
+  for (ssize_t count = 0; (count = ::read(ends[0], piece, sizeof piece)) > 0;)
+    text.append(piece, static_cast<std::size_t>(count));
   ::close(ends[0]);
   ::waitpid(child, nullptr, 0);
   return text;
@@ -67,7 +68,8 @@ std::string start_error_under(unsigned error_number) {
 
 // If it failed, a daemon in a container would die with "Operation not permitted" and nothing to go by.
 TEST(StartError, A_forbidden_or_missing_io_uring_is_said_clearly) {
-  EXPECT_NE(start_error_under(EPERM).find("io_uring is forbidden: a seccomp filter"), std::string::npos) << start_error_under(EPERM);
+  EXPECT_NE(start_error_under(EPERM).find("io_uring is forbidden: a seccomp filter"), std::string::npos)
+      << start_error_under(EPERM);
   EXPECT_NE(start_error_under(ENOSYS).find("run kernel 6.1 or newer"), std::string::npos) << start_error_under(ENOSYS);
   const std::string by_sysctl = describe_ring_failure(EPERM, 2);
   EXPECT_NE(by_sysctl.find("kernel.io_uring_disabled is 2"), std::string::npos) << by_sysctl;
@@ -84,9 +86,11 @@ TEST(StartError, A_low_locked_memory_limit_is_a_warning_and_the_reactor_works_wi
     if (::setrlimit(RLIMIT_MEMLOCK, &low) != 0) return "no limit";
     constexpr uid_t kNobody = 65534;
     if (::setresuid(kNobody, kNobody, kNobody) != 0) return "no other user";
-    set_log_sink([](LogLevel level, std::string_view line) {
-      if (level == LogLevel::warning) last_warning = line;
-    }, LogLevel::warning);
+    set_log_sink(
+        [](LogLevel level, std::string_view line) {
+          if (level == LogLevel::warning) last_warning = line;
+        },
+        LogLevel::warning);
     BufferPool pool(std::size_t{16} << 20);
     const auto made = Reactor::create({.ring = {}, .buffers = &pool});
     if (!made) return made.error();
@@ -94,9 +98,10 @@ TEST(StartError, A_low_locked_memory_limit_is_a_warning_and_the_reactor_works_wi
     (*made)->run_turn({});
     return last_warning;
   });
-  EXPECT_EQ(text,
-            "the locked-memory limit (64 KiB) is too low to register 16 MiB of I/O buffers; running without, about a tenth "
-            "more CPU per I/O; set LimitMEMLOCK=infinity in the service (or ulimit -l) to register them");
+  EXPECT_EQ(
+      text,
+      "the locked-memory limit (64 KiB) is too low to register 16 MiB of I/O buffers; running without, about a tenth "
+      "more CPU per I/O; set LimitMEMLOCK=infinity in the service (or ulimit -l) to register them");
 }
 
 // If it failed, some errno would reach the layers above as the wrong family.
@@ -107,21 +112,24 @@ TEST(ErrorMap, Every_errno_maps_to_the_family_that_its_meaning_belongs_to) {
     const bool is_space = number == ENOSPC || number == EDQUOT;
     const bool is_unsupported = number == EOPNOTSUPP || number == ENOSYS;
     const bool is_access = number == EACCES || number == EPERM || number == EROFS || number == EBADF;
-    const IoError io = is_space ? IoError::no_space : is_unsupported ? IoError::not_supported : is_access ? IoError::access : IoError::io;
+    const IoError io = is_space         ? IoError::no_space
+                       : is_unsupported ? IoError::not_supported
+                       : is_access      ? IoError::access
+                                        : IoError::io;
     EXPECT_EQ(io_error_from(number), io) << number;
 
     EXPECT_EQ(stream_error_from(number), number == ETIMEDOUT ? StreamError::timed_out : StreamError::reset) << number;
 
-    const StreamError connect = number == ECONNREFUSED                          ? StreamError::refused
-                                : number == ETIMEDOUT                           ? StreamError::timed_out
-                                : (number == ECONNRESET || number == EPIPE)     ? StreamError::reset
-                                                                                : StreamError::unreachable;
+    const StreamError connect = number == ECONNREFUSED                      ? StreamError::refused
+                                : number == ETIMEDOUT                       ? StreamError::timed_out
+                                : (number == ECONNRESET || number == EPIPE) ? StreamError::reset
+                                                                            : StreamError::unreachable;
     EXPECT_EQ(connect_error_from(number), connect) << number;
 
-    const ListenError listen = number == EADDRINUSE                              ? ListenError::address_in_use
-                               : (number == EADDRNOTAVAIL || number == ENODEV)   ? ListenError::address_not_here
-                               : (number == EACCES || number == EPERM)           ? ListenError::access_denied
-                                                                                 : ListenError::other;
+    const ListenError listen = number == EADDRINUSE                            ? ListenError::address_in_use
+                               : (number == EADDRNOTAVAIL || number == ENODEV) ? ListenError::address_not_here
+                               : (number == EACCES || number == EPERM)         ? ListenError::access_denied
+                                                                               : ListenError::other;
     EXPECT_EQ(listen_error_from(number), listen) << number;
     EXPECT_EQ(is_transient(number), number == EINTR || number == EAGAIN) << number;
     const std::string sentence = describe_disk_failure({.path = "/dev/x", .error_number = number, .is_direct = false});

@@ -388,7 +388,8 @@ TEST_F(StreamTest, Send_room_is_told_once_after_the_queue_was_high) {
 // If it failed, pool memory would be pinned by connections that are gone.
 TEST_F(StreamTest, An_aborted_connection_gives_queued_buffers_back) {
   const int fd = connect_raw();
-  for (int count = 0; count < 12; ++count) server.stream->send(pool.acquire(std::size_t{1} << 20), 0, std::size_t{1} << 20);
+  for (int count = 0; count < 12; ++count)
+    server.stream->send(pool.acquire(std::size_t{1} << 20), 0, std::size_t{1} << 20);
   turn_for(*reactor, milliseconds(10));
   EXPECT_LT(pool.free_bytes(), pool.region().size());
   server.stream->abort();
@@ -533,7 +534,8 @@ TEST_F(StreamTest, A_listener_on_all_addresses_takes_IPv4_and_IPv6_and_names_the
   for (const char* host : {"127.0.0.1", "::1"}) {
     Peer peer;
     peer.stream = network.connect({.address = host, .port = (*made)->local().port}, "", peer);
-    ASSERT_TRUE(turn_until(*reactor, [&] { return (peer.is_connected || peer.closed) && (acceptor.accepted || peer.closed); }));
+    ASSERT_TRUE(
+        turn_until(*reactor, [&] { return (peer.is_connected || peer.closed) && (acceptor.accepted || peer.closed); }));
     if (peer.closed && std::string_view(host) == "::1") GTEST_SKIP() << "no IPv6 here";
     EXPECT_EQ(acceptor.accepted->remote().address, host);
     EXPECT_EQ(acceptor.accepted->local().address, host);
