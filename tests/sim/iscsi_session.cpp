@@ -404,8 +404,15 @@ void IscsiSession::on_r2t(const Pdu& pdu) {
     end("protocol error");
     return;
   }
-  if (options_.late_data_probability > 0 && random_.chance(options_.late_data_probability)) {
-    const Instant due = loop_.now() + random_.duration(milliseconds(1), options_.late_data_max);
+  // RFC 7143 13.19 DataSequenceInOrder=Yes: behind a late burst of the same task every later one is late too.
+  Instant due{};
+  for (const LateData& late : late_) {
+    if (late.tag == pdu.task_tag()) due = std::max(due, late.due);
+  }
+  if (due == Instant{} && options_.late_data_probability > 0 && random_.chance(options_.late_data_probability)) {
+    due = loop_.now() + random_.duration(milliseconds(1), options_.late_data_max);
+  }
+  if (due != Instant{}) {
     late_.push_back({pdu.task_tag(), pdu.transfer_tag(), offset, length, due});
     if (!late_timer_.is_armed() || late_timer_.deadline() > due) loop_.arm(late_timer_, due);
     return;

@@ -50,6 +50,8 @@ class Medium {
   [[nodiscard]] Timeline& timeline() noexcept { return timeline_; }
   /// What a reader sees now.
   [[nodiscard]] const std::byte* content() const noexcept { return content_.get(); }
+  /// What would be left if the power went and nothing volatile was kept.
+  [[nodiscard]] const std::byte* stable() const noexcept { return stable_.get(); }
   /// For preparing a run: content and stable alike.
   void preset(std::uint64_t offset_bytes, ConstBytes bytes) noexcept;
 

@@ -156,7 +156,6 @@ void SimInitiator::send_ready() {
 void SimInitiator::on_ready() {
   for (const std::uint64_t op : lost_) oracle_.close_lost(op);
   lost_.clear();
-  is_ready_ = true;
   Pending pending;
   pending.kind = Kind::capacity;
   ScsiCommand command;
@@ -238,8 +237,8 @@ void SimInitiator::issue() {
   } else {
     issue_write(sectors, false, false);
   }
-  // One slot in three pauses, so that there are moments with little and with much in flight.
-  if (random_.chance(0.4)) {
+  // Most slots pause after a command, so that there are moments with little and with much in flight.
+  if (random_.chance(0.7)) {
     ++slots_waiting_;
     if (!gap_timer_.is_armed()) loop_.arm(gap_timer_, loop_.now() + random_.duration(Duration(0), options_.gap_max));
   }
@@ -380,6 +379,7 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
       block_sectors_ = block_bytes / kSectorBytes;
       // SBC-3 5.16: LBPME and LBPRZ, unmapped blocks read as zeroes.
       can_unmap_ = (std::to_integer<unsigned>(reply.data_in[14]) & 0xc0) == 0xc0;
+      is_ready_ = true;
       const std::uint64_t sectors = (load_be<std::uint64_t>(reply.data_in.data()) + 1) * block_sectors_;
       if (sectors < options_.region.first + options_.region.count) hooks_.on_violation(fmt::format("{}: capacity shrank to {} sectors", name(), sectors));
       break;

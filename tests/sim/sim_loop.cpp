@@ -93,6 +93,7 @@ void SimLoop::turn() {
     return;
   }
   is_in_turn_ = true;
+  running_ = this;
   turn_time_ = timeline_.now();
   timeline_.mix(0x7475726e);
   // Whether a timer or a completion of the same moment is seen first is nobody's promise.
@@ -108,6 +109,7 @@ void SimLoop::turn() {
   std::vector<Task> outputs = std::exchange(outputs_, {});
   for (Task& task : outputs) task();
   is_in_turn_ = false;
+  running_ = nullptr;
   wake_time_ = Instant::max();
   busy_until_ = std::max(busy_until_, turn_time_ + timeline_.random().duration(microseconds(1), microseconds(30)));
   if (!posted_.empty() || !deferred_.empty() || !turn_end_.empty() || !outputs_.empty()) wake_at(busy_until_);

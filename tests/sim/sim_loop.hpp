@@ -40,6 +40,8 @@ class SimLoop final : public ports::Loop {
   void kill() noexcept { is_alive_ = false; }
   [[nodiscard]] bool is_alive() const noexcept { return is_alive_; }
   [[nodiscard]] bool is_in_turn() const noexcept { return is_in_turn_; }
+  /// Whose turn it is; null outside of turns. So that a line in the log can say which process wrote it.
+  [[nodiscard]] static const SimLoop* running() noexcept { return running_; }
   [[nodiscard]] Timeline& timeline() noexcept { return timeline_; }
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
 
@@ -48,6 +50,8 @@ class SimLoop final : public ports::Loop {
   void turn();
   void expire_timers();
   void run_deferred();
+
+  static inline const SimLoop* running_ = nullptr;
 
   Timeline& timeline_;
   std::string name_;

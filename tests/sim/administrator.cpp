@@ -1,0 +1,101 @@
+#include "administrator.hpp"
+
+#include "replication/meeting.hpp"
+
+namespace replblk::sim {
+
+using blockdev::Configuration;
+using blockdev::NodeIndex;
+using blockdev::ResourceRecord;
+using node::AdminVerb;
+using node::LinkPhase;
+
+bool Administrator::is_busy() {
+  if (busy_node_ == blockdev::kNoNode) return false;
+  SimHost& host = *hosts_[busy_node_];
+  if (!host.is_running() || host.incarnation() != busy_run_) busy_node_ = blockdev::kNoNode;  // It died over the request.
+  return busy_node_ != blockdev::kNoNode;
+}
+
+void Administrator::request(NodeIndex node, AdminVerb verb, bool is_forced) {
+  SimHost& host = *hosts_[node];
+  if (!host.is_running() || host.is_stopping()) return;
+  busy_node_ = node;
+  busy_run_ = host.incarnation();
+  timeline_.note("admin: {} verb {}{}", kNodeName[node], static_cast<int>(verb), is_forced ? " --force" : "");
+  host.request(verb, is_forced, [this, number = ++request_number_, node, verb](const node::AdminReply& reply) {
+    timeline_.note("admin: {} answers {}: {}", kNodeName[node], static_cast<int>(reply.outcome), reply.message);
+    if (number == request_number_) busy_node_ = blockdev::kNoNode;
+    if (verb == AdminVerb::primary) was_refused_ = reply.outcome != node::AdminOutcome::done;
+    if (reply.outcome != node::AdminOutcome::done) ++refusals_count_;
+    if (reply.outcome == node::AdminOutcome::done && verb == AdminVerb::primary && node == first_primary_) first_primary_ = blockdev::kNoNode;
+  });
+}
+
+void Administrator::want_disconnect(NodeIndex node) {
+  if (!is_busy()) request(node, AdminVerb::disconnect, false);
+}
+
+void Administrator::want_connect() {
+  for (SimHost* host : hosts_) {
+    if (host->is_running() && !host->is_stopping()) host->request(AdminVerb::connect, false, [](const node::AdminReply&) {});
+  }
+}
+
+void Administrator::promote_carelessly(NodeIndex node) {
+  if (hosts_[node]->is_running()) request(node, AdminVerb::primary, true);
+}
+
+/// Whether this copy holds every answered write and nobody else can be writing.
+bool Administrator::may_promote(NodeIndex node, bool& may_force) {
+  may_force = false;
+  const auto view = hosts_[node]->inspect();
+  if (!view || hosts_[node]->is_stopping()) return false;
+  const ResourceRecord& mine = *view->record;
+  if (mine.is_inconsistent || mine.is_outdated || mine.generations.current.is_none()) return false;
+  if (checkers_.has_lost_cache(node)) return view->phase == LinkPhase::established;
+  if (view->phase == LinkPhase::established) return true;
+  SimHost& other = *hosts_[blockdev::other_node(node)];
+  if (other.is_running()) {
+    const auto peer = other.inspect();
+    return mine.configuration.is_sole(node) && peer && !peer->is_primary && !peer->record->configuration.is_sole(other.index());
+  }
+  // Dead. Whatever its disk says that it decided is decided: read it first.
+  const ResourceRecord theirs = other.persisted(false).record;
+  Configuration higher;
+  if (!replication::pick_higher(mine.configuration, theirs.configuration, higher) || !higher.has_member(node)) return false;
+  may_force = true;
+  return true;
+}
+
+void Administrator::look() {
+  if (is_busy()) return;
+  if (first_primary_ != blockdev::kNoNode) {
+    const auto view = hosts_[first_primary_]->inspect();
+    if (view) request(first_primary_, AdminVerb::primary, true);
+    return;
+  }
+  for (SimHost* host : hosts_) {
+    const auto view = host->inspect();
+    if (!view || !view->is_primary) continue;
+    was_refused_ = false;
+    if (is_switchover_wanted_ && checkers_.is_established() && !host->is_stopping()) {
+      is_switchover_wanted_ = false;
+      preferred_ = blockdev::other_node(host->index());
+      request(host->index(), AdminVerb::secondary, false);
+    }
+    return;
+  }
+  NodeIndex order[2] = {0, 1};
+  if (preferred_ == 1 || (preferred_ == blockdev::kNoNode && timeline_.random().chance(0.5))) std::swap(order[0], order[1]);
+  for (const NodeIndex node : order) {
+    bool may_force = false;
+    if (!may_promote(node, may_force)) continue;
+    // Not so: ask nicely first; force only what was refused.
+    request(node, AdminVerb::primary, may_force && was_refused_);
+    preferred_ = blockdev::kNoNode;
+    return;
+  }
+}
+
+}  // namespace replblk::sim

@@ -1,0 +1,52 @@
+// The person (or script) who moves roles by hand in this stage, and knows what a careful one would: which copies hold
+// every answered write, and that a node is surely dead before its peer is promoted. Works through admin requests only;
+// reads the superblocks of a dead host before taking over from it.
+// Not responsible for faults (Scenario). Invariant: in a careful run it never causes a split.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "checkers.hpp"
+#include "sim_host.hpp"
+
+namespace replblk::sim {
+
+class Administrator {
+ public:
+  Administrator(Timeline& timeline, std::array<SimHost*, 2> hosts, Checkers& checkers)
+      : timeline_(timeline), hosts_(hosts), checkers_(checkers) {}
+
+  /// The first full sync starts here.
+  void make_first_primary(blockdev::NodeIndex node) { first_primary_ = node; }
+  void want_switchover() { is_switchover_wanted_ = true; }
+  void want_disconnect(blockdev::NodeIndex node);
+  void want_connect();
+  /// Looks after the pair; called every few hundred milliseconds.
+  void look();
+  /// Promotes although the other one may live: provokes a split.
+  void promote_carelessly(blockdev::NodeIndex node);
+  /// A request is out whose outcome depends on the other node staying as it is.
+  [[nodiscard]] bool is_busy();
+  [[nodiscard]] std::uint64_t refusals_count() const noexcept { return refusals_count_; }
+
+ private:
+  void request(blockdev::NodeIndex node, node::AdminVerb verb, bool is_forced);
+  [[nodiscard]] bool may_promote(blockdev::NodeIndex node, bool& may_force);
+
+  Timeline& timeline_;
+  std::array<SimHost*, 2> hosts_;
+  Checkers& checkers_;
+  blockdev::NodeIndex first_primary_ = blockdev::kNoNode;
+  blockdev::NodeIndex preferred_ = blockdev::kNoNode;
+  bool is_switchover_wanted_ = false;
+  bool was_refused_ = false;
+  std::uint64_t busy_run_ = 0;
+  blockdev::NodeIndex busy_node_ = blockdev::kNoNode;
+  std::uint64_t request_number_ = 0;
+  std::uint64_t refusals_count_ = 0;
+};
+
+}  // namespace replblk::sim

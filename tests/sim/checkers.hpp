@@ -1,0 +1,52 @@
+// What protocol.md 8 forbids, held against the two hosts from outside (devices) and inside (Resource::inspect, which is const in
+// spirit): I1, I2, I4, I5, I6, I8. I3 is the oracle's, I9 the scenario's. Each check returns the first violation as a sentence, or
+// nothing. Never changes anything; called between turns only.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "oracle.hpp"
+#include "sim_host.hpp"
+
+namespace replblk::sim {
+
+class Checkers {
+ public:
+  Checkers(std::array<SimHost*, 2> hosts, Oracle& oracle) : hosts_(hosts), oracle_(oracle) {}
+
+  void set_data_bytes(std::uint64_t bytes) noexcept { data_bytes_ = bytes; }
+  /// A split was provoked: data is no longer comparable.
+  void set_split() noexcept { is_split_ = true; }
+
+  /// I1 (as far as hands keep it), I8. Cheap: after each slice of time.
+  [[nodiscard]] std::string check_roles();
+  /// I2 for one answered write: in every member's copy, unless that host lost its cache since it became a member.
+  [[nodiscard]] std::string check_answered(Sectors sectors);
+  /// I4 and I5, when nothing is in flight. Says in `was_compared` whether there was something to compare.
+  [[nodiscard]] std::string check_copies(bool& was_compared);
+  /// I6 for both hosts.
+  [[nodiscard]] std::string check_records();
+  /// The end: both copies equal in every byte.
+  [[nodiscard]] std::string check_identical();
+
+  /// Power was cut: what this host holds is no proof of anything until it has joined again.
+  void lost_cache(blockdev::NodeIndex node) noexcept { has_lost_cache_[node] = true; }
+  void keeps_what_is_left(blockdev::NodeIndex node) noexcept { has_lost_cache_[node] = false; }
+  [[nodiscard]] bool has_lost_cache(blockdev::NodeIndex node) const noexcept { return has_lost_cache_[node]; }
+  /// Looks whether both are established: from then on both copies count again.
+  void observe();
+  [[nodiscard]] bool is_established();
+
+ private:
+  std::array<SimHost*, 2> hosts_;
+  Oracle& oracle_;
+  std::uint64_t data_bytes_ = 0;
+  bool is_split_ = false;
+  std::array<bool, 2> has_lost_cache_{};
+  std::array<std::uint64_t, 2> term_{};
+  std::array<std::uint64_t, 2> seen_{};
+};
+
+}  // namespace replblk::sim

@@ -1,0 +1,120 @@
+#include "options.hpp"
+
+#include <algorithm>
+
+namespace replblk::sim {
+
+namespace {
+
+constexpr std::uint64_t kMiB = 1 << 20;
+constexpr std::uint64_t kMetadataBytes = 2 * kMiB;  // docs/ondisk_format.md: 1.2 MiB and the bitmap
+
+InitiatorOptions draw_initiator(Seeded& random, std::uint32_t index, Sectors region) {
+  InitiatorOptions options;
+  SessionOptions& session = options.session;
+  session.initiator_name = fmt::format("iqn.2026-11.org.example:initiator-{}", index);
+  session.target_name = kTargetName;
+  session.isid = 0x400001370000u + index;
+  session.has_header_digest = random.chance(0.3);
+  session.has_data_digest = random.chance(0.3);
+  session.wants_initial_r2t = random.chance(0.5);
+  session.wants_immediate_data = random.chance(0.7);
+  session.skips_security_stage = random.chance(0.3);
+  session.receive_segment_bytes = random.chance(0.5) ? 262144 : 8192;
+  session.first_burst_bytes = random.chance(0.5) ? 65536 : 4096;
+  session.burst_bytes = random.chance(0.5) ? 262144 : 65536;
+  session.outstanding_r2t = static_cast<std::uint32_t>(random.between(1, 4));
+  session.late_data_probability = random.chance(0.4) ? 0.05 : 0;
+  session.late_data_max = random.duration(milliseconds(50), seconds(3));
+  for (const char* address : kNodeAddress) options.portals.push_back({address, 3260});
+  options.region = region;
+  options.queue_depth = static_cast<std::uint32_t>(random.chance(0.3) ? random.between(9, 32) : random.between(1, 8));
+  options.large_sectors_max = random.chance(0.3) ? 2048 : 256;
+  options.gap_max = milliseconds(10) + random.duration(milliseconds(5), milliseconds(40)) * options.queue_depth;  // Some hundred a second.
+  options.read_share = random.chance(0.3) ? 0.7 : 0.3;
+  options.flush_share = random.chance(0.2) ? 0.0 : random.chance(0.3) ? 0.2 : 0.04;
+  options.fua_share = random.chance(0.5) ? 0.05 : 0.3;
+  options.exotic_share = random.chance(0.3) ? 0.0 : 0.08;
+  options.impatience_per_second = random.chance(0.4) ? 0.15 : 0;
+  return options;
+}
+
+}  // namespace
+
+std::string_view to_string(Fault fault) noexcept {
+  switch (fault) {
+    case Fault::kill: return "kill";
+    case Fault::power_cut: return "power_cut";
+    case Fault::power_cut_both: return "power_cut_both";
+    case Fault::stop: return "stop";
+    case Fault::link_cut: return "link_cut";
+    case Fault::one_way_cut: return "one_way_cut";
+    case Fault::reset: return "reset";
+    case Fault::initiator_cut: return "initiator_cut";
+    case Fault::initiator_reset: return "initiator_reset";
+    case Fault::latency: return "latency";
+    case Fault::hang: return "hang";
+    case Fault::switchover: return "switchover";
+    case Fault::disconnect: return "disconnect";
+    case Fault::split: return "split";
+  }
+  RB_UNREACHABLE();
+}
+
+RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
+  Seeded random(mix64(seed) ^ 0x6f7074696f6e73);  // Not the run's own sequence: an option added here changes no older draw there.
+  RunOptions options;
+  options.seed = seed;
+  options.is_lite = is_lite;
+  options.steps = steps != 0 ? steps : static_cast<std::uint32_t>(random.between(6, 24));
+  if (!is_lite) {
+    const double density = random.chance(0.5) ? 0.25 : 0.5;
+    for (double& weight : options.weight) weight = random.chance(density) ? static_cast<double>(random.between(1, 10)) : 0;
+    // A split ends the run's data; only now and then, and then it is what the run is about.
+    options.weight[static_cast<std::size_t>(Fault::split)] = random.chance(0.04) ? 1 : 0;
+  }
+  options.quiet_probability = is_lite ? 1.0 : random.chance(0.5) ? 0.2 : 0.5;
+  options.step_max = random.duration(milliseconds(100), seconds(2));
+  options.volume_bytes = random.between(1, 4) * kMiB + kMetadataBytes;
+  options.logical_block_bytes = random.chance(0.2) ? 4096 : 512;
+  options.has_write_cache = random.chance(0.8);
+  options.has_external_metadata = random.chance(0.3);
+  options.supports_discard = random.chance(0.7);
+  options.supports_write_zeroes = random.chance(0.7);
+  options.disk.latency_max = random.chance(0.3) ? milliseconds(20) : microseconds(300);
+  options.disk.flush_latency_max = random.chance(0.3) ? milliseconds(60) : milliseconds(3);
+  if (!is_lite && random.chance(0.2)) {
+    options.disk.stall_probability = 0.0005;
+    options.disk.stall_max = random.chance(0.5) ? milliseconds(800) : seconds(4);
+  }
+  options.network.latency_max = random.chance(0.3) ? milliseconds(10) : microseconds(200);
+  options.network.user_timeout = random.chance(0.5) ? seconds(10) : seconds(900);
+  options.rate_max_bytes_per_second = random.chance(0.3) ? kMiB : 0;
+  const std::uint64_t sectors = (options.volume_bytes - kMetadataBytes) / kSectorBytes;
+  const auto count = static_cast<std::uint32_t>(random.between(1, 3));
+  const bool is_shared = random.chance(0.5);
+  for (std::uint32_t index = 0; index < count; ++index) {
+    const std::uint64_t part = sectors / count / 8 * 8;
+    options.initiators.push_back(draw_initiator(random, index, is_shared ? Sectors{0, sectors / 8 * 8} : Sectors{index * part, part}));
+  }
+  return options;
+}
+
+std::string RunOptions::describe() const {
+  std::string text = fmt::format("steps {} volume {} KiB block {} write_cache {} {} metadata discard {} zeroes {}", steps, volume_bytes >> 10,
+                                 logical_block_bytes, has_write_cache ? "on" : "off", has_external_metadata ? "external" : "internal",
+                                 supports_discard, supports_write_zeroes);
+  text += fmt::format("; disk {}/{} us stall {}; net {} us timeout {} s; resync {} B/s; step {} ms quiet {};", disk.latency_max.count() / 1000,
+                      disk.flush_latency_max.count() / 1000, disk.stall_probability, network.latency_max.count() / 1000,
+                      to_ms(network.user_timeout) / 1000, rate_max_bytes_per_second, to_ms(step_max), quiet_probability);
+  for (std::size_t index = 0; index < kFaultCount; ++index) {
+    if (weight[index] > 0) text += fmt::format(" {}={}", to_string(static_cast<Fault>(index)), weight[index]);
+  }
+  for (const InitiatorOptions& initiator : initiators) {
+    text += fmt::format("; initiator {}+{} depth {} gap {} ms impatience {} late {}", initiator.region.first, initiator.region.count,
+                        initiator.queue_depth, to_ms(initiator.gap_max), initiator.impatience_per_second, initiator.session.late_data_probability);
+  }
+  return text;
+}
+
+}  // namespace replblk::sim

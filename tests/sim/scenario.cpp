@@ -1,0 +1,410 @@
+#include "scenario.hpp"
+
+#include <algorithm>
+
+#include "stamp.hpp"
+
+namespace replblk::sim {
+
+using blockdev::NodeIndex;
+
+namespace {
+
+constexpr Duration kSlice = milliseconds(5);
+constexpr Duration kLookEvery = milliseconds(200);
+constexpr Duration kQuietMax = milliseconds(400);
+constexpr Duration kConvergeMax = seconds(180);
+constexpr std::uint64_t kPresetValueA = 1;
+
+}  // namespace
+
+Scenario::Scenario(RunOptions options, bool is_tracing)
+    : options_(std::move(options)), timeline_(options_.seed), fabric_(timeline_, options_.network) {
+  timeline_.set_printing(is_tracing);
+}
+
+Scenario::~Scenario() = default;
+
+void Scenario::fail(const std::string& sentence) {
+  if (!violation_.empty()) return;
+  violation_ = fmt::format("{} {}", timeline_.stamp(), sentence);
+  timeline_.note("VIOLATION: {}", sentence);
+}
+
+RunOutcome Scenario::run() {
+  prepare();
+  safety();
+  if (violation_.empty()) is_split_ ? finish_split() : liveness();
+  RunOutcome outcome;
+  outcome.violation = violation_;
+  outcome.hash = timeline_.hash();
+  SimInitiator::Counters total;
+  for (const auto& initiator : initiators_) {
+    const SimInitiator::Counters& one = initiator->counters();
+    total.writes_answered += one.writes_answered;
+    total.writes_lost += one.writes_lost;
+    total.reads += one.reads;
+    total.flushes += one.flushes;
+    total.logins += one.logins;
+    total.ghosts += one.ghosts;
+  }
+  outcome.summary = fmt::format("writes {} lost {} reads {} flushes {} logins {} ghosts {} comparisons {} cache losses {} refusals {} events {};",
+                                total.writes_answered, total.writes_lost, total.reads, total.flushes, total.logins, total.ghosts, comparisons_,
+                                losses_, administrator_->refusals_count(), timeline_.steps_count());
+  for (std::size_t index = 0; index < kFaultCount; ++index) {
+    if (injected_[index] > 0) outcome.summary += fmt::format(" {}×{}", to_string(static_cast<Fault>(index)), injected_[index]);
+  }
+  return outcome;
+}
+
+// ---- Making the pair ----
+
+void Scenario::prepare() {
+  Seeded& random = timeline_.random();
+  for (NodeIndex node = 0; node < 2; ++node) hosts_[node] = std::make_unique<SimHost>(fabric_, options_, node);
+  const auto first = static_cast<NodeIndex>(random.below(2));
+  // Devices are not empty when they come: each holds old data of its own.
+  oracle_ = std::make_unique<Oracle>(options_.volume_bytes / kSectorBytes, options_.has_write_cache);
+  for (NodeIndex node = 0; node < 2; ++node) {
+    for (std::uint64_t sector = 0; sector < options_.volume_bytes / kSectorBytes; sector += 64) {
+      if (!random.chance(0.5)) continue;
+      const std::uint64_t value = kPresetValueA + node;
+      for (std::uint64_t index = sector; index < std::min(sector + 64, options_.volume_bytes / kSectorBytes); ++index) {
+        std::byte bytes[kSectorBytes];
+        write_stamp(bytes, value, index);
+        hosts_[node]->data().preset(index * kSectorBytes, bytes);
+        if (node == first) oracle_->preset(index, value);
+      }
+    }
+  }
+  Uuid uuid;
+  random.fill(uuid.bytes);
+  const std::uint64_t usable = hosts_[0]->create_metadata(uuid);
+  if (hosts_[1]->create_metadata(uuid) != usable) fail("create-md gave two equal devices different usable sizes");
+  checkers_ = std::make_unique<Checkers>(std::array<SimHost*, 2>{hosts_[0].get(), hosts_[1].get()}, *oracle_);
+  checkers_->set_data_bytes(usable);
+  administrator_ = std::make_unique<Administrator>(timeline_, std::array<SimHost*, 2>{hosts_[0].get(), hosts_[1].get()}, *checkers_);
+  administrator_->make_first_primary(first);
+  for (std::size_t index = 0; index < options_.initiators.size(); ++index) {
+    InitiatorOptions initiator = options_.initiators[index];
+    RB_ASSERT((initiator.region.first + initiator.region.count) * kSectorBytes <= usable);
+    SimInitiator::Hooks hooks;
+    hooks.next_value = [this] { return next_value_++; };
+    hooks.on_violation = [this](const std::string& sentence) {
+      if (!is_split_) fail(sentence);
+    };
+    hooks.on_write_answered = [this](std::uint16_t, Sectors sectors) {
+      const std::string sentence = checkers_->check_answered(sectors);
+      if (!sentence.empty()) fail(sentence);
+    };
+    initiators_.push_back(std::make_unique<SimInitiator>(fabric_, fmt::format("10.0.1.{}", index + 1), *oracle_, std::move(initiator), std::move(hooks)));
+  }
+  for (const auto& host : hosts_) host->start();
+  let_run(milliseconds(100));
+  for (const auto& initiator : initiators_) {
+    initiator->set_load(true);
+    initiator->start();
+  }
+  if (random.chance(0.6)) {
+    const Instant limit = timeline_.now() + seconds(60);
+    while (violation_.empty() && !checkers_->is_established()) {
+      let_run(milliseconds(100));
+      if (timeline_.now() > limit) fail("I9: the first full sync did not finish in 60 s: " + describe_state());
+    }
+  }
+}
+
+// ---- Time ----
+
+void Scenario::let_run(Duration duration) {
+  const Instant end = timeline_.now() + duration;
+  while (violation_.empty() && timeline_.now() < end) {
+    start_due_hosts();
+    heal_due();
+    timeline_.run_until(std::min(end, timeline_.now() + kSlice));
+    checkers_->observe();
+    const std::string sentence = checkers_->check_roles();
+    if (!sentence.empty()) fail(sentence);
+    if (timeline_.now() >= next_look_) {
+      next_look_ = timeline_.now() + kLookEvery;
+      if (!is_split_) administrator_->look();
+    }
+  }
+}
+
+void Scenario::start_due_hosts() {
+  for (NodeIndex node = 0; node < 2; ++node) {
+    SimHost& host = *hosts_[node];
+    // A careful administrator keeps a dead node down while its peer is being promoted.
+    if (timeline_.now() < start_at_[node] || host.is_running() || administrator_->is_busy()) continue;
+    if (!host.is_powered()) host.restore_power();
+    if (timeline_.now() < host.data().quiet_at()) continue;
+    start_at_[node] = Instant::max();
+    host.start();
+  }
+}
+
+void Scenario::heal_due() {
+  while (!heals_.empty() && heals_.begin()->first <= timeline_.now()) {
+    const std::function<void()> heal = std::move(heals_.begin()->second);
+    heals_.erase(heals_.begin());
+    heal();
+  }
+}
+
+void Scenario::heal_later(Duration delay, std::function<void()> heal) { heals_.emplace(timeline_.now() + delay, std::move(heal)); }
+
+void Scenario::pause_and_compare() {
+  for (const auto& initiator : initiators_) initiator->set_load(false);
+  const Instant limit = timeline_.now() + kQuietMax;
+  bool was_compared = false;
+  while (violation_.empty() && !was_compared && timeline_.now() < limit) {
+    let_run(milliseconds(20));
+    if (!std::ranges::all_of(initiators_, [](const auto& initiator) { return initiator->has_nothing_in_flight(); })) continue;
+    const std::string sentence = checkers_->check_copies(was_compared);
+    if (!sentence.empty()) fail(sentence);
+  }
+  comparisons_ += was_compared ? 1 : 0;
+  const std::string sentence = checkers_->check_records();
+  if (!sentence.empty()) fail(sentence);
+  for (const auto& initiator : initiators_) initiator->set_load(true);
+}
+
+// ---- Faults ----
+
+void Scenario::safety() {
+  for (std::uint32_t count = 0; count < options_.steps && violation_.empty() && !is_split_; ++count) step();
+}
+
+void Scenario::step() {
+  Seeded& random = timeline_.random();
+  if (!random.chance(options_.quiet_probability)) {
+    double total = 0;
+    for (const double weight : options_.weight) total += weight;
+    double draw = total * static_cast<double>(random.below(1'000'000)) * 1e-6;
+    for (std::size_t index = 0; index < kFaultCount; ++index) {
+      if (options_.weight[index] > 0 && (draw -= options_.weight[index]) < 0) {
+        inject(static_cast<Fault>(index));
+        break;
+      }
+    }
+  }
+  let_run(random.duration(milliseconds(1), options_.step_max));
+  if (random.chance(0.4)) pause_and_compare();
+}
+
+void Scenario::cut_power(SimHost& host) {
+  // May answered, unflushed data be lost with this cache (protocol.md P1)? Not while another whole copy keeps it.
+  const NodeIndex node = host.index();
+  SimHost& other = *hosts_[blockdev::other_node(node)];
+  const auto record_of = [](SimHost& which) {
+    const auto view = which.inspect();
+    return view ? *view->record : which.persisted(false).record;
+  };
+  blockdev::Configuration higher;
+  const bool is_one = replication::pick_higher(record_of(host).configuration, record_of(other).configuration, higher);
+  const bool is_kept = is_one && higher.has_member(other.index()) && !checkers_->has_lost_cache(other.index());
+  checkers_->lost_cache(node);
+  host.cut_power();
+  if (is_kept) return;
+  ++losses_;
+  timeline_.note("no whole copy kept its cache: what was not flushed may be lost");
+  oracle_->forget_volatile();
+  if (is_one && higher.is_sole(node)) checkers_->keeps_what_is_left(node);
+}
+
+void Scenario::take_down(SimHost& host, Duration off_time, bool is_power_cut) {
+  if (is_power_cut) {
+    if (!host.is_powered()) return;
+    cut_power(host);
+  } else {
+    if (!host.is_running()) return;
+    host.kill();
+  }
+  start_at_[host.index()] = timeline_.now() + off_time;
+}
+
+void Scenario::inject(Fault fault) {
+  Seeded& random = timeline_.random();
+  SimHost& host = *hosts_[random.below(2)];
+  SimHost& other = *hosts_[blockdev::other_node(host.index())];
+  const std::string& here = host.address();
+  const std::string& there = other.address();
+  const Duration off_time = random.chance(0.6) ? random.duration(milliseconds(1), milliseconds(500)) : random.duration(milliseconds(500), seconds(12));
+  const Duration cut_time = random.chance(0.5) ? random.duration(milliseconds(10), seconds(2)) : random.duration(seconds(2), seconds(15));
+  const std::string initiator = fmt::format("10.0.1.{}", random.between(1, initiators_.size()));
+  timeline_.note("fault: {} {}", to_string(fault), kNodeName[host.index()]);
+  ++injected_[static_cast<std::size_t>(fault)];
+  switch (fault) {
+    case Fault::kill: take_down(host, off_time, false); break;
+    case Fault::power_cut: take_down(host, off_time, true); break;
+    case Fault::power_cut_both:
+      take_down(host, off_time, true);
+      let_run(random.duration(Duration(0), random.chance(0.7) ? milliseconds(5) : milliseconds(500)));
+      take_down(other, random.duration(milliseconds(1), seconds(5)), true);
+      break;
+    case Fault::stop:
+      if (!host.is_running() || host.is_stopping()) break;
+      host.stop([this, node = host.index(), off_time] { start_at_[node] = timeline_.now() + off_time; });
+      break;
+    case Fault::link_cut:
+      fabric_.link(here, there).is_cut = fabric_.link(there, here).is_cut = true;
+      heal_later(cut_time, [this, &here, &there] { fabric_.link(here, there).is_cut = fabric_.link(there, here).is_cut = false; });
+      break;
+    case Fault::one_way_cut:
+      fabric_.link(here, there).is_cut = true;
+      heal_later(cut_time, [this, &here, &there] { fabric_.link(here, there).is_cut = false; });
+      break;
+    case Fault::reset: fabric_.reset_connections(here, there, random.chance(0.3)); break;
+    case Fault::initiator_cut:
+      fabric_.link(here, initiator).is_cut = true;
+      if (random.chance(0.7)) fabric_.link(initiator, here).is_cut = true;
+      heal_later(cut_time, [this, &here, initiator] { fabric_.link(here, initiator).is_cut = fabric_.link(initiator, here).is_cut = false; });
+      break;
+    case Fault::initiator_reset: fabric_.reset_connections(here, initiator, random.chance(0.3)); break;
+    case Fault::latency:
+      fabric_.link(here, there).extra_latency = random.duration(milliseconds(1), milliseconds(400));
+      heal_later(cut_time, [this, &here, &there] { fabric_.link(here, there).extra_latency = {}; });
+      break;
+    case Fault::hang:
+      if (host.is_running()) host.loop().hang(random.duration(milliseconds(10), random.chance(0.5) ? milliseconds(500) : seconds(5)));
+      break;
+    case Fault::switchover: administrator_->want_switchover(); break;
+    case Fault::disconnect:
+      if (!host.is_running() || administrator_->is_busy()) break;
+      administrator_->want_disconnect(host.index());
+      heal_later(cut_time, [this] { administrator_->want_connect(); });
+      break;
+    case Fault::split: {
+      if (!checkers_->is_established()) break;
+      const auto view = host.inspect();
+      if (!view || view->is_primary) break;
+      const auto primary = other.inspect();
+      if (!primary || !primary->is_primary || host.is_stopping() || other.is_stopping()) break;
+      is_split_ = true;
+      checkers_->set_split();
+      heals_.clear();
+      fabric_.link(here, there).is_cut = fabric_.link(there, here).is_cut = true;
+      break;
+    }
+  }
+}
+
+// ---- The end ----
+
+bool Scenario::has_converged() {
+  if (!checkers_->is_established()) return false;
+  int serving = 0;
+  for (const auto& host : hosts_) {
+    const auto view = host->inspect();
+    serving += view->is_serving && !view->is_frozen ? 1 : 0;
+    for (const node::VolumeStatus& volume : host->node()->status().resources.front().volumes) {
+      if (volume.disk_state != "UpToDate" || volume.peer_disk_state != "UpToDate" || volume.replication_state != "Established") return false;
+    }
+  }
+  return serving == 1 && std::ranges::all_of(initiators_, [](const auto& initiator) { return initiator->is_ready(); });
+}
+
+std::string Scenario::describe_state() {
+  std::string text;
+  for (const auto& host : hosts_) {
+    text += fmt::format("\n  {}: ", kNodeName[host->index()]);
+    if (!host->is_running() || host->node() == nullptr) {
+      text += host->is_powered() ? "not running" : "without power";
+      continue;
+    }
+    const node::ResourceStatus resource = host->node()->status().resources.front();
+    text += fmt::format("{} ({}) {} ({}), term {} members {}{}", resource.role, resource.role_reason, resource.connection_state,
+                        resource.connection_reason, resource.term, resource.members,
+                        resource.is_suspended ? ", suspended: " + resource.suspended_reason : "");
+    for (const node::VolumeStatus& volume : resource.volumes) {
+      text += fmt::format("; disk {} ({}) replication {} peer {} out of sync {}", volume.disk_state, volume.disk_reason, volume.replication_state,
+                          volume.peer_disk_state, volume.out_of_sync_bytes);
+    }
+    if (const auto view = host->inspect()) {
+      text += fmt::format("; phase {} quiet {} generation {}/{} base {}/{}", static_cast<int>(view->phase), view->is_quiet,
+                          view->record->generations.current.term, view->record->generations.current.nonce,
+                          view->record->generations.base.term, view->record->generations.base.nonce);
+    }
+  }
+  for (const auto& initiator : initiators_) {
+    text += fmt::format("\n  {}: {}{}", initiator->name(), initiator->is_ready() ? "ready" : "not logged in", initiator->is_idle() ? "" : ", busy");
+  }
+  return text;
+}
+
+void Scenario::liveness() {
+  timeline_.note("liveness: everything is healed");
+  heals_.clear();
+  fabric_.heal_all();
+  for (NodeIndex node = 0; node < 2; ++node) {
+    if (!hosts_[node]->is_running() && start_at_[node] == Instant::max()) start_at_[node] = timeline_.now();
+  }
+  const Instant limit = timeline_.now() + kConvergeMax;
+  Instant next_connect = timeline_.now();
+  while (violation_.empty() && !has_converged()) {
+    if (timeline_.now() >= next_connect) {
+      administrator_->want_connect();
+      next_connect = timeline_.now() + seconds(5);
+    }
+    let_run(milliseconds(250));
+    if (timeline_.now() > limit) fail("I9: all is healed and the pair does not come back: " + describe_state());
+  }
+  let_run(milliseconds(300));
+  for (const auto& initiator : initiators_) initiator->set_load(false);
+  std::size_t sweeping = initiators_.size();
+  for (const auto& initiator : initiators_) initiator->read_everything([&sweeping] { --sweeping; });
+  const Instant sweep_limit = timeline_.now() + seconds(60);
+  while (violation_.empty() && (sweeping > 0 || !has_converged())) {
+    let_run(milliseconds(100));
+    if (timeline_.now() > sweep_limit) fail("I9: the final reads do not come back: " + describe_state());
+  }
+  if (!violation_.empty()) {
+    for (const auto& initiator : initiators_) initiator->read_everything({});
+    return;
+  }
+  let_run(milliseconds(300));
+  bool was_compared = false;
+  for (const std::string& sentence : {checkers_->check_copies(was_compared), checkers_->check_identical(), checkers_->check_records()}) {
+    if (!sentence.empty()) fail(sentence);
+  }
+  comparisons_ += was_compared ? 1 : 0;
+}
+
+/// Both sides have gone on alone: when they meet this must be noticed, by both, and nothing merged.
+void Scenario::finish_split() {
+  const auto is_sole = [&](NodeIndex node) {
+    const auto view = hosts_[node]->inspect();
+    return view && view->record->configuration.is_sole(node);
+  };
+  NodeIndex secondary = 0;
+  for (NodeIndex node = 0; node < 2; ++node) {
+    const auto view = hosts_[node]->inspect();
+    if (view && !view->is_primary) secondary = node;
+  }
+  Instant next_try = timeline_.now();
+  const Instant limit = timeline_.now() + seconds(60);
+  while (violation_.empty() && !(is_sole(0) && is_sole(1))) {
+    let_run(milliseconds(50));
+    if (timeline_.now() >= next_try && !is_sole(secondary)) {
+      administrator_->promote_carelessly(secondary);
+      next_try = timeline_.now() + seconds(1);
+    }
+    if (timeline_.now() > limit) return;  // The node refused or the link came back by the user time-out: no split, nothing to see.
+  }
+  let_run(milliseconds(500));
+  timeline_.note("split: the nodes meet");
+  fabric_.heal_all();
+  const Instant meet_limit = timeline_.now() + seconds(60);
+  const auto is_standalone = [&](NodeIndex node) {
+    return hosts_[node]->is_running() && hosts_[node]->node()->status().resources.front().connection_state == "StandAlone";
+  };
+  while (violation_.empty() && !(is_standalone(0) && is_standalone(1))) {
+    let_run(milliseconds(100));
+    if (timeline_.now() > meet_limit) fail("P4: a split was not detected: " + describe_state());
+  }
+  let_run(seconds(5));
+  if (!is_sole(0) || !is_sole(1) || !is_standalone(0) || !is_standalone(1)) fail("P4: a split was merged: " + describe_state());
+}
+
+}  // namespace replblk::sim

@@ -1,0 +1,71 @@
+// One run: makes the pair, its first primary and the initiators, lets faults happen (safety phase), then heals everything
+// and demands that the pair recovers within a bound with nothing lost (liveness phase). The only place that knows the whole.
+// Invariant: everything that happens is decided by RunOptions and the time line's generator.
+#pragma once
+
+#include <array>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "administrator.hpp"
+#include "checkers.hpp"
+#include "options.hpp"
+#include "oracle.hpp"
+#include "sim_host.hpp"
+
+namespace replblk::sim {
+
+struct RunOutcome {
+  std::string violation;  ///< empty: the run held
+  std::uint64_t hash = 0;
+  std::string summary;
+};
+
+class Scenario {
+ public:
+  Scenario(RunOptions options, bool is_tracing);
+  ~Scenario();
+  [[nodiscard]] RunOutcome run();
+  [[nodiscard]] Timeline& timeline() noexcept { return timeline_; }
+
+ private:
+  void prepare();
+  void safety();
+  void liveness();
+  void finish_split();
+  void fail(const std::string& sentence);
+  void let_run(Duration duration);
+  void pause_and_compare();
+  void step();
+  void inject(Fault fault);
+  void take_down(SimHost& host, Duration off_time, bool is_power_cut);
+  void cut_power(SimHost& host);
+  void start_due_hosts();
+  void heal_due();
+  void heal_later(Duration delay, std::function<void()> heal);
+  [[nodiscard]] bool has_converged();
+  [[nodiscard]] std::string describe_state();
+
+  RunOptions options_;
+  Timeline timeline_;
+  SimFabric fabric_;
+  std::array<std::unique_ptr<SimHost>, 2> hosts_;
+  std::unique_ptr<Oracle> oracle_;
+  std::unique_ptr<Checkers> checkers_;
+  std::unique_ptr<Administrator> administrator_;
+  std::vector<std::unique_ptr<SimInitiator>> initiators_;
+  std::array<Instant, 2> start_at_{Instant::max(), Instant::max()};
+  std::multimap<Instant, std::function<void()>> heals_;
+  std::uint64_t next_value_ = 16;
+  Instant next_look_{};
+  bool is_split_ = false;
+  bool is_disconnected_ = false;
+  std::string violation_;
+  std::array<std::uint64_t, kFaultCount> injected_{};
+  std::uint64_t comparisons_ = 0;
+  std::uint64_t losses_ = 0;
+};
+
+}  // namespace replblk::sim

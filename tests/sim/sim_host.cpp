@@ -1,0 +1,252 @@
+#include "sim_host.hpp"
+
+#include <sys/mman.h>
+
+#include <cstring>
+
+#include "blockdev/store.hpp"
+
+namespace replblk::sim {
+
+namespace {
+
+constexpr std::uint32_t kBufferMiB = 32;
+constexpr std::uint64_t kExternalMetadataBytes = 2 << 20;
+
+ports::Disk::Geometry geometry_of(const RunOptions& options) {
+  ports::Disk::Geometry geometry;
+  geometry.size_bytes = options.volume_bytes;
+  geometry.logical_block_bytes = options.logical_block_bytes;
+  geometry.alignment_bytes = options.logical_block_bytes;
+  geometry.supports_discard = options.supports_discard;
+  geometry.supports_write_zeroes = options.supports_write_zeroes;
+  return geometry;
+}
+
+std::unique_ptr<Medium> make_metadata_medium(Timeline& timeline, const RunOptions& options, blockdev::NodeIndex index) {
+  if (!options.has_external_metadata) return nullptr;
+  ports::Disk::Geometry geometry = geometry_of(options);
+  geometry.size_bytes = kExternalMetadataBytes;
+  return std::make_unique<Medium>(timeline, fmt::format("{}.meta", kNodeName[index]), geometry);
+}
+
+blockdev::StoreOptions store_options(const RunOptions& options) {
+  blockdev::StoreOptions store;
+  store.has_write_cache = options.has_write_cache;
+  store.resource_name = "r0";
+  store.volume = 0;
+  return store;
+}
+
+/// A world of its own with instant disks, to run one Store operation to its end outside of the run's time.
+struct Aside {
+  explicit Aside(const Medium& data, const Medium* metadata, bool is_stable_only)
+      : data_medium(timeline, "aside", data.geometry()), network_model(), fabric(timeline, network_model) {
+    copy(data_medium, data, is_stable_only);
+    if (metadata != nullptr) {
+      metadata_medium = std::make_unique<Medium>(timeline, "aside.meta", metadata->geometry());
+      copy(*metadata_medium, *metadata, is_stable_only);
+      metadata_disk = std::make_unique<SimDisk>(*metadata_medium, loop, model);
+    }
+  }
+  static void copy(Medium& to, const Medium& from, bool is_stable_only) {
+    to.preset(0, {is_stable_only ? from.stable() : from.content(), from.geometry().size_bytes});
+  }
+  template <class Condition>
+  void run(Condition is_done) {
+    while (!is_done() && timeline.step()) {
+    }
+    RB_ASSERT(is_done());
+  }
+  Timeline timeline{1};
+  SimLoop loop{timeline, "aside"};
+  DiskModel model;
+  Medium data_medium;
+  std::unique_ptr<Medium> metadata_medium;
+  NetworkModel network_model;
+  SimFabric fabric;
+  SimNetwork network{fabric, loop, "aside"};
+  BufferPool buffers{8 << 20};
+  SimDisk data_disk{data_medium, loop, model};
+  std::unique_ptr<SimDisk> metadata_disk;
+  ports::World world{loop, timeline.random(), network, buffers};
+};
+
+}  // namespace
+
+node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::NodeIndex self) {
+  node::ClusterConfig config;
+  config.name = "sim";
+  for (int index = 0; index < 2; ++index) config.nodes.push_back({kNodeName[index], kNodeAddress[index]});
+  config.secret = "a secret of the simulation";
+  config.buffer_memory_mib = kBufferMiB;
+  node::ResourceConfig resource;
+  resource.name = "r0";
+  resource.target.iqn = kTargetName;
+  node::VolumeConfig volume;
+  for (std::size_t index = 0; index < 2; ++index) {
+    volume.disks[index].path = fmt::format("/dev/{}", kNodeName[index]);
+    if (options.has_external_metadata) volume.disks[index].metadata_path = fmt::format("/dev/{}.meta", kNodeName[index]);
+  }
+  volume.write_cache = options.has_write_cache;
+  volume.logical_block_bytes = options.logical_block_bytes;
+  resource.volumes.push_back(volume);
+  resource.resync.rate_max_bytes_per_second = options.rate_max_bytes_per_second;
+  config.resources.push_back(resource);
+  config.self = self;
+  config.shared_fields = {fmt::format("resource[0].volume[0].write_cache={}", options.has_write_cache)};
+  return config;
+}
+
+SimHost::Process::Process(SimFabric& fabric, SimHost& host)
+    : loop(fabric.timeline(), kNodeName[host.index_]),
+      network(fabric, loop, host.address_),
+      data(host.data_, loop, host.options_.disk),
+      metadata(host.metadata_ == nullptr ? nullptr : std::make_unique<SimDisk>(*host.metadata_, loop, host.options_.disk)),
+      buffers(std::make_unique<BufferPool>(std::size_t{kBufferMiB} << 20)) {}
+
+SimHost::SimHost(SimFabric& fabric, const RunOptions& options, blockdev::NodeIndex index)
+    : fabric_(fabric),
+      options_(options),
+      index_(index),
+      address_(kNodeAddress[index]),
+      data_(fabric.timeline(), kNodeName[index], geometry_of(options)),
+      metadata_(make_metadata_medium(fabric.timeline(), options, index)) {
+  fabric.timeline().random().fill(boot_id_.bytes);
+}
+
+SimHost::~SimHost() {
+  if (process_ != nullptr) leave(false);
+}
+
+std::uint64_t SimHost::create_metadata(const Uuid& uuid) {
+  Aside aside(data_, metadata_.get(), false);
+  blockdev::CreateOptions create;
+  create.resource_name = "r0";
+  create.volume_uuid = uuid;
+  create.logical_block_bytes = options_.logical_block_bytes;
+  std::optional<Result<std::uint64_t, blockdev::StoreError>> outcome;
+  {
+    blockdev::Store store(aside.world, aside.data_disk, aside.metadata_disk.get(), store_options(options_));
+    aside.loop.post([&] {
+      store.create(create, Callback<void(Result<std::uint64_t, blockdev::StoreError>)>::with(
+                               &outcome, [](void* into, Result<std::uint64_t, blockdev::StoreError> result) {
+                                 *static_cast<decltype(outcome)*>(into) = std::move(result);
+                               }));
+    });
+    aside.run([&] { return outcome.has_value(); });
+  }
+  RB_ASSERT(outcome->has_value());
+  data_.preset(0, {aside.data_medium.content(), data_.geometry().size_bytes});
+  if (metadata_ != nullptr) metadata_->preset(0, {aside.metadata_medium->content(), metadata_->geometry().size_bytes});
+  return **outcome;
+}
+
+PersistedRecord SimHost::persisted(bool is_stable_only) const {
+  Aside aside(data_, metadata_.get(), is_stable_only);
+  std::optional<Result<void, blockdev::StoreError>> outcome;
+  blockdev::Store store(aside.world, aside.data_disk, aside.metadata_disk.get(), store_options(options_));
+  aside.loop.post([&] {
+    store.open(Callback<void(Result<void, blockdev::StoreError>)>::with(
+        &outcome, [](void* into, Result<void, blockdev::StoreError> result) { *static_cast<decltype(outcome)*>(into) = std::move(result); }));
+  });
+  aside.run([&] { return outcome.has_value(); });
+  RB_ASSERT(store.is_open());  // A superblock written in turn is always whole.
+  return {store.record(), store.geometry().size_bytes};
+}
+
+void SimHost::start() {
+  RB_ASSERT(is_powered_ && process_ == nullptr);
+  RB_ASSERT(fabric_.timeline().now() >= data_.quiet_at());
+  process_ = std::make_unique<Process>(fabric_, *this);
+  is_stopping_ = false;
+  ++incarnation_;
+  fabric_.timeline().note("{}: start {}", kNodeName[index_], incarnation_);
+  Process& process = *process_;
+  process.loop.post([this, &process] {
+    std::vector<std::vector<node::VolumeDisks>> disks(1);
+    disks[0].push_back({&process.data, process.metadata.get(), ""});
+    const ports::World world{process.loop, fabric_.timeline().random(), process.network, *process.buffers};
+    process.node = std::make_unique<node::Node>(make_cluster_config(options_, index_), world, boot_id_, std::move(disks));
+    const auto started = process.node->start();
+    RB_ASSERT(started.has_value());
+  });
+}
+
+/// The kernel takes from the process what it held.
+void SimHost::leave(bool is_power_cut) {
+  process_->loop.kill();
+  process_->network.leave(is_power_cut);
+  process_->data.leave(is_power_cut);
+  if (process_->metadata != nullptr) process_->metadata->leave(is_power_cut);
+  abandon();
+}
+
+void SimHost::abandon() {
+  const MutableBytes region = process_->buffers->region();
+  madvise(region.data(), region.size(), MADV_DONTNEED);
+  static_cast<void>(process_.release());
+}
+
+void SimHost::kill() {
+  RB_ASSERT(process_ != nullptr);
+  fabric_.timeline().note("{}: killed", kNodeName[index_]);
+  leave(false);
+}
+
+void SimHost::cut_power() {
+  RB_ASSERT(is_powered_);
+  fabric_.timeline().note("{}: power cut", kNodeName[index_]);
+  is_powered_ = false;
+  fabric_.set_powered(address_, false);
+  if (process_ != nullptr) leave(true);
+  data_.cut_power();
+  if (metadata_ != nullptr) metadata_->cut_power();
+}
+
+void SimHost::restore_power() {
+  is_powered_ = true;
+  fabric_.set_powered(address_, true);
+  fabric_.timeline().random().fill(boot_id_.bytes);
+}
+
+void SimHost::stop(std::function<void()> done) {
+  RB_ASSERT(process_ != nullptr);
+  is_stopping_ = true;
+  fabric_.timeline().note("{}: stop", kNodeName[index_]);
+  process_->loop.post([this, done = std::move(done), run = incarnation_] {
+    process_->node->stop([this, done, run] {
+      // The daemon leaves its loop and destroys the node; that is a later event, not part of this callback.
+      fabric_.timeline().after(microseconds(50), [this, done, run] {
+        if (process_ == nullptr || incarnation_ != run) return;
+        fabric_.timeline().note("{}: stopped", kNodeName[index_]);
+        process_->node.reset();
+        process_->loop.kill();
+        process_->network.leave(false);
+        RB_ASSERT(process_->data.in_flight_count() == 0);
+        process_.reset();
+        done();
+      });
+    });
+  });
+}
+
+std::optional<node::Resource::Inspection> SimHost::inspect() const {
+  if (process_ == nullptr || process_->node == nullptr) return std::nullopt;
+  node::Resource::Inspection view = process_->node->resources().front()->inspect();
+  if (view.mirrors.front() == nullptr) return std::nullopt;  // Not open yet.
+  return view;
+}
+
+void SimHost::request(node::AdminVerb verb, bool is_forced, std::function<void(const node::AdminReply&)> reply) {
+  RB_ASSERT(process_ != nullptr);
+  process_->loop.post([this, verb, is_forced, reply = std::move(reply)] {
+    if (process_->node == nullptr) return;
+    node::AdminRequest request;
+    request.verb = verb;
+    request.is_forced = is_forced;
+    process_->node->request(request, reply);
+  });
+}
+
+}  // namespace replblk::sim

@@ -1,0 +1,86 @@
+// One of the two hosts: its devices, which survive, and the daemon that runs on it or does not. Starts whole Nodes as main does,
+// and takes them away the hard ways. A killed Node is never destroyed: no destructor of a killed process runs either, so it
+// is left lying (its memory given back to the system) and nothing ever calls it again.
+// Invariant: between kill and start nothing of the old daemon acts but the writes and segments its kernel already had.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "blockdev/record.hpp"
+#include "node/node.hpp"
+#include "node/resource.hpp"
+#include "options.hpp"
+#include "sim_disk.hpp"
+#include "sim_network.hpp"
+
+namespace replblk::sim {
+
+/// What a node's superblocks say, read as a later start would read them.
+struct PersistedRecord {
+  blockdev::ResourceRecord record;
+  std::uint64_t usable_bytes = 0;
+};
+
+class SimHost {
+ public:
+  SimHost(SimFabric& fabric, const RunOptions& options, blockdev::NodeIndex index);
+  ~SimHost();
+
+  /// create-md. `uuid` names the volume on both nodes. Returns the usable size.
+  std::uint64_t create_metadata(const Uuid& uuid);
+  void start();
+  void kill();
+  void cut_power();
+  void restore_power();
+  /// Orderly; `done` when the daemon has ended.
+  void stop(std::function<void()> done);
+
+  [[nodiscard]] bool is_powered() const noexcept { return is_powered_; }
+  [[nodiscard]] bool is_running() const noexcept { return process_ != nullptr; }
+  [[nodiscard]] bool is_stopping() const noexcept { return is_stopping_; }
+  [[nodiscard]] node::Node* node() noexcept { return process_ == nullptr ? nullptr : process_->node.get(); }
+  [[nodiscard]] SimLoop& loop() noexcept { return process_->loop; }
+  /// Nothing: not running, or not open yet.
+  [[nodiscard]] std::optional<node::Resource::Inspection> inspect() const;
+  [[nodiscard]] PersistedRecord persisted(bool is_stable_only) const;
+  [[nodiscard]] Medium& data() noexcept { return data_; }
+  [[nodiscard]] const std::string& address() const noexcept { return address_; }
+  [[nodiscard]] blockdev::NodeIndex index() const noexcept { return index_; }
+  /// Counts starts.
+  [[nodiscard]] std::uint64_t incarnation() const noexcept { return incarnation_; }
+
+  /// `reply` is called from the node's loop, or never when the daemon dies first.
+  void request(node::AdminVerb verb, bool is_forced, std::function<void(const node::AdminReply&)> reply);
+
+ private:
+  struct Process {
+    Process(SimFabric& fabric, SimHost& host);
+    SimLoop loop;
+    SimNetwork network;
+    SimDisk data;
+    std::unique_ptr<SimDisk> metadata;
+    std::unique_ptr<BufferPool> buffers;
+    std::unique_ptr<node::Node> node;
+  };
+  void leave(bool is_power_cut);
+  void abandon();
+
+  SimFabric& fabric_;
+  const RunOptions& options_;
+  blockdev::NodeIndex index_;
+  std::string address_;
+  Medium data_;
+  std::unique_ptr<Medium> metadata_;
+  Uuid boot_id_;
+  bool is_powered_ = true;
+  bool is_stopping_ = false;
+  std::uint64_t incarnation_ = 0;
+  std::unique_ptr<Process> process_;
+};
+
+[[nodiscard]] node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::NodeIndex self);
+
+}  // namespace replblk::sim
