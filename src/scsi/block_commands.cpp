@@ -104,10 +104,9 @@ void plan_compare_and_write(LogicalUnit& unit, Task& task) {
     return;
   }
   if (!unit.plan_transfer(task, 2 * task.work.block_count)) return;
-  // Half a comparison must not decide about a write: other than exactly both halves is refused.
-  if (task.expected_length_bytes != task.transfer_length_bytes) {
-    unit.reject(task, plain_sense(kInvalidFieldInInformationUnit));
-  }
+  // Half a comparison must not decide about a write: other than exactly both halves is refused. An initiator that wants
+  // more blocks than byte 13 can say has it cut to a smaller number, so that byte is what is wrong.
+  if (task.expected_length_bytes != task.transfer_length_bytes) unit.reject(task, invalid_cdb_field(13, 7));
 }
 
 void run_compare_and_write(LogicalUnit& unit, Task& task) {

@@ -224,7 +224,8 @@ TEST_F(BlockCommands, Compare_and_write_writes_only_what_compares) {
 TEST_F(BlockCommands, Compare_and_write_refuses_any_other_amount_of_data) {
   for (const std::size_t size : {std::size_t{0}, std::size_t{512}, std::size_t{1023}, std::size_t{2048}}) {
     const auto command = run(compare_cdb(0, 1), filled(size, 0));
-    expect_sense(*command, kInvalidFieldInInformationUnit);
+    expect_sense(*command, kInvalidFieldInCdb);
+    EXPECT_EQ(command->cdb_field(), 13 * 8 + 7);
   }
   EXPECT_TRUE(disk.seen.empty());
 }

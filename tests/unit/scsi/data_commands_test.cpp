@@ -83,20 +83,21 @@ TEST_F(WriteSame, Refusals) {
 // Long zeroing goes in pieces that join without gap; an abort ends it between two of them.
 TEST_F(WriteSame, Long_range_goes_in_pieces_and_stops_when_aborted) {
   disk.change_geometry().size_bytes = std::uint64_t{1} << 36;
+  disk.change_geometry().logical_block_bytes = 4096;
   disk.keeps_data = false;
-  expect_good(*run(cdb_16(0x93, 3, 300000), Bytes(512)));
-  std::uint64_t next = 3 * 512;
+  expect_good(*run(cdb_16(0x93, 3, 60000), Bytes(4096)));
+  std::uint64_t next = 3 * 4096;
   for (const Seen& seen : disk.seen) {
     EXPECT_EQ(seen.offset_bytes, next);
     EXPECT_LE(seen.length_bytes, kZeroPieceBytes);
     next += seen.length_bytes;
   }
-  EXPECT_EQ(next, 300003u * 512);
-  EXPECT_EQ(disk.seen.size(), 3u);
+  EXPECT_EQ(next, 60003u * 4096);
+  EXPECT_EQ(disk.seen.size(), 4u);
 
   disk.seen.clear();
   disk.is_held = true;
-  const auto command = start(cdb_16(0x93, 0, 300000), Bytes(512));
+  const auto command = start(cdb_16(0x93, 0, 60000), Bytes(4096));
   device->abort(command->task);
   disk.complete_all();
   loop.run();
