@@ -320,13 +320,16 @@ class Replblk(Contender):
         return run_command([self.control, "--config", self.config, "--node", node, *arguments], timeout)
 
     def start(self):
+        self.start_daemons()
+        retry(self.promote, 10, "promotion")
+        self.wait_in_sync()
+
+    def start_daemons(self):
         for number, node in enumerate(self.nodes()):
             label = "target" if number == 0 else "secondary"
             cpu = self.placement.target_cpu if number == 0 else self.placement.load_cpu
             self.launch(label, [self.daemon, "--config", self.config, "--node", node], cpu)
         self.portal = f"{self.addresses[0]}:{self.iscsi_port}"
-        retry(self.promote, 10, "promotion")
-        self.wait_in_sync()
 
     def promote(self):
         self.check_alive()
@@ -334,6 +337,15 @@ class Replblk(Contender):
 
     def wait_in_sync(self):
         pass
+
+    def wait_connected(self):
+        def connected():
+            self.check_alive()
+            states = list(find_values(self.status(self.nodes()[0]), "connection-state"))
+            if states != ["Connected"]:
+                raise ContenderError(f"connection is {states or 'unknown'}")
+
+        retry(connected, 20, "connection between the nodes")
 
     def status(self, node):
         return json.loads(self.ctl(node, "status", "--json", timeout=5))

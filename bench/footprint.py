@@ -54,14 +54,20 @@ def run(arguments, placement, generator, make_contenders, log_directory):
                 if contender.name not in ("replblk-buffered", "null")]
         for contender in made:
             contender.prepare(VOLUME_BYTES, sparse=True)
-            login_ms, configured_ms = first_login(contender, generator, placement)
+            if contender.name == "replblk-pair":
+                # Connected and in no role: a promotion would start to copy 100 GiB.
+                contender.start_daemons()
+                contender.wait_connected()
+            else:
+                login_ms, configured_ms = first_login(contender, generator, placement)
             time.sleep(0.5)
             contender.check_alive()
             for label, pid in contender.pids().items():
                 resident, proportional = memory_kib(pid)
-                login = f"{login_ms:.1f}" if label == "target" else ""
+                login = "-" if contender.name == "replblk-pair" else f"{login_ms:.1f}"
                 print(f"{contender.name:18}{label:12}{resident:>10}{proportional:>10}{login:>20}")
-            print(f"{'':18}(of these {configured_ms:.1f} ms until its administration commands had returned)")
+            if contender.name != "replblk-pair":
+                print(f"{'':18}(of these {configured_ms:.1f} ms until its administration commands had returned)")
             contender.stop()
             contender.remove_files()
     finally:
