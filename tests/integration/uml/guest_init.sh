@@ -31,6 +31,9 @@ ip link set lo up
 ip link set vec0 up
 ip addr add "$rig_address" dev vec0
 
+# What init itself has to say belongs into the guest's log; /dev/console is a channel that nobody reads.
+exec 2>/dev/kmsg
+
 # The exit status travels alone; what a script prints goes to a file of the shared folder, closed before the answer.
 exec 3<>/dev/ttyS0
 stty raw -echo <&3

@@ -53,8 +53,8 @@ node.session.scan = auto
 # The guest has one processor and dear system calls: threads instead of processes, small files, few fio starts.
 FIO_COMMON = ("--thread --direct=1 --ioengine=libaio --verify=crc32c --verify_fatal=1 --verify_state_save=0"
               " --randseed=7 --directory=/mnt/volume")
-FIO_SMALL = f"--name=small --rw=randwrite --bs=4k --size=8M --iodepth=16 {FIO_COMMON}"
-FIO_LARGE = f"--name=large --rw=write --bs=256k --size=32M --iodepth=4 {FIO_COMMON}"
+FIO_SMALL = f"--name=small --rw=randwrite --bs=4k --size=4M --iodepth=16 {FIO_COMMON}"
+FIO_LARGE = f"--name=large --rw=write --bs=256k --size=16M --iodepth=4 {FIO_COMMON}"
 # Slowed down, so that the primary dies in its midst on a fast machine too.
 FIO_THROUGH_FAILOVER = f"--name=through --rw=randwrite --bs=4k --size=16M --iodepth=16 --rate_iops=400 {FIO_COMMON}"
 
