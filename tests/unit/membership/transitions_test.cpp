@@ -1,0 +1,91 @@
+#include "membership/transitions.hpp"
+
+#include <gtest/gtest.h>
+
+namespace replblk::membership {
+namespace {
+
+ResourceRecord pair_record() {
+  ResourceRecord record;
+  record.configuration = {7, 3, 0};
+  record.seen = 7;
+  record.generations.current = {7, 70};
+  record.generations.base = {5, 50};
+  return record;
+}
+
+// Without a new current and the old one as base, the returning peer could not be told from one with other data.
+TEST(Transitions, Removing_the_peer_begins_a_new_line_based_on_the_common_one) {
+  const ResourceRecord next = become_only_member(pair_record(), 0, 0, 9, 1);
+  EXPECT_EQ(next.configuration, (Configuration{10, 1, 0}));
+  EXPECT_EQ(next.seen, 10u);
+  EXPECT_EQ(next.generations.current, (Generation{10, 1}));
+  EXPECT_EQ(next.generations.base, (Generation{7, 70}));
+  EXPECT_EQ(next.generations.history, (std::vector<Generation>{{5, 50}}));
+  EXPECT_TRUE(next.is_primary_open);
+  EXPECT_FALSE(next.has_stored_bitmap);
+}
+
+// A second mandate alone must not overwrite the generation at which the peer was left (A9).
+TEST(Transitions, A_second_mandate_alone_keeps_the_base) {
+  const ResourceRecord alone = become_only_member(pair_record(), 0, 0, 0, 1);
+  const ResourceRecord again = become_only_member(alone, 0, 0, 0, 2);
+  EXPECT_EQ(again.configuration.term, alone.configuration.term + 1);
+  EXPECT_EQ(again.generations.base, alone.generations.base);
+  EXPECT_EQ(again.generations.history.front(), alone.generations.current);
+}
+
+// In doubt the peer may have taken the current generation over: it is the base then.
+TEST(Transitions, In_doubt_the_current_generation_becomes_the_base) {
+  ResourceRecord alone = become_only_member(pair_record(), 0, 0, 0, 1);
+  alone = name_term(alone, alone.seen + 1);
+  ASSERT_TRUE(is_in_doubt(alone));
+  const ResourceRecord removed = become_only_member(alone, 0, 0, 0, 2);
+  EXPECT_EQ(removed.generations.base, alone.generations.current);
+  EXPECT_FALSE(is_in_doubt(removed));
+}
+
+TEST(Transitions, Only_the_whole_undoubted_sole_primary_serves_by_itself) {
+  ResourceRecord record = become_only_member(pair_record(), 0, 0, 0, 1);
+  EXPECT_TRUE(may_serve_alone(record, 0));
+  EXPECT_FALSE(may_serve_alone(record, 1));
+  ResourceRecord other = record;
+  other.is_inconsistent = true;
+  EXPECT_FALSE(may_serve_alone(other, 0));
+  other = record;
+  other.is_outdated = true;
+  EXPECT_FALSE(may_serve_alone(other, 0));
+  EXPECT_FALSE(may_serve_alone(name_term(record, record.seen + 1), 0));
+  EXPECT_FALSE(may_serve_alone(pair_record(), 0));
+  EXPECT_FALSE(may_serve_alone(become_only_member(pair_record(), 0, blockdev::kNoNode, 0, 1), 0));
+}
+
+// A target that forgot what it gave way to could be named a member again with old data (A4).
+TEST(Transitions, A_sync_target_remembers_the_configuration_and_both_flags) {
+  const ResourceRecord target = become_sync_target(pair_record(), {9, 2, 1});
+  EXPECT_EQ(target.configuration, (Configuration{9, 2, 1}));
+  EXPECT_TRUE(target.is_inconsistent);
+  EXPECT_TRUE(target.is_outdated);
+  EXPECT_EQ(target.generations, pair_record().generations);
+  const ResourceRecord joined = join_pair(target, {11, 3, 1}, {{9, 99}, {}, {}});
+  EXPECT_FALSE(joined.is_inconsistent);
+  EXPECT_FALSE(joined.is_outdated);
+  EXPECT_EQ(joined.seen, 11u);
+  EXPECT_EQ(joined.generations.current, (Generation{9, 99}));
+}
+
+TEST(Transitions, History_is_bounded) {
+  ResourceRecord record = pair_record();
+  for (std::uint64_t nonce = 1; nonce < 100; ++nonce) record = become_only_member(record, 0, 0, 0, nonce);
+  EXPECT_EQ(record.generations.history.size(), GenerationSet::kHistoryCountMax);
+}
+
+// I6: a term that goes down would let an old configuration win.
+TEST(TransitionsDeathTest, Terms_never_go_down) {
+  EXPECT_DEATH((void)join_pair(pair_record(), {6, 3, 0}, {}), "assertion failed");
+  EXPECT_DEATH((void)become_sync_target(pair_record(), {6, 2, 1}), "assertion failed");
+  EXPECT_DEATH((void)name_term(pair_record(), 7), "assertion failed");
+}
+
+}  // namespace
+}  // namespace replblk::membership

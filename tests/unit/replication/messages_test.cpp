@@ -1,0 +1,62 @@
+#include "replication/messages.hpp"
+
+#include <gtest/gtest.h>
+
+namespace replblk::replication {
+namespace {
+
+template <class T>
+T round_trip(const T& message) {
+  const auto decoded = decode(as_bytes(encode(message)));
+  EXPECT_TRUE(decoded.has_value());
+  return std::get<T>(*decoded);
+}
+
+// A field that is lost on the way changes the plan on one side only.
+TEST(Messages, Introduction_arrives_whole) {
+  Introduction message;
+  message.shared_fields = {"a=1", "b=2"};
+  VolumeIntroduction volume;
+  volume.uuid.bytes[3] = std::byte{9};
+  volume.size_bytes = 1u << 30;
+  volume.logical_block_bytes = 512;
+  volume.bitmap_block_bytes = 4096;
+  volume.has_dirty_blocks = true;
+  message.volumes = {volume};
+  message.configuration = {5, 3, 1};
+  message.seen = 6;
+  message.generations = {{5, 1}, {4, 2}, {{3, 3}, {2, 4}}};
+  message.is_inconsistent = message.is_crashed_primary = message.survived_connected = true;
+  const Introduction back = round_trip(message);
+  EXPECT_EQ(back.shared_fields, message.shared_fields);
+  EXPECT_EQ(back.volumes, message.volumes);
+  EXPECT_EQ(back.configuration, message.configuration);
+  EXPECT_EQ(back.seen, 6u);
+  EXPECT_EQ(back.generations, message.generations);
+  EXPECT_TRUE(back.is_inconsistent && back.is_crashed_primary && back.survived_connected);
+  EXPECT_FALSE(back.is_outdated || back.may_have_lost_cache || back.is_primary);
+}
+
+TEST(Messages, Proposal_and_acknowledgement_arrive_whole) {
+  const Proposal back = round_trip(Proposal{{9, 3, blockdev::kNoNode}, {{8, 1}, {}, {{7, 2}}}});
+  EXPECT_EQ(back.configuration, (blockdev::Configuration{9, 3, blockdev::kNoNode}));
+  EXPECT_EQ(back.generations, (blockdev::GenerationSet{{8, 1}, {}, {{7, 2}}}));
+  EXPECT_EQ(round_trip(ProposalAck{77}).term, 77u);
+}
+
+TEST(Messages, What_cannot_be_is_refused) {
+  EXPECT_FALSE(decode(as_bytes("not protobuf at all")).has_value());
+  EXPECT_FALSE(decode({}).has_value());
+  Hello short_nonce;
+  short_nonce.nonce = "short";
+  EXPECT_FALSE(decode(as_bytes(encode(short_nonce))).has_value());
+  // A primary that is no member.
+  EXPECT_FALSE(decode(as_bytes(encode(Proposal{{9, 1, 1}, {}}))).has_value());
+  EXPECT_FALSE(decode(as_bytes(encode(Proposal{{9, 7, 1}, {}}))).has_value());
+  Proposal long_history{{9, 3, 1}, {}};
+  long_history.generations.history.resize(33);
+  EXPECT_FALSE(decode(as_bytes(encode(long_history))).has_value());
+}
+
+}  // namespace
+}  // namespace replblk::replication
