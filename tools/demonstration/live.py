@@ -37,6 +37,7 @@ class Live:
         self._pair = pair
         self._is_terminal = is_terminal
         self._statuses = {}
+        self._is_mine = {}  # it runs, and the demo has started it
         self._lines_up = 0
         self._last_said = None
         self._known_dead = set()
@@ -49,6 +50,7 @@ class Live:
             self._introduce()
             while True:
                 self._look()
+                self._notice_deaths()
                 self._show(self._state_lines() + [""] + self._advice())
                 self._wait_for_key()
         finally:
@@ -110,8 +112,12 @@ Its files and logs: {short(pair.folder)}/  ({", ".join(f"{node}.log" for node in
     # -- the state
 
     def _look(self):
+        """One picture of both: a daemon that died while it was asked is dead, whatever it has answered."""
         for node in ADDRESSES:
-            self._statuses[node] = self._pair.status(node)
+            was_running = self._pair.is_running(node)
+            status = self._pair.status(node)
+            self._is_mine[node] = self._pair.is_running(node)
+            self._statuses[node] = None if was_running and not self._is_mine[node] else status
 
     def _state_lines(self):
         return [self._state_line(node) for node in ADDRESSES]
@@ -119,11 +125,11 @@ Its files and logs: {short(pair.folder)}/  ({", ".join(f"{node}.log" for node in
     def _state_line(self, node):
         status = self._statuses[node]
         if status is None:
-            if self._pair.is_running(node):
+            if self._is_mine[node]:
                 return f"  {node}  pid {self._pair.pid(node)}  does not answer"
             return f"  {node}  DEAD ({self._pair.how_ended(node)})"
         device = device_of(status)
-        who = f"pid {self._pair.pid(node)}" if self._pair.is_running(node) else "not mine"
+        who = f"pid {self._pair.pid(node)}" if self._is_mine[node] else "not mine"
         words = [f"  {node}  {who:<11} {status['role']:<9}  disk {device['disk-state']:<12}", self._peer_words(status)]
         if status["sessions"]:
             words.append(f"{len(status['sessions'])} iSCSI session{'s' if len(status['sessions']) > 1 else ''}")
@@ -148,7 +154,7 @@ Its files and logs: {short(pair.folder)}/  ({", ".join(f"{node}.log" for node in
         return text
 
     def _advice(self):
-        dead = [node for node in ADDRESSES if self._statuses[node] is None and not self._pair.is_running(node)]
+        dead = [node for node in ADDRESSES if self._statuses[node] is None and not self._is_mine[node]]
         primary = next((node for node in ADDRESSES if self._statuses[node] and self._statuses[node]["role"] == "Primary"), None)
         restart = "press r here" if self._is_terminal else f"kill -USR1 {os.getpid()}"
         if len(dead) == 2:
@@ -166,7 +172,7 @@ Its files and logs: {short(pair.folder)}/  ({", ".join(f"{node}.log" for node in
             return [f"  Nobody serves. Promote one: {self._ctl(nodes[0] if nodes else 'a', 'primary')}"]
         if not is_in_sync(self._statuses[primary]):
             return ["  The copies are not equal yet: wait for the resync."]
-        if not self._pair.is_running(primary):
+        if not self._is_mine[primary]:
             return [f"  Node {primary} was started by somebody else, who has to end it, too."]
         return [f"  Now write something to it and kill the primary{' (or press k)' if self._is_terminal else ''}:",
                 f"    kill -9 {self._pair.pid(primary)}",
@@ -210,7 +216,6 @@ Its files and logs: {short(pair.folder)}/  ({", ".join(f"{node}.log" for node in
         self._restart_wanted = True
 
     def _wait_for_key(self):
-        self._notice_deaths()
         key = ""
         if self._is_terminal and sys.stdin.isatty():
             if select.select([sys.stdin], [], [], REFRESH_S)[0]:
@@ -229,7 +234,7 @@ Its files and logs: {short(pair.folder)}/  ({", ".join(f"{node}.log" for node in
 
     def _notice_deaths(self):
         for node in ADDRESSES:
-            if self._pair.is_running(node):
+            if self._is_mine[node]:
                 self._known_dead.discard(node)
             elif node not in self._known_dead:
                 self._known_dead.add(node)
