@@ -23,7 +23,14 @@ void Administrator::request(NodeIndex node, AdminVerb verb, bool is_forced) {
   busy_node_ = node;
   busy_run_ = host.incarnation();
   timeline_.note("admin: {} verb {}{}", kNodeName[node], static_cast<int>(verb), is_forced ? " --force" : "");
-  host.request(verb, is_forced, [this, number = ++request_number_, node, verb](const node::AdminReply& reply) {
+  const auto may_still = [this, node, verb] {
+    bool may_force = false;
+    if (verb != AdminVerb::primary || is_careless_ || node == first_primary_ || may_promote(node, may_force)) return true;
+    timeline_.note("admin: takes the request to {} back: things have changed", kNodeName[node]);
+    busy_node_ = blockdev::kNoNode;
+    return false;
+  };
+  host.request(verb, is_forced, may_still, [this, number = ++request_number_, node, verb](const node::AdminReply& reply) {
     timeline_.note("admin: {} answers {}: {}", kNodeName[node], static_cast<int>(reply.outcome), reply.message);
     if (number == request_number_) busy_node_ = blockdev::kNoNode;
     if (verb == AdminVerb::primary) was_refused_ = reply.outcome != node::AdminOutcome::done;
@@ -38,11 +45,12 @@ void Administrator::want_disconnect(NodeIndex node) {
 
 void Administrator::want_connect() {
   for (SimHost* host : hosts_) {
-    if (host->is_running() && !host->is_stopping()) host->request(AdminVerb::connect, false, [](const node::AdminReply&) {});
+    if (host->is_running() && !host->is_stopping()) host->request(AdminVerb::connect, false, [] { return true; }, [](const node::AdminReply&) {});
   }
 }
 
 void Administrator::promote_carelessly(NodeIndex node) {
+  is_careless_ = true;
   if (hosts_[node]->is_running()) request(node, AdminVerb::primary, true);
 }
 
@@ -53,9 +61,13 @@ bool Administrator::may_promote(NodeIndex node, bool& may_force) {
   if (!view || hosts_[node]->is_stopping()) return false;
   const ResourceRecord& mine = *view->record;
   if (mine.is_inconsistent || mine.is_outdated || mine.generations.current.is_none()) return false;
-  if (checkers_.has_lost_cache(node)) return view->phase == LinkPhase::established;
-  if (view->phase == LinkPhase::established) return true;
   SimHost& other = *hosts_[blockdev::other_node(node)];
+  // A node that hangs may think itself established when its peer has long gone on without it: both must say so.
+  if (view->phase == LinkPhase::established) {
+    const auto peer = other.inspect();
+    if (peer && peer->phase == LinkPhase::established) return true;
+  }
+  if (checkers_.has_lost_cache(node)) return false;
   if (other.is_running()) {
     const auto peer = other.inspect();
     return mine.configuration.is_sole(node) && peer && !peer->is_primary && !peer->record->configuration.is_sole(other.index());

@@ -43,6 +43,7 @@ class Administrator {
   blockdev::NodeIndex preferred_ = blockdev::kNoNode;
   bool is_switchover_wanted_ = false;
   bool was_refused_ = false;
+  bool is_careless_ = false;
   std::uint64_t busy_run_ = 0;
   blockdev::NodeIndex busy_node_ = blockdev::kNoNode;
   std::uint64_t request_number_ = 0;

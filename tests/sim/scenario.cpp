@@ -340,8 +340,9 @@ void Scenario::liveness() {
   for (NodeIndex node = 0; node < 2; ++node) {
     if (!hosts_[node]->is_running() && start_at_[node] == Instant::max()) start_at_[node] = timeline_.now();
   }
+  administrator_->want_connect();
   const Instant limit = timeline_.now() + kConvergeMax;
-  Instant next_connect = timeline_.now();
+  Instant next_connect = timeline_.now() + seconds(5);
   while (violation_.empty() && !has_converged()) {
     if (timeline_.now() >= next_connect) {
       administrator_->want_connect();

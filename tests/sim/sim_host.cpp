@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "blockdev/store.hpp"
@@ -12,6 +13,7 @@ namespace {
 
 constexpr std::uint32_t kBufferMiB = 32;
 constexpr std::uint64_t kExternalMetadataBytes = 2 << 20;
+constexpr std::uint64_t kMetadataBytesMax = 2 << 20;
 
 ports::Disk::Geometry geometry_of(const RunOptions& options) {
   ports::Disk::Geometry geometry;
@@ -49,8 +51,11 @@ struct Aside {
       metadata_disk = std::make_unique<SimDisk>(*metadata_medium, loop, model);
     }
   }
+  /// The metadata only: internal, it is at the end. Whole devices would be most of what a run costs.
   static void copy(Medium& to, const Medium& from, bool is_stable_only) {
-    to.preset(0, {is_stable_only ? from.stable() : from.content(), from.geometry().size_bytes});
+    const std::uint64_t size = from.geometry().size_bytes;
+    const std::uint64_t begin = size - std::min(size, kMetadataBytesMax);
+    to.preset(begin, {(is_stable_only ? from.stable() : from.content()) + begin, size - begin});
   }
   template <class Condition>
   void run(Condition is_done) {
@@ -137,7 +142,8 @@ std::uint64_t SimHost::create_metadata(const Uuid& uuid) {
     aside.run([&] { return outcome.has_value(); });
   }
   RB_ASSERT(outcome->has_value());
-  data_.preset(0, {aside.data_medium.content(), data_.geometry().size_bytes});
+  const std::uint64_t begin = data_.geometry().size_bytes - kMetadataBytesMax;
+  if (metadata_ == nullptr) data_.preset(begin, {aside.data_medium.content() + begin, kMetadataBytesMax});
   if (metadata_ != nullptr) metadata_->preset(0, {aside.metadata_medium->content(), metadata_->geometry().size_bytes});
   return **outcome;
 }
@@ -238,10 +244,11 @@ std::optional<node::Resource::Inspection> SimHost::inspect() const {
   return view;
 }
 
-void SimHost::request(node::AdminVerb verb, bool is_forced, std::function<void(const node::AdminReply&)> reply) {
+void SimHost::request(node::AdminVerb verb, bool is_forced, std::function<bool()> may_still,
+                      std::function<void(const node::AdminReply&)> reply) {
   RB_ASSERT(process_ != nullptr);
-  process_->loop.post([this, verb, is_forced, reply = std::move(reply)] {
-    if (process_->node == nullptr) return;
+  process_->loop.post([this, verb, is_forced, may_still = std::move(may_still), reply = std::move(reply)] {
+    if (process_->node == nullptr || !may_still()) return;
     node::AdminRequest request;
     request.verb = verb;
     request.is_forced = is_forced;

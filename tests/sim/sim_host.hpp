@@ -52,8 +52,9 @@ class SimHost {
   /// Counts starts.
   [[nodiscard]] std::uint64_t incarnation() const noexcept { return incarnation_; }
 
-  /// `reply` is called from the node's loop, or never when the daemon dies first.
-  void request(node::AdminVerb verb, bool is_forced, std::function<void(const node::AdminReply&)> reply);
+  /// `reply` is called from the node's loop, or never when the daemon dies first. `may_still` is asked when the daemon comes to
+  /// the request (it may have hung meanwhile); no: the person has taken it back, and nothing is asked or answered.
+  void request(node::AdminVerb verb, bool is_forced, std::function<bool()> may_still, std::function<void(const node::AdminReply&)> reply);
 
  private:
   struct Process {

@@ -1,0 +1,42 @@
+#!/bin/sh
+# Plants known bugs, one at a time, into a copy of the tree, builds the simulator there and counts in how many of a set of
+# seeds each is found. A simulator that does not find them is not to be trusted. By hand, once per milestone:
+#   tests/sim/mutants.sh [SEEDS] [NAME…]
+# Needs about a minute of one core per mutant and hundred seeds. Exit code: the number of mutants that were not found.
+set -eu
+top=$(cd "$(dirname "$0")/../.." && pwd)
+seeds=${1:-200}
+[ $# -gt 0 ] && shift
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+missed=0
+
+# mutant NAME FILE PYTHON-EXPRESSION-ON-text: the edit must change the file.
+mutant() {
+  name=$1 file=$2 edit=$3
+  if [ -n "$wanted" ]; then case " $wanted " in *" $name "*) ;; *) return 0 ;; esac fi
+  rm -rf "$copy/tree"
+  mkdir "$copy/tree"
+  (cd "$top" && tar cf - CMakeLists.txt src proto tests/CMakeLists.txt tests/sim bench) | (cd "$copy/tree" && tar xf -)
+  python3 - "$copy/tree/$file" "$edit" <<'PYTHON'
+import re, sys
+path, edit = sys.argv[1:]
+text = open(path).read()
+changed = eval(edit)
+if changed == text:
+    sys.exit("the edit does not fit " + path + " any more: mend mutants.sh")
+open(path, "w").write(changed)
+PYTHON
+  cmake -S "$copy/tree" -B "$copy/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
+    -DCMAKE_CXX_FLAGS=-Wno-error >"$copy/log" 2>&1 || { cat "$copy/log"; exit 1; }
+  ninja -C "$copy/build" replblk_sim >"$copy/log" 2>&1 || { tail -30 "$copy/log"; exit 1; }
+  "$copy/build/replblk_sim" --seeds "$seeds" >"$copy/$name.log" 2>&1 || true
+  found=$(grep -c '^tools/dev sim --seed' "$copy/$name.log" || true)
+  first=$(grep -E -A1 '^seed .* FAILED' "$copy/$name.log" | sed -n 2p | cut -c1-160)
+  echo "$name: found in $found of $seeds seeds; first: $first"
+  if [ "$found" -eq 0 ]; then missed=$((missed + 1)); fi
+}
+
+wanted="$*"
+. "$top/tests/sim/mutants.list"
+exit "$missed"
