@@ -1,4 +1,5 @@
-// READ CAPACITY and REPORT LUNS (SBC-3 5.15, 5.16; SPC-4 6.33).
+// READ CAPACITY, GET LBA STATUS and REPORT LUNS (SBC-3 5.15, 5.16, 5.7; SPC-4 6.33).
+#include <algorithm>
 #include <bit>
 
 #include "scsi/commands.hpp"
@@ -43,6 +44,25 @@ void run_read_capacity_16(LogicalUnit& unit, Task& task) {
   out.u8(static_cast<unsigned>(exponent));
   out.be(static_cast<std::uint16_t>(geometry.supports_discard ? 0xc000 : 0));  // LBPME, LBPRZ; lowest aligned LBA 0
   out.zeroes(16);
+  unit.answer(task, out.size());
+}
+
+void plan_get_lba_status(LogicalUnit& unit, Task& task) {
+  plan_allocation_10(unit, task);
+  const std::uint64_t lba = load_be<std::uint64_t>(&task.cdb[2]);
+  if (lba >= unit.block_count()) unit.reject(task, sense_with_information(kLbaOutOfRange, lba));
+}
+
+/// SBC-3 5.7.2. The disks below keep their own maps and do not show them to us, so everything from the LBA on is called
+/// mapped: whoever copies reads too much rather than too little.
+void run_get_lba_status(LogicalUnit& unit, Task& task) {
+  const std::uint64_t lba = load_be<std::uint64_t>(&task.cdb[2]);
+  constexpr std::uint32_t kLengthOfOneDescriptor = 4 + 16;
+  constexpr unsigned kMapped = 0;
+  DataWriter out(unit.scratch());
+  out.be(kLengthOfOneDescriptor).zeroes(4);
+  out.be(lba).be(static_cast<std::uint32_t>(std::min<std::uint64_t>(unit.block_count() - lba, UINT32_MAX)));
+  out.u8(kMapped).zeroes(3);
   unit.answer(task, out.size());
 }
 

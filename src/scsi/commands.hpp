@@ -22,6 +22,7 @@ Step plan_nothing, run_good;
 Step plan_inquiry, run_inquiry;
 Step run_request_sense;
 Step plan_read_capacity_10, run_read_capacity_10, plan_read_capacity_16, run_read_capacity_16;
+Step plan_get_lba_status, run_get_lba_status;
 Step plan_report_luns, run_report_luns;
 
 // mode_pages.cpp

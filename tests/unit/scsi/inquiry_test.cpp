@@ -172,6 +172,15 @@ TEST_F(Inquiry, Read_capacity_10_points_to_16_when_the_disk_is_too_large) {
   expect_good(*run({0x25, 0, 0, 0, 0, 1, 0, 0, 1, 0}));
 }
 
+// What is called unmapped is not copied: everything is mapped, from the block that was asked about to the end.
+TEST_F(Inquiry, Get_lba_status_calls_everything_mapped) {
+  const auto status = [&](std::uint64_t lba) { return run(cdb_16(0x9e, lba, 24, 0x12)); };
+  EXPECT_EQ(status(kBlocks - 3)->data_in(),
+            (Bytes{0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0f, 0xfd, 0, 0, 0, 3, 0, 0, 0, 0}));
+  EXPECT_EQ(run(cdb_16(0x9e, 0, 8, 0x12))->data_in(), (Bytes{0, 0, 0, 20, 0, 0, 0, 0}));
+  expect_sense(*status(kBlocks), kLbaOutOfRange);
+}
+
 TEST_F(Inquiry, Report_luns_lists_the_units) {
   const auto luns = [&](std::uint8_t select, std::uint8_t length, std::uint64_t lun) {
     return run({0xa0, 0, select, 0, 0, 0, 0, 0, 0, length, 0, 0}, {}, {}, lun);
