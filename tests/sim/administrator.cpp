@@ -13,7 +13,8 @@ using node::LinkPhase;
 bool Administrator::is_busy() {
   if (busy_node_ == blockdev::kNoNode) return false;
   SimHost& host = *hosts_[busy_node_];
-  if (!host.is_running() || host.incarnation() != busy_run_) busy_node_ = blockdev::kNoNode;  // It died over the request.
+  if (!host.is_running() || host.incarnation() != busy_run_)
+    busy_node_ = blockdev::kNoNode;  // It died over the request.
   return busy_node_ != blockdev::kNoNode;
 }
 
@@ -25,18 +26,21 @@ void Administrator::request(NodeIndex node, AdminVerb verb, bool is_forced) {
   timeline_.note("admin: {} verb {}{}", kNodeName[node], static_cast<int>(verb), is_forced ? " --force" : "");
   const auto may_still = [this, node, verb] {
     bool may_force = false;
-    if (verb != AdminVerb::primary || is_careless_ || node == first_primary_ || may_promote(node, may_force)) return true;
+    if (verb != AdminVerb::primary || is_careless_ || node == first_primary_ || may_promote(node, may_force))
+      return true;
     timeline_.note("admin: takes the request to {} back: things have changed", kNodeName[node]);
     busy_node_ = blockdev::kNoNode;
     return false;
   };
-  host.request(verb, is_forced, may_still, [this, number = ++request_number_, node, verb](const node::AdminReply& reply) {
-    timeline_.note("admin: {} answers {}: {}", kNodeName[node], static_cast<int>(reply.outcome), reply.message);
-    if (number == request_number_) busy_node_ = blockdev::kNoNode;
-    if (verb == AdminVerb::primary) was_refused_ = reply.outcome != node::AdminOutcome::done;
-    if (reply.outcome != node::AdminOutcome::done) ++refusals_count_;
-    if (reply.outcome == node::AdminOutcome::done && verb == AdminVerb::primary && node == first_primary_) first_primary_ = blockdev::kNoNode;
-  });
+  host.request(
+      verb, is_forced, may_still, [this, number = ++request_number_, node, verb](const node::AdminReply& reply) {
+        timeline_.note("admin: {} answers {}: {}", kNodeName[node], static_cast<int>(reply.outcome), reply.message);
+        if (number == request_number_) busy_node_ = blockdev::kNoNode;
+        if (verb == AdminVerb::primary) was_refused_ = reply.outcome != node::AdminOutcome::done;
+        if (reply.outcome != node::AdminOutcome::done) ++refusals_count_;
+        if (reply.outcome == node::AdminOutcome::done && verb == AdminVerb::primary && node == first_primary_)
+          first_primary_ = blockdev::kNoNode;
+      });
 }
 
 void Administrator::want_disconnect(NodeIndex node) {
@@ -45,7 +49,8 @@ void Administrator::want_disconnect(NodeIndex node) {
 
 void Administrator::want_connect() {
   for (SimHost* host : hosts_) {
-    if (host->is_running() && !host->is_stopping()) host->request(AdminVerb::connect, false, [] { return true; }, [](const node::AdminReply&) {});
+    if (host->is_running() && !host->is_stopping())
+      host->request(AdminVerb::connect, false, [] { return true; }, [](const node::AdminReply&) {});
   }
 }
 
@@ -70,12 +75,14 @@ bool Administrator::may_promote(NodeIndex node, bool& may_force) {
   if (checkers_.has_lost_cache(node)) return false;
   if (other.is_running()) {
     const auto peer = other.inspect();
-    return mine.configuration.is_sole(node) && peer && !peer->is_primary && !peer->record->configuration.is_sole(other.index());
+    return mine.configuration.is_sole(node) && peer && !peer->is_primary &&
+           !peer->record->configuration.is_sole(other.index());
   }
   // Dead. Whatever its disk says that it decided is decided: read it first.
   const ResourceRecord theirs = other.persisted(false).record;
   Configuration higher;
-  if (!replication::pick_higher(mine.configuration, theirs.configuration, higher) || !higher.has_member(node)) return false;
+  if (!replication::pick_higher(mine.configuration, theirs.configuration, higher) || !higher.has_member(node))
+    return false;
   may_force = true;
   return true;
 }
@@ -99,7 +106,8 @@ void Administrator::look() {
     return;
   }
   NodeIndex order[2] = {0, 1};
-  if (preferred_ == 1 || (preferred_ == blockdev::kNoNode && timeline_.random().chance(0.5))) std::swap(order[0], order[1]);
+  if (preferred_ == 1 || (preferred_ == blockdev::kNoNode && timeline_.random().chance(0.5)))
+    std::swap(order[0], order[1]);
   for (const NodeIndex node : order) {
     bool may_force = false;
     if (!may_promote(node, may_force)) continue;

@@ -37,9 +37,11 @@ std::string Checkers::check_roles() {
     if (!view) continue;
     const blockdev::ResourceRecord& record = *view->record;
     const bool is_whole = !record.is_inconsistent && !record.is_outdated && !record.generations.current.is_none();
-    if (view->is_serving && !is_whole) return fmt::format("I8: {} serves a copy that is Inconsistent or Outdated", kNodeName[host->index()]);
+    if (view->is_serving && !is_whole)
+      return fmt::format("I8: {} serves a copy that is Inconsistent or Outdated", kNodeName[host->index()]);
     if (is_source(view->phase) && !is_whole) {
-      return fmt::format("I8: {} is the source of a resync with a copy that is Inconsistent or Outdated", kNodeName[host->index()]);
+      return fmt::format("I8: {} is the source of a resync with a copy that is Inconsistent or Outdated",
+                         kNodeName[host->index()]);
     }
     if (view->is_serving && !view->is_frozen) ++serving;
   }
@@ -57,8 +59,8 @@ std::string Checkers::check_answered(Sectors sectors) {
       for (std::uint64_t sector = sectors.first; sector < sectors.first + sectors.count; ++sector) {
         const std::string sentence = oracle_.check_copy(sector, copy->data().content() + sector * kSectorBytes);
         if (!sentence.empty()) {
-          return fmt::format("I2: an answered write is not in the copy of {}, a member of term {}: {}", kNodeName[copy->index()],
-                             view->record->configuration.term, sentence);
+          return fmt::format("I2: an answered write is not in the copy of {}, a member of term {}: {}",
+                             kNodeName[copy->index()], view->record->configuration.term, sentence);
         }
       }
     }
@@ -83,7 +85,8 @@ std::string Checkers::check_copies(bool& was_compared) {
   for (std::uint64_t at = 0; at < data_bytes_; at += kBlockBytes) {
     const std::uint64_t count = std::min(kBlockBytes, data_bytes_ - at);
     if (std::memcmp(hosts_[0]->data().content() + at, hosts_[1]->data().content() + at, count) == 0) continue;
-    if (is_pair) return fmt::format("I4: block at {} differs between the copies of two members, and nothing is in flight", at);
+    if (is_pair)
+      return fmt::format("I4: block at {} differs between the copies of two members, and nothing is in flight", at);
     if (!dirty[0]->is_dirty(at, count) && !dirty[1]->is_dirty(at, count)) {
       return fmt::format("I5: block at {} differs between the copies and is in no resync set (phases {} and {})", at,
                          static_cast<int>(left->phase), static_cast<int>(right->phase));
@@ -98,8 +101,8 @@ std::string Checkers::check_records() {
     const blockdev::ResourceRecord record = host->persisted(true).record;
     const std::size_t index = host->index();
     if (record.configuration.term < term_[index] || record.seen < seen_[index]) {
-      return fmt::format("I6: {}'s persisted term or seen went down: {}/{} after {}/{}", kNodeName[index], record.configuration.term, record.seen,
-                         term_[index], seen_[index]);
+      return fmt::format("I6: {}'s persisted term or seen went down: {}/{} after {}/{}", kNodeName[index],
+                         record.configuration.term, record.seen, term_[index], seen_[index]);
     }
     term_[index] = record.configuration.term;
     seen_[index] = record.seen;
@@ -112,8 +115,8 @@ std::string Checkers::check_identical() {
     if (std::memcmp(hosts_[0]->data().content() + at, hosts_[1]->data().content() + at, kSectorBytes) == 0) continue;
     const auto left = read_stamp(hosts_[0]->data().content() + at, at / kSectorBytes);
     const auto right = read_stamp(hosts_[1]->data().content() + at, at / kSectorBytes);
-    return fmt::format("P5: the copies differ in sector {} at the end: a has {:#x}, b has {:#x}", at / kSectorBytes, left.value_or(UINT64_MAX),
-                       right.value_or(UINT64_MAX));
+    return fmt::format("P5: the copies differ in sector {} at the end: a has {:#x}, b has {:#x}", at / kSectorBytes,
+                       left.value_or(UINT64_MAX), right.value_or(UINT64_MAX));
   }
   return {};
 }

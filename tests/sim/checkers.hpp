@@ -1,6 +1,6 @@
-// What protocol.md 8 forbids, held against the two hosts from outside (devices) and inside (Resource::inspect, which is const in
-// spirit): I1, I2, I4, I5, I6, I8. I3 is the oracle's, I9 the scenario's. Each check returns the first violation as a sentence, or
-// nothing. Never changes anything; called between turns only.
+// What protocol.md 8 forbids, held against the two hosts from outside (devices) and inside (Resource::inspect, which is
+// const in spirit): I1, I2, I4, I5, I6, I8. I3 is the oracle's, I9 the scenario's. Each check returns the first
+// violation as a sentence, or nothing. Never changes anything; called between turns only.
 #pragma once
 
 #include <array>

@@ -28,7 +28,8 @@ void append_digest(std::vector<std::byte>& to, std::uint32_t crc) {
 
 }  // namespace
 
-IscsiSession::IscsiSession(ports::Loop& loop, ports::Network& network, Seeded& random, const SessionOptions& options, Owner& owner)
+IscsiSession::IscsiSession(ports::Loop& loop, ports::Network& network, Seeded& random, const SessionOptions& options,
+                           Owner& owner)
     : loop_(loop), network_(network), random_(random), options_(options), owner_(&owner) {
   late_timer_.expired = Callback<void()>::to<&IscsiSession::on_late_timer>(*this);
 }
@@ -52,9 +53,7 @@ void IscsiSession::end(const std::string& sentence) {
   if (owner_ != nullptr) owner_->on_ended(*this, sentence);
 }
 
-void IscsiSession::on_closed(ports::StreamError error) {
-  end(fmt::format("{}", ports::to_string(error)));
-}
+void IscsiSession::on_closed(ports::StreamError error) { end(fmt::format("{}", ports::to_string(error))); }
 
 Instant IscsiSession::oldest_sent() const noexcept {
   Instant oldest = Instant::max();
@@ -99,7 +98,8 @@ void IscsiSession::send_login() {
     key("ErrorRecoveryLevel", "0");
     pdu.bytes[1] = 0x87;  // T, CSG 1, NSG 3
   }
-  for (int index = 0; index < 6; ++index) pdu.bytes[static_cast<std::size_t>(8 + index)] = static_cast<std::uint8_t>(options_.isid >> (40 - 8 * index));
+  for (int index = 0; index < 6; ++index)
+    pdu.bytes[static_cast<std::size_t>(8 + index)] = static_cast<std::uint8_t>(options_.isid >> (40 - 8 * index));
   pdu.set_u32(16, 0x10);
   pdu.set_u32(24, cmd_sn_);
   pdu.set_u32(28, exp_stat_sn_);
@@ -187,11 +187,13 @@ void IscsiSession::on_receive(ConstBytes bytes) {
     if (received_.size() - at < header + body) break;
     const ConstBytes whole = ConstBytes(received_).subspan(at, header + body);
     if (pdu.ahs_words() != 0) violation("an additional header segment that nobody asked for");
-    if (has_header_digest_ && load_le<std::uint32_t>(whole.data() + kHeaderBytes) != crc32c(whole.first(kHeaderBytes))) {
+    if (has_header_digest_ &&
+        load_le<std::uint32_t>(whole.data() + kHeaderBytes) != crc32c(whole.first(kHeaderBytes))) {
       violation("wrong header digest");
     }
     if (has_data_digest_ && length != 0 &&
-        load_le<std::uint32_t>(whole.data() + header + padded(length)) != crc32c(whole.subspan(header, padded(length)))) {
+        load_le<std::uint32_t>(whole.data() + header + padded(length)) !=
+            crc32c(whole.subspan(header, padded(length)))) {
       violation("wrong data digest");
     }
     at += header + body;
@@ -229,7 +231,8 @@ void IscsiSession::submit(std::uint16_t lun, ScsiCommand command) {
   }
   Pdu pdu;
   pdu.bytes[0] = 0x01;
-  pdu.bytes[1] = static_cast<std::uint8_t>((unsolicited == 0 ? 0x80 : 0) | (task.data_in.empty() ? 0 : 0x40) | (length > 0 ? 0x20 : 0) | 0x01);
+  pdu.bytes[1] = static_cast<std::uint8_t>((unsolicited == 0 ? 0x80 : 0) | (task.data_in.empty() ? 0 : 0x40) |
+                                           (length > 0 ? 0x20 : 0) | 0x01);
   bench::store_u64(&pdu.bytes[8], bench::encode_lun(lun));
   pdu.set_u32(16, tag);
   pdu.set_u32(20, length > 0 ? length : static_cast<std::uint32_t>(task.data_in.size()));
@@ -251,7 +254,8 @@ void IscsiSession::ping() {
   send_pdu(pdu, {});
 }
 
-void IscsiSession::send_data(std::uint32_t tag, std::uint32_t transfer_tag, std::uint32_t offset_bytes, std::uint32_t length_bytes) {
+void IscsiSession::send_data(std::uint32_t tag, std::uint32_t transfer_tag, std::uint32_t offset_bytes,
+                             std::uint32_t length_bytes) {
   const auto found = tasks_.find(tag);
   if (found == tasks_.end()) return;  // Answered meanwhile (by an error).
   const Task& task = found->second;
@@ -279,7 +283,8 @@ void IscsiSession::take_status_number(const Pdu& pdu, bool advances) {
     exp_stat_sn_ = pdu.stat_sn();
   }
   if (pdu.stat_sn() != exp_stat_sn_) {
-    violation(fmt::format("opcode {:#x} carries StatSN {} where {} is due (RFC 7143 4.2.2.2)", pdu.bytes[0] & 0x3f, pdu.stat_sn(), exp_stat_sn_));
+    violation(fmt::format("opcode {:#x} carries StatSN {} where {} is due (RFC 7143 4.2.2.2)", pdu.bytes[0] & 0x3f,
+                          pdu.stat_sn(), exp_stat_sn_));
   }
   if (advances) ++exp_stat_sn_;
 }
@@ -301,9 +306,15 @@ void IscsiSession::on_pdu(const Pdu& pdu, ConstBytes data) {
   }
   take_window(pdu);
   switch (pdu.opcode()) {
-    case Opcode::scsi_response: on_response(pdu, data); return;
-    case Opcode::data_in: on_data_in(pdu, data); return;
-    case Opcode::r2t: on_r2t(pdu); return;
+    case Opcode::scsi_response:
+      on_response(pdu, data);
+      return;
+    case Opcode::data_in:
+      on_data_in(pdu, data);
+      return;
+    case Opcode::r2t:
+      on_r2t(pdu);
+      return;
     case Opcode::nop_in: {
       take_status_number(pdu, pdu.task_tag() != kReservedTag);
       if (pdu.transfer_tag() == kReservedTag) return;
@@ -318,7 +329,9 @@ void IscsiSession::on_pdu(const Pdu& pdu, ConstBytes data) {
       send_pdu(answer, {});
       return;
     }
-    case Opcode::async_message: end("asynchronous message"); return;
+    case Opcode::async_message:
+      end("asynchronous message");
+      return;
     case Opcode::reject:
       violation(fmt::format("Reject, reason {:#x}", pdu.bytes[2]));
       end("rejected");
@@ -329,7 +342,8 @@ void IscsiSession::on_pdu(const Pdu& pdu, ConstBytes data) {
     case Opcode::data_out:
     case Opcode::logout_request:
     case Opcode::login_response:
-    case Opcode::logout_response: break;
+    case Opcode::logout_response:
+      break;
   }
   violation(fmt::format("unexpected opcode {:#x}", pdu.bytes[0]));
   end("protocol error");
@@ -344,8 +358,10 @@ void IscsiSession::on_data_in(const Pdu& pdu, ConstBytes data) {
   Task& task = found->second;
   if (pdu.u32(36) != task.next_data_sn++) violation("DataSN out of order (RFC 7143 11.7.5)");
   const std::uint32_t offset = pdu.u32(40);
-  if (offset != task.received_bytes || offset + data.size() > task.data_in.size() || data.size() > options_.receive_segment_bytes) {
-    violation(fmt::format("Data-In of {} bytes at {} where {} of {} are received", data.size(), offset, task.received_bytes, task.data_in.size()));
+  if (offset != task.received_bytes || offset + data.size() > task.data_in.size() ||
+      data.size() > options_.receive_segment_bytes) {
+    violation(fmt::format("Data-In of {} bytes at {} where {} of {} are received", data.size(), offset,
+                          task.received_bytes, task.data_in.size()));
     end("protocol error");
     return;
   }

@@ -58,14 +58,15 @@ void on_signal(int signal) {
 void log_to_trace(LogLevel level, std::string_view line) {
   if (running_timeline == nullptr) return;
   const SimLoop* loop = SimLoop::running();
-  running_timeline->note("{} {} {}", loop == nullptr ? "?" : loop->name(), level >= LogLevel::warning ? "!" : "-", line);
+  running_timeline->note("{} {} {}", loop == nullptr ? "?" : loop->name(), level >= LogLevel::warning ? "!" : "-",
+                         line);
 }
 
 bool run_one(std::uint64_t seed, const Arguments& arguments) {
   const RunOptions options = draw_options(seed, arguments.steps, arguments.is_lite);
   const std::string steps = arguments.steps == 0 ? "" : fmt::format(" --steps {}", arguments.steps);
-  std::snprintf(replay_command, sizeof(replay_command), "replay: tools/dev sim --seed %llu%s%s\n", static_cast<unsigned long long>(seed),
-                steps.c_str(), arguments.is_lite ? " --lite" : "");
+  std::snprintf(replay_command, sizeof(replay_command), "replay: tools/dev sim --seed %llu%s%s\n",
+                static_cast<unsigned long long>(seed), steps.c_str(), arguments.is_lite ? " --lite" : "");
 #if defined(__SANITIZE_ADDRESS__)
   constexpr const char* kBuild = "debug (sanitizers)";
   __sanitizer_set_death_callback(say_replay);
@@ -82,7 +83,8 @@ bool run_one(std::uint64_t seed, const Arguments& arguments) {
   running_timeline = &scenario.timeline();
   const RunOutcome outcome = scenario.run();
   running_timeline = nullptr;
-  fmt::print("seed {} {} trace {:016x}: {}\n", seed, outcome.violation.empty() ? "held" : "FAILED", outcome.hash, outcome.summary);
+  fmt::print("seed {} {} trace {:016x}: {}\n", seed, outcome.violation.empty() ? "held" : "FAILED", outcome.hash,
+             outcome.summary);
   std::fflush(stdout);
   if (outcome.violation.empty()) return true;
   fmt::print("{}\n", outcome.violation);
@@ -185,7 +187,8 @@ int main(int argc, char** argv) {
   fmt::print("{} runs, {} failed\n", arguments.seeds.size(), failed.size());
   if (failed.empty()) return 0;
   for (const std::uint64_t seed : failed) {
-    fmt::print("tools/dev sim --seed {}{}{}\n", seed, arguments.steps == 0 ? "" : fmt::format(" --steps {}", arguments.steps),
+    fmt::print("tools/dev sim --seed {}{}{}\n", seed,
+               arguments.steps == 0 ? "" : fmt::format(" --steps {}", arguments.steps),
                arguments.is_lite ? " --lite" : "");
   }
   return 1;

@@ -8,6 +8,7 @@ top=$(cd "$(dirname "$0")/../.." && pwd)
 seeds=${1:-200}
 [ $# -gt 0 ] && shift
 copy=$(mktemp -d)
+export CCACHE_BASEDIR="$copy" CCACHE_NOHASHDIR=1
 trap 'rm -rf "$copy"' EXIT
 missed=0
 
@@ -22,7 +23,7 @@ mutant() {
 import re, sys
 path, edit = sys.argv[1:]
 text = open(path).read()
-changed = eval(edit)
+changed = eval(edit.strip().replace('\n.replace', '.replace'))
 if changed == text:
     sys.exit("the edit does not fit " + path + " any more: mend mutants.sh")
 open(path, "w").write(changed)

@@ -30,7 +30,8 @@ InitiatorOptions draw_initiator(Seeded& random, std::uint32_t index, Sectors reg
   options.region = region;
   options.queue_depth = static_cast<std::uint32_t>(random.chance(0.3) ? random.between(9, 32) : random.between(1, 8));
   options.large_sectors_max = random.chance(0.3) ? 2048 : 256;
-  options.gap_max = milliseconds(10) + random.duration(milliseconds(5), milliseconds(40)) * options.queue_depth;  // Some hundred a second.
+  options.gap_max = milliseconds(10) +
+                    random.duration(milliseconds(5), milliseconds(40)) * options.queue_depth;  // Some hundred a second.
   options.read_share = random.chance(0.3) ? 0.7 : 0.3;
   options.flush_share = random.chance(0.2) ? 0.0 : random.chance(0.3) ? 0.2 : 0.04;
   options.fua_share = random.chance(0.5) ? 0.05 : 0.3;
@@ -43,33 +44,49 @@ InitiatorOptions draw_initiator(Seeded& random, std::uint32_t index, Sectors reg
 
 std::string_view to_string(Fault fault) noexcept {
   switch (fault) {
-    case Fault::kill: return "kill";
-    case Fault::power_cut: return "power_cut";
-    case Fault::power_cut_both: return "power_cut_both";
-    case Fault::stop: return "stop";
-    case Fault::link_cut: return "link_cut";
-    case Fault::one_way_cut: return "one_way_cut";
-    case Fault::reset: return "reset";
-    case Fault::initiator_cut: return "initiator_cut";
-    case Fault::initiator_reset: return "initiator_reset";
-    case Fault::latency: return "latency";
-    case Fault::hang: return "hang";
-    case Fault::switchover: return "switchover";
-    case Fault::disconnect: return "disconnect";
-    case Fault::split: return "split";
+    case Fault::kill:
+      return "kill";
+    case Fault::power_cut:
+      return "power_cut";
+    case Fault::power_cut_both:
+      return "power_cut_both";
+    case Fault::stop:
+      return "stop";
+    case Fault::link_cut:
+      return "link_cut";
+    case Fault::one_way_cut:
+      return "one_way_cut";
+    case Fault::reset:
+      return "reset";
+    case Fault::initiator_cut:
+      return "initiator_cut";
+    case Fault::initiator_reset:
+      return "initiator_reset";
+    case Fault::latency:
+      return "latency";
+    case Fault::hang:
+      return "hang";
+    case Fault::switchover:
+      return "switchover";
+    case Fault::disconnect:
+      return "disconnect";
+    case Fault::split:
+      return "split";
   }
   RB_UNREACHABLE();
 }
 
 RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
-  Seeded random(mix64(seed) ^ 0x6f7074696f6e73);  // Not the run's own sequence: an option added here changes no older draw there.
+  Seeded random(mix64(seed) ^
+                0x6f7074696f6e73);  // Not the run's own sequence: an option added here changes no older draw there.
   RunOptions options;
   options.seed = seed;
   options.is_lite = is_lite;
   options.steps = steps != 0 ? steps : static_cast<std::uint32_t>(random.between(6, 24));
   if (!is_lite) {
     const double density = random.chance(0.5) ? 0.25 : 0.5;
-    for (double& weight : options.weight) weight = random.chance(density) ? static_cast<double>(random.between(1, 10)) : 0;
+    for (double& weight : options.weight)
+      weight = random.chance(density) ? static_cast<double>(random.between(1, 10)) : 0;
     // A split ends the run's data; only now and then, and then it is what the run is about.
     options.weight[static_cast<std::size_t>(Fault::split)] = random.chance(0.04) ? 1 : 0;
   }
@@ -95,24 +112,28 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
   const bool is_shared = random.chance(0.5);
   for (std::uint32_t index = 0; index < count; ++index) {
     const std::uint64_t part = sectors / count / 8 * 8;
-    options.initiators.push_back(draw_initiator(random, index, is_shared ? Sectors{0, sectors / 8 * 8} : Sectors{index * part, part}));
+    options.initiators.push_back(
+        draw_initiator(random, index, is_shared ? Sectors{0, sectors / 8 * 8} : Sectors{index * part, part}));
   }
   return options;
 }
 
 std::string RunOptions::describe() const {
-  std::string text = fmt::format("steps {} volume {} KiB block {} write_cache {} {} metadata discard {} zeroes {}", steps, volume_bytes >> 10,
-                                 logical_block_bytes, has_write_cache ? "on" : "off", has_external_metadata ? "external" : "internal",
-                                 supports_discard, supports_write_zeroes);
-  text += fmt::format("; disk {}/{} us stall {}; net {} us timeout {} s; resync {} B/s; step {} ms quiet {};", disk.latency_max.count() / 1000,
-                      disk.flush_latency_max.count() / 1000, disk.stall_probability, network.latency_max.count() / 1000,
-                      to_ms(network.user_timeout) / 1000, rate_max_bytes_per_second, to_ms(step_max), quiet_probability);
+  std::string text =
+      fmt::format("steps {} volume {} KiB block {} write_cache {} {} metadata discard {} zeroes {}", steps,
+                  volume_bytes >> 10, logical_block_bytes, has_write_cache ? "on" : "off",
+                  has_external_metadata ? "external" : "internal", supports_discard, supports_write_zeroes);
+  text += fmt::format("; disk {}/{} us stall {}; net {} us timeout {} s; resync {} B/s; step {} ms quiet {};",
+                      disk.latency_max.count() / 1000, disk.flush_latency_max.count() / 1000, disk.stall_probability,
+                      network.latency_max.count() / 1000, to_ms(network.user_timeout) / 1000, rate_max_bytes_per_second,
+                      to_ms(step_max), quiet_probability);
   for (std::size_t index = 0; index < kFaultCount; ++index) {
     if (weight[index] > 0) text += fmt::format(" {}={}", to_string(static_cast<Fault>(index)), weight[index]);
   }
   for (const InitiatorOptions& initiator : initiators) {
-    text += fmt::format("; initiator {}+{} depth {} gap {} ms impatience {} late {}", initiator.region.first, initiator.region.count,
-                        initiator.queue_depth, to_ms(initiator.gap_max), initiator.impatience_per_second, initiator.session.late_data_probability);
+    text += fmt::format("; initiator {}+{} depth {} gap {} ms impatience {} late {}", initiator.region.first,
+                        initiator.region.count, initiator.queue_depth, to_ms(initiator.gap_max),
+                        initiator.impatience_per_second, initiator.session.late_data_probability);
   }
   return text;
 }

@@ -1,5 +1,6 @@
-// Everything that a run draws from its seed before it begins (swarm: each run turns a random subset of faults on, with random
-// rates), and what the command line fixes. Plain data; printed whole, first. Invariant: equal seed, equal options.
+// Everything that a run draws from its seed before it begins (swarm: each run turns a random subset of faults on, with
+// random rates), and what the command line fixes. Plain data; printed whole, first. Invariant: equal seed, equal
+// options.
 #pragma once
 
 #include <cstdint>
@@ -22,11 +23,11 @@ enum class Fault : std::uint8_t {
   reset,           ///< of the replication connection
   initiator_cut,   ///< between an initiator and a node
   initiator_reset,
-  latency,         ///< of the link between the nodes
-  hang,            ///< a daemon does not run for a while
-  switchover,      ///< the administrator: secondary here, primary there
-  disconnect,      ///< the administrator: disconnect, connect later
-  split,           ///< a careless administrator: the other node is promoted while the primary is cut off, not dead
+  latency,     ///< of the link between the nodes
+  hang,        ///< a daemon does not run for a while
+  switchover,  ///< the administrator: secondary here, primary there
+  disconnect,  ///< the administrator: disconnect, connect later
+  split,       ///< a careless administrator: the other node is promoted while the primary is cut off, not dead
 };
 inline constexpr std::size_t kFaultCount = 14;
 [[nodiscard]] std::string_view to_string(Fault fault) noexcept;

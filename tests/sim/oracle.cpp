@@ -9,8 +9,10 @@
 
 namespace replblk::sim {
 
-Oracle::Oracle(std::uint64_t sectors_count, bool has_write_cache) : has_write_cache_(has_write_cache), sectors_(sectors_count) {
-  for (Candidates& candidates : sectors_) candidates.push_back({.op = 1, .ended = 1, .is_certain = true, .is_durable = true});
+Oracle::Oracle(std::uint64_t sectors_count, bool has_write_cache)
+    : has_write_cache_(has_write_cache), sectors_(sectors_count) {
+  for (Candidates& candidates : sectors_)
+    candidates.push_back({.op = 1, .ended = 1, .is_certain = true, .is_durable = true});
 }
 
 void Oracle::preset(std::uint64_t sector, std::uint64_t value) { sectors_[sector].front().value = value; }
@@ -106,7 +108,9 @@ std::string Oracle::check_sector(std::uint64_t sector, const std::byte* bytes, s
     returned = &candidate;
     ++count;
   }
-  if (count == 0) return fmt::format("sector {} returned write {:#x}, which no read may return now: {}", sector, *value, describe(sector));
+  if (count == 0)
+    return fmt::format("sector {} returned write {:#x}, which no read may return now: {}", sector, *value,
+                       describe(sector));
   if (count > 1) return {};  // Zeroes, which several writes put there: nothing is decided.
   const std::uint64_t when = clock_;
   for (Candidate& other : candidates) {
@@ -152,7 +156,8 @@ void Oracle::forget_volatile() {
       candidate.is_certain = false;
       if (candidate.ended != kNever) candidate.ended = when;
     }
-    // The values now compete as if all had been in flight until this moment; those that are durable stay what they were.
+    // The values now compete as if all had been in flight until this moment; those that are durable stay what they
+    // were.
   }
 }
 
@@ -176,15 +181,17 @@ std::string Oracle::check_copy(std::uint64_t sector, const std::byte* bytes) con
   for (const Candidate& candidate : sectors_[sector]) {
     if (candidate.value == *value && candidate.superseded == kNever) return {};
   }
-  return fmt::format("sector {} holds write {:#x}, which is not what it may hold: {}", sector, *value, describe(sector));
+  return fmt::format("sector {} holds write {:#x}, which is not what it may hold: {}", sector, *value,
+                     describe(sector));
 }
 
 std::string Oracle::describe(std::uint64_t sector) const {
   std::string text;
   const auto number = [](std::uint64_t value) { return value == kNever ? std::string("-") : fmt::format("{}", value); };
   for (const Candidate& candidate : sectors_[sector]) {
-    text += fmt::format("[write {:#x} began {} ended {} superseded {}{}{}{}]", candidate.value, candidate.op, number(candidate.ended),
-                        number(candidate.superseded), candidate.is_certain ? " certain" : "", candidate.is_durable ? " durable" : "",
+    text += fmt::format("[write {:#x} began {} ended {} superseded {}{}{}{}]", candidate.value, candidate.op,
+                        number(candidate.ended), number(candidate.superseded), candidate.is_certain ? " certain" : "",
+                        candidate.is_durable ? " durable" : "",
                         candidate.is_durably_superseded ? " durably superseded" : "");
   }
   return text;

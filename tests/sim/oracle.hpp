@@ -1,10 +1,12 @@
 // What a volume may legally hold: for every sector the writes that a read may return, by the rules of a linearizable
 // register with distinct values (protocol.md P1-P3, invariants I2 and I3). Knows operations by their beginning and
 // end only; knows nothing of nodes, disks or connections.
-//   - A write is a candidate from begin_write(). Once another one took effect for certain that began after it had ended,
+//   - A write is a candidate from begin_write(). Once another one took effect for certain that began after it had
+//   ended,
 //     it is superseded: a read that begins later must not return it.
 //   - A write "took effect for certain" when it is answered, or when a read has returned it.
-//   - A write without an answer (lost) may take effect until close_lost(): the moment when a new login has been answered
+//   - A write without an answer (lost) may take effect until close_lost(): the moment when a new login has been
+//   answered
 //     (protocol.md 4 "No ghosts"). From then on it has happened or has not.
 //   - A write is durable when a flush that began after it had ended was answered, or when it was FUA. forget_volatile()
 //     says that every copy lost what was not: then everything that no durable write supersedes is a candidate again.

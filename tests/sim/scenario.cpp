@@ -48,11 +48,13 @@ RunOutcome Scenario::run() {
     total.logins += one.logins;
     total.ghosts += one.ghosts;
   }
-  outcome.summary = fmt::format("writes {} lost {} reads {} flushes {} logins {} ghosts {} comparisons {} cache losses {} refusals {} events {};",
-                                total.writes_answered, total.writes_lost, total.reads, total.flushes, total.logins, total.ghosts, comparisons_,
-                                losses_, administrator_->refusals_count(), timeline_.steps_count());
+  outcome.summary = fmt::format(
+      "writes {} lost {} reads {} flushes {} logins {} ghosts {} comparisons {} cache losses {} refusals {} events {};",
+      total.writes_answered, total.writes_lost, total.reads, total.flushes, total.logins, total.ghosts, comparisons_,
+      losses_, administrator_->refusals_count(), timeline_.steps_count());
   for (std::size_t index = 0; index < kFaultCount; ++index) {
-    if (injected_[index] > 0) outcome.summary += fmt::format(" {}×{}", to_string(static_cast<Fault>(index)), injected_[index]);
+    if (injected_[index] > 0)
+      outcome.summary += fmt::format(" {}×{}", to_string(static_cast<Fault>(index)), injected_[index]);
   }
   return outcome;
 }
@@ -83,7 +85,8 @@ void Scenario::prepare() {
   if (hosts_[1]->create_metadata(uuid) != usable) fail("create-md gave two equal devices different usable sizes");
   checkers_ = std::make_unique<Checkers>(std::array<SimHost*, 2>{hosts_[0].get(), hosts_[1].get()}, *oracle_);
   checkers_->set_data_bytes(usable);
-  administrator_ = std::make_unique<Administrator>(timeline_, std::array<SimHost*, 2>{hosts_[0].get(), hosts_[1].get()}, *checkers_);
+  administrator_ =
+      std::make_unique<Administrator>(timeline_, std::array<SimHost*, 2>{hosts_[0].get(), hosts_[1].get()}, *checkers_);
   administrator_->make_first_primary(first);
   for (std::size_t index = 0; index < options_.initiators.size(); ++index) {
     InitiatorOptions initiator = options_.initiators[index];
@@ -97,7 +100,8 @@ void Scenario::prepare() {
       const std::string sentence = checkers_->check_answered(sectors);
       if (!sentence.empty()) fail(sentence);
     };
-    initiators_.push_back(std::make_unique<SimInitiator>(fabric_, fmt::format("10.0.1.{}", index + 1), *oracle_, std::move(initiator), std::move(hooks)));
+    initiators_.push_back(std::make_unique<SimInitiator>(fabric_, fmt::format("10.0.1.{}", index + 1), *oracle_,
+                                                         std::move(initiator), std::move(hooks)));
   }
   for (const auto& host : hosts_) host->start();
   let_run(milliseconds(100));
@@ -152,7 +156,9 @@ void Scenario::heal_due() {
   }
 }
 
-void Scenario::heal_later(Duration delay, std::function<void()> heal) { heals_.emplace(timeline_.now() + delay, std::move(heal)); }
+void Scenario::heal_later(Duration delay, std::function<void()> heal) {
+  heals_.emplace(timeline_.now() + delay, std::move(heal));
+}
 
 void Scenario::pause_and_compare() {
   for (const auto& initiator : initiators_) initiator->set_load(false);
@@ -160,7 +166,8 @@ void Scenario::pause_and_compare() {
   bool was_compared = false;
   while (violation_.empty() && !was_compared && timeline_.now() < limit) {
     let_run(milliseconds(20));
-    if (!std::ranges::all_of(initiators_, [](const auto& initiator) { return initiator->has_nothing_in_flight(); })) continue;
+    if (!std::ranges::all_of(initiators_, [](const auto& initiator) { return initiator->has_nothing_in_flight(); }))
+      continue;
     const std::string sentence = checkers_->check_copies(was_compared);
     if (!sentence.empty()) fail(sentence);
   }
@@ -230,14 +237,20 @@ void Scenario::inject(Fault fault) {
   SimHost& other = *hosts_[blockdev::other_node(host.index())];
   const std::string& here = host.address();
   const std::string& there = other.address();
-  const Duration off_time = random.chance(0.6) ? random.duration(milliseconds(1), milliseconds(500)) : random.duration(milliseconds(500), seconds(12));
-  const Duration cut_time = random.chance(0.5) ? random.duration(milliseconds(10), seconds(2)) : random.duration(seconds(2), seconds(15));
+  const Duration off_time = random.chance(0.6) ? random.duration(milliseconds(1), milliseconds(500))
+                                               : random.duration(milliseconds(500), seconds(12));
+  const Duration cut_time =
+      random.chance(0.5) ? random.duration(milliseconds(10), seconds(2)) : random.duration(seconds(2), seconds(15));
   const std::string initiator = fmt::format("10.0.1.{}", random.between(1, initiators_.size()));
   timeline_.note("fault: {} {}", to_string(fault), kNodeName[host.index()]);
   ++injected_[static_cast<std::size_t>(fault)];
   switch (fault) {
-    case Fault::kill: take_down(host, off_time, false); break;
-    case Fault::power_cut: take_down(host, off_time, true); break;
+    case Fault::kill:
+      take_down(host, off_time, false);
+      break;
+    case Fault::power_cut:
+      take_down(host, off_time, true);
+      break;
     case Fault::power_cut_both:
       take_down(host, off_time, true);
       let_run(random.duration(Duration(0), random.chance(0.7) ? milliseconds(5) : milliseconds(500)));
@@ -249,27 +262,38 @@ void Scenario::inject(Fault fault) {
       break;
     case Fault::link_cut:
       fabric_.link(here, there).is_cut = fabric_.link(there, here).is_cut = true;
-      heal_later(cut_time, [this, &here, &there] { fabric_.link(here, there).is_cut = fabric_.link(there, here).is_cut = false; });
+      heal_later(cut_time, [this, &here, &there] {
+        fabric_.link(here, there).is_cut = fabric_.link(there, here).is_cut = false;
+      });
       break;
     case Fault::one_way_cut:
       fabric_.link(here, there).is_cut = true;
       heal_later(cut_time, [this, &here, &there] { fabric_.link(here, there).is_cut = false; });
       break;
-    case Fault::reset: fabric_.reset_connections(here, there, random.chance(0.3)); break;
+    case Fault::reset:
+      fabric_.reset_connections(here, there, random.chance(0.3));
+      break;
     case Fault::initiator_cut:
       fabric_.link(here, initiator).is_cut = true;
       if (random.chance(0.7)) fabric_.link(initiator, here).is_cut = true;
-      heal_later(cut_time, [this, &here, initiator] { fabric_.link(here, initiator).is_cut = fabric_.link(initiator, here).is_cut = false; });
+      heal_later(cut_time, [this, &here, initiator] {
+        fabric_.link(here, initiator).is_cut = fabric_.link(initiator, here).is_cut = false;
+      });
       break;
-    case Fault::initiator_reset: fabric_.reset_connections(here, initiator, random.chance(0.3)); break;
+    case Fault::initiator_reset:
+      fabric_.reset_connections(here, initiator, random.chance(0.3));
+      break;
     case Fault::latency:
       fabric_.link(here, there).extra_latency = random.duration(milliseconds(1), milliseconds(400));
       heal_later(cut_time, [this, &here, &there] { fabric_.link(here, there).extra_latency = {}; });
       break;
     case Fault::hang:
-      if (host.is_running()) host.loop().hang(random.duration(milliseconds(10), random.chance(0.5) ? milliseconds(500) : seconds(5)));
+      if (host.is_running())
+        host.loop().hang(random.duration(milliseconds(10), random.chance(0.5) ? milliseconds(500) : seconds(5)));
       break;
-    case Fault::switchover: administrator_->want_switchover(); break;
+    case Fault::switchover:
+      administrator_->want_switchover();
+      break;
     case Fault::disconnect:
       if (!host.is_running() || administrator_->is_busy()) break;
       administrator_->want_disconnect(host.index());
@@ -299,7 +323,9 @@ bool Scenario::has_converged() {
     const auto view = host->inspect();
     serving += view->is_serving && !view->is_frozen ? 1 : 0;
     for (const node::VolumeStatus& volume : host->node()->status().resources.front().volumes) {
-      if (volume.disk_state != "UpToDate" || volume.peer_disk_state != "UpToDate" || volume.replication_state != "Established") return false;
+      if (volume.disk_state != "UpToDate" || volume.peer_disk_state != "UpToDate" ||
+          volume.replication_state != "Established")
+        return false;
     }
   }
   return serving == 1 && std::ranges::all_of(initiators_, [](const auto& initiator) { return initiator->is_ready(); });
@@ -314,21 +340,23 @@ std::string Scenario::describe_state() {
       continue;
     }
     const node::ResourceStatus resource = host->node()->status().resources.front();
-    text += fmt::format("{} ({}) {} ({}), term {} members {}{}", resource.role, resource.role_reason, resource.connection_state,
-                        resource.connection_reason, resource.term, resource.members,
+    text += fmt::format("{} ({}) {} ({}), term {} members {}{}", resource.role, resource.role_reason,
+                        resource.connection_state, resource.connection_reason, resource.term, resource.members,
                         resource.is_suspended ? ", suspended: " + resource.suspended_reason : "");
     for (const node::VolumeStatus& volume : resource.volumes) {
-      text += fmt::format("; disk {} ({}) replication {} peer {} out of sync {}", volume.disk_state, volume.disk_reason, volume.replication_state,
-                          volume.peer_disk_state, volume.out_of_sync_bytes);
+      text += fmt::format("; disk {} ({}) replication {} peer {} out of sync {}", volume.disk_state, volume.disk_reason,
+                          volume.replication_state, volume.peer_disk_state, volume.out_of_sync_bytes);
     }
     if (const auto view = host->inspect()) {
-      text += fmt::format("; phase {} quiet {} generation {}/{} base {}/{}", static_cast<int>(view->phase), view->is_quiet,
-                          view->record->generations.current.term, view->record->generations.current.nonce,
-                          view->record->generations.base.term, view->record->generations.base.nonce);
+      text +=
+          fmt::format("; phase {} quiet {} generation {}/{} base {}/{}", static_cast<int>(view->phase), view->is_quiet,
+                      view->record->generations.current.term, view->record->generations.current.nonce,
+                      view->record->generations.base.term, view->record->generations.base.nonce);
     }
   }
   for (const auto& initiator : initiators_) {
-    text += fmt::format("\n  {}: {}{}", initiator->name(), initiator->is_ready() ? "ready" : "not logged in", initiator->is_idle() ? "" : ", busy");
+    text += fmt::format("\n  {}: {}{}", initiator->name(), initiator->is_ready() ? "ready" : "not logged in",
+                        initiator->is_idle() ? "" : ", busy");
   }
   return text;
 }
@@ -366,7 +394,8 @@ void Scenario::liveness() {
   }
   let_run(milliseconds(300));
   bool was_compared = false;
-  for (const std::string& sentence : {checkers_->check_copies(was_compared), checkers_->check_identical(), checkers_->check_records()}) {
+  for (const std::string& sentence :
+       {checkers_->check_copies(was_compared), checkers_->check_identical(), checkers_->check_records()}) {
     if (!sentence.empty()) fail(sentence);
   }
   comparisons_ += was_compared ? 1 : 0;
@@ -391,21 +420,24 @@ void Scenario::finish_split() {
       administrator_->promote_carelessly(secondary);
       next_try = timeline_.now() + seconds(1);
     }
-    if (timeline_.now() > limit) return;  // The node refused or the link came back by the user time-out: no split, nothing to see.
+    if (timeline_.now() > limit)
+      return;  // The node refused or the link came back by the user time-out: no split, nothing to see.
   }
   let_run(milliseconds(500));
   timeline_.note("split: the nodes meet");
   fabric_.heal_all();
   const Instant meet_limit = timeline_.now() + seconds(60);
   const auto is_standalone = [&](NodeIndex node) {
-    return hosts_[node]->is_running() && hosts_[node]->node()->status().resources.front().connection_state == "StandAlone";
+    return hosts_[node]->is_running() &&
+           hosts_[node]->node()->status().resources.front().connection_state == "StandAlone";
   };
   while (violation_.empty() && !(is_standalone(0) && is_standalone(1))) {
     let_run(milliseconds(100));
     if (timeline_.now() > meet_limit) fail("P4: a split was not detected: " + describe_state());
   }
   let_run(seconds(5));
-  if (!is_sole(0) || !is_sole(1) || !is_standalone(0) || !is_standalone(1)) fail("P4: a split was merged: " + describe_state());
+  if (!is_sole(0) || !is_sole(1) || !is_standalone(0) || !is_standalone(1))
+    fail("P4: a split was merged: " + describe_state());
 }
 
 }  // namespace replblk::sim

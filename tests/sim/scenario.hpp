@@ -1,6 +1,6 @@
-// One run: makes the pair, its first primary and the initiators, lets faults happen (safety phase), then heals everything
-// and demands that the pair recovers within a bound with nothing lost (liveness phase). The only place that knows the whole.
-// Invariant: everything that happens is decided by RunOptions and the time line's generator.
+// One run: makes the pair, its first primary and the initiators, lets faults happen (safety phase), then heals
+// everything and demands that the pair recovers within a bound with nothing lost (liveness phase). The only place that
+// knows the whole. Invariant: everything that happens is decided by RunOptions and the time line's generator.
 #pragma once
 
 #include <array>

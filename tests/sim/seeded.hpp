@@ -1,6 +1,6 @@
 // The one source of chance of a simulated run: a counted generator (SplitMix64 seeding xoshiro256**) with the few draws
-// the simulator needs. Not <random>: its distributions differ between libraries, and a seed must mean the same run everywhere.
-// Also ports::Random of every simulated host. Invariant: equal seed and equal calls give equal values.
+// the simulator needs. Not <random>: its distributions differ between libraries, and a seed must mean the same run
+// everywhere. Also ports::Random of every simulated host. Invariant: equal seed and equal calls give equal values.
 #pragma once
 
 #include <array>
@@ -50,7 +50,8 @@ class Seeded final : public ports::Random {
     return static_cast<double>(next() >> 11) * 0x1.0p-53 < probability;
   }
   [[nodiscard]] Duration duration(Duration least, Duration most) noexcept {
-    return Duration(least.count() + static_cast<std::int64_t>(below(static_cast<std::uint64_t>((most - least).count()) + 1)));
+    return Duration(least.count() +
+                    static_cast<std::int64_t>(below(static_cast<std::uint64_t>((most - least).count()) + 1)));
   }
   void fill(std::span<std::byte> bytes) noexcept override {
     while (!bytes.empty()) {

@@ -55,7 +55,8 @@ void Medium::write(std::uint64_t offset_bytes, std::uint64_t length_bytes, const
     volatile_.push_back(std::move(entry));
     return;
   }
-  for (std::uint64_t sector = offset_bytes / kSectorBytes; sector < (offset_bytes + length_bytes) / kSectorBytes; ++sector) {
+  for (std::uint64_t sector = offset_bytes / kSectorBytes; sector < (offset_bytes + length_bytes) / kSectorBytes;
+       ++sector) {
     put_stable(entry, sector);
   }
 }
@@ -70,7 +71,8 @@ void Medium::make_stable(std::uint64_t mark) noexcept {
   }
 }
 
-void Medium::leave_behind(std::uint64_t offset_bytes, std::uint64_t length_bytes, const std::byte* bytes, bool is_durable) {
+void Medium::leave_behind(std::uint64_t offset_bytes, std::uint64_t length_bytes, const std::byte* bytes,
+                          bool is_durable) {
   Seeded& random = timeline_.random();
   if (random.chance(0.3)) return;
   if (length_bytes > 4096 && random.chance(0.3)) length_bytes = random.between(1, length_bytes / 4096) * 4096;
@@ -95,7 +97,8 @@ void Medium::cut_power() {
   landing_.clear();
   const std::uint64_t kind = random.below(4);
   const double kept = kind == 0 ? 0.0 : kind == 1 ? 0.5 : kind == 2 ? 0.9 : 0.02;
-  timeline_.note("disk {}: power cut, {} volatile writes, each sector kept with probability {}", name_, volatile_.size(), kept);
+  timeline_.note("disk {}: power cut, {} volatile writes, each sector kept with probability {}", name_,
+                 volatile_.size(), kept);
   for (const Write& write : volatile_) {
     for (std::uint64_t at = write.offset_bytes; at < write.offset_bytes + write.length_bytes; at += kSectorBytes) {
       if (random.chance(kept)) put_stable(write, at / kSectorBytes);
@@ -122,7 +125,8 @@ void SimDisk::submit(ports::DiskOp& op) noexcept {
     RB_ASSERT(op.offset_bytes % geometry.alignment_bytes == 0 && op.length_bytes % geometry.alignment_bytes == 0);
     RB_ASSERT(reinterpret_cast<std::uintptr_t>(op.memory) % geometry.alignment_bytes == 0);
   } else if (op.kind != flush) {
-    RB_ASSERT(op.offset_bytes % geometry.logical_block_bytes == 0 && op.length_bytes % geometry.logical_block_bytes == 0);
+    RB_ASSERT(op.offset_bytes % geometry.logical_block_bytes == 0 &&
+              op.length_bytes % geometry.logical_block_bytes == 0);
   }
   linked_.push_back(op);
   const std::uint64_t id = next_id_++;
@@ -131,7 +135,8 @@ void SimDisk::submit(ports::DiskOp& op) noexcept {
   Timeline& timeline = loop_.timeline();
   Seeded& random = timeline.random();
   timeline.mix(static_cast<std::uint64_t>(op.kind) << 56 ^ op.offset_bytes << 16 ^ op.length_bytes);
-  Duration latency = random.duration(model_.latency_min, op.kind == flush ? model_.flush_latency_max : model_.latency_max);
+  Duration latency =
+      random.duration(model_.latency_min, op.kind == flush ? model_.flush_latency_max : model_.latency_max);
   if (model_.stall_probability > 0 && random.chance(model_.stall_probability)) {
     latency += random.duration(Duration(0), model_.stall_max);
   }
@@ -149,13 +154,17 @@ void SimDisk::finish(std::uint64_t id) {
   const Geometry& geometry = medium_.geometry();
   bool is_supported = true;
   switch (op.kind) {
-    case read: std::memcpy(op.memory, medium_.content() + op.offset_bytes, op.length_bytes); break;
+    case read:
+      std::memcpy(op.memory, medium_.content() + op.offset_bytes, op.length_bytes);
+      break;
     case write:
       // ports/disk.hpp: the memory is the device's until on_done.
       RB_ASSERT(crc32c({op.memory, op.length_bytes}) == entry.crc);
       medium_.write(op.offset_bytes, op.length_bytes, op.memory, op.is_durable);
       break;
-    case flush: medium_.make_stable(entry.mark); break;
+    case flush:
+      medium_.make_stable(entry.mark);
+      break;
     case discard:
       is_supported = geometry.supports_discard;
       if (is_supported) medium_.write(op.offset_bytes, op.length_bytes, nullptr, false);

@@ -3,7 +3,8 @@
 // The fault model, and what each fault stands for:
 //   - Operations complete after a drawn latency, in any order, also when they overlap; now and then one takes seconds
 //     (a stalled device). Reads see the content, and writes reach it, at the moment of completion.
-//   - The device has a volatile cache. A completed write is in the content that everybody reads, but stable only after a
+//   - The device has a volatile cache. A completed write is in the content that everybody reads, but stable only after
+//   a
 //     flush that was submitted after the write completed has completed, or when the write itself was durable.
 //   - Power cut: every 512-byte sector of every completed write that is not stable, and of every write in flight, is
 //     kept or lost independently of all others (so writes are torn, and later ones survive earlier ones). How many are

@@ -91,7 +91,8 @@ node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::Nod
   node::VolumeConfig volume;
   for (std::size_t index = 0; index < 2; ++index) {
     volume.disks[index].path = fmt::format("/dev/{}", kNodeName[index]);
-    if (options.has_external_metadata) volume.disks[index].metadata_path = fmt::format("/dev/{}.meta", kNodeName[index]);
+    if (options.has_external_metadata)
+      volume.disks[index].metadata_path = fmt::format("/dev/{}.meta", kNodeName[index]);
   }
   volume.write_cache = options.has_write_cache;
   volume.logical_block_bytes = options.logical_block_bytes;
@@ -107,7 +108,8 @@ SimHost::Process::Process(SimFabric& fabric, SimHost& host)
     : loop(fabric.timeline(), kNodeName[host.index_]),
       network(fabric, loop, host.address_),
       data(host.data_, loop, host.options_.disk),
-      metadata(host.metadata_ == nullptr ? nullptr : std::make_unique<SimDisk>(*host.metadata_, loop, host.options_.disk)),
+      metadata(host.metadata_ == nullptr ? nullptr
+                                         : std::make_unique<SimDisk>(*host.metadata_, loop, host.options_.disk)),
       buffers(std::make_unique<BufferPool>(std::size_t{kBufferMiB} << 20)) {}
 
 SimHost::SimHost(SimFabric& fabric, const RunOptions& options, blockdev::NodeIndex index)
@@ -154,7 +156,9 @@ PersistedRecord SimHost::persisted(bool is_stable_only) const {
   blockdev::Store store(aside.world, aside.data_disk, aside.metadata_disk.get(), store_options(options_));
   aside.loop.post([&] {
     store.open(Callback<void(Result<void, blockdev::StoreError>)>::with(
-        &outcome, [](void* into, Result<void, blockdev::StoreError> result) { *static_cast<decltype(outcome)*>(into) = std::move(result); }));
+        &outcome, [](void* into, Result<void, blockdev::StoreError> result) {
+          *static_cast<decltype(outcome)*>(into) = std::move(result);
+        }));
   });
   aside.run([&] { return outcome.has_value(); });
   RB_ASSERT(store.is_open());  // A superblock written in turn is always whole.
@@ -173,7 +177,8 @@ void SimHost::start() {
     std::vector<std::vector<node::VolumeDisks>> disks(1);
     disks[0].push_back({&process.data, process.metadata.get(), ""});
     const ports::World world{process.loop, fabric_.timeline().random(), process.network, *process.buffers};
-    process.node = std::make_unique<node::Node>(make_cluster_config(options_, index_), world, boot_id_, std::move(disks));
+    process.node =
+        std::make_unique<node::Node>(make_cluster_config(options_, index_), world, boot_id_, std::move(disks));
     const auto started = process.node->start();
     RB_ASSERT(started.has_value());
   });

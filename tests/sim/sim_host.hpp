@@ -1,7 +1,7 @@
-// One of the two hosts: its devices, which survive, and the daemon that runs on it or does not. Starts whole Nodes as main does,
-// and takes them away the hard ways. A killed Node is never destroyed: no destructor of a killed process runs either, so it
-// is left lying (its memory given back to the system) and nothing ever calls it again.
-// Invariant: between kill and start nothing of the old daemon acts but the writes and segments its kernel already had.
+// One of the two hosts: its devices, which survive, and the daemon that runs on it or does not. Starts whole Nodes as
+// main does, and takes them away the hard ways. A killed Node is never destroyed: no destructor of a killed process
+// runs either, so it is left lying (its memory given back to the system) and nothing ever calls it again. Invariant:
+// between kill and start nothing of the old daemon acts but the writes and segments its kernel already had.
 #pragma once
 
 #include <functional>
@@ -52,9 +52,11 @@ class SimHost {
   /// Counts starts.
   [[nodiscard]] std::uint64_t incarnation() const noexcept { return incarnation_; }
 
-  /// `reply` is called from the node's loop, or never when the daemon dies first. `may_still` is asked when the daemon comes to
-  /// the request (it may have hung meanwhile); no: the person has taken it back, and nothing is asked or answered.
-  void request(node::AdminVerb verb, bool is_forced, std::function<bool()> may_still, std::function<void(const node::AdminReply&)> reply);
+  /// `reply` is called from the node's loop, or never when the daemon dies first. `may_still` is asked when the daemon
+  /// comes to the request (it may have hung meanwhile); no: the person has taken it back, and nothing is asked or
+  /// answered.
+  void request(node::AdminVerb verb, bool is_forced, std::function<bool()> may_still,
+               std::function<void(const node::AdminReply&)> reply);
 
  private:
   struct Process {

@@ -91,7 +91,9 @@ void SimInitiator::retry_later(Duration delay) {
 
 void SimInitiator::drop(const Pending& pending) {
   switch (pending.kind) {
-    case Kind::read: oracle_.drop_read(pending.oracle_op); break;
+    case Kind::read:
+      oracle_.drop_read(pending.oracle_op);
+      break;
     case Kind::compare_and_write:
       oracle_.drop_read(pending.oracle_read);
       [[fallthrough]];
@@ -102,7 +104,8 @@ void SimInitiator::drop(const Pending& pending) {
       break;
     case Kind::ready:
     case Kind::capacity:
-    case Kind::flush: break;
+    case Kind::flush:
+      break;
   }
 }
 
@@ -129,7 +132,8 @@ void SimInitiator::give_up(const std::string& why) {
 
 void SimInitiator::on_ended(IscsiSession& session, const std::string& sentence) {
   if (&session != session_.get()) return;
-  fabric_.timeline().note("{}: connection to {} ended: {}", name(), ports::to_string(options_.portals[portal_]), sentence);
+  fabric_.timeline().note("{}: connection to {} ended: {}", name(), ports::to_string(options_.portals[portal_]),
+                          sentence);
   session_->abandon();
   ghosts_.push_back(std::move(session_));  // Destroyed later: this is its own callback.
   portal_ = (portal_ + 1) % options_.portals.size();
@@ -185,7 +189,8 @@ void SimInitiator::on_tick() {
     session_->abort_connection("no sign of life");
     return;
   }
-  if (options_.impatience_per_second > 0 && random_.chance(options_.impatience_per_second * 0.5)) give_up("out of impatience");
+  if (options_.impatience_per_second > 0 && random_.chance(options_.impatience_per_second * 0.5))
+    give_up("out of impatience");
 }
 
 // ---- Commands ----
@@ -208,11 +213,13 @@ void SimInitiator::pump() {
 
 Sectors SimInitiator::draw_sectors() {
   const std::uint64_t blocks = options_.region.count / block_sectors_;
-  std::uint64_t count = random_.chance(0.05) ? random_.between(1, options_.large_sectors_max / block_sectors_) : random_.between(1, 16 / block_sectors_);
+  std::uint64_t count = random_.chance(0.05) ? random_.between(1, options_.large_sectors_max / block_sectors_)
+                                             : random_.between(1, 16 / block_sectors_);
   if (random_.chance(0.3)) count = 8 / block_sectors_;
   count = std::min(count, blocks);
   // A small hot range makes overlaps, and rewrites of what is being resynced.
-  const std::uint64_t span = random_.chance(0.6) ? std::min<std::uint64_t>(blocks - count, 64 / block_sectors_ + 1) : blocks - count;
+  const std::uint64_t span =
+      random_.chance(0.6) ? std::min<std::uint64_t>(blocks - count, 64 / block_sectors_ + 1) : blocks - count;
   return {options_.region.first + random_.below(span + 1) * block_sectors_, count * block_sectors_};
 }
 
@@ -224,15 +231,20 @@ void SimInitiator::issue() {
     issue_read(sectors, false);
   } else if (random_.chance(options_.exotic_share)) {
     switch (random_.below(3)) {
-      case 0: issue_write(sectors, true, false); break;
+      case 0:
+        issue_write(sectors, true, false);
+        break;
       case 1:
         if (can_unmap_) {
           // Whole 4 KiB blocks: the granularity that a device may round to.
           const std::uint64_t first = sectors.first / 8 * 8;
-          if (first >= options_.region.first && first + 8 <= options_.region.first + options_.region.count) issue_write({first, 8}, true, true);
+          if (first >= options_.region.first && first + 8 <= options_.region.first + options_.region.count)
+            issue_write({first, 8}, true, true);
         }
         break;
-      default: issue_compare_and_write(); break;
+      default:
+        issue_compare_and_write();
+        break;
     }
   } else {
     issue_write(sectors, false, false);
@@ -347,8 +359,9 @@ void SimInitiator::on_reply(IscsiSession& session, std::uint64_t cookie, const S
 }
 
 void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
-  const bool is_transient = reply.status == kBusy || reply.status == kTaskSetFull ||
-                            (reply.status == kCheckCondition && (reply.sense_key == kUnitAttention || reply.sense_key == kNotReady));
+  const bool is_transient =
+      reply.status == kBusy || reply.status == kTaskSetFull ||
+      (reply.status == kCheckCondition && (reply.sense_key == kUnitAttention || reply.sense_key == kNotReady));
   if (pending.kind == Kind::ready) {
     if (reply.status == kGood) {
       on_ready();
@@ -361,11 +374,13 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
     return;
   }
   if (reply.status != kGood) {
-    const bool is_miscompare = pending.kind == Kind::compare_and_write && reply.status == kCheckCondition && reply.sense_key == kMiscompare;
+    const bool is_miscompare =
+        pending.kind == Kind::compare_and_write && reply.status == kCheckCondition && reply.sense_key == kMiscompare;
     if (!is_transient && !is_miscompare) {
-      hooks_.on_violation(fmt::format("{}: command kind {} at sector {}+{} failed with status {:#x}, sense {:#x}/{:#04x}", name(),
-                                      static_cast<int>(pending.kind), pending.sectors.first, pending.sectors.count, reply.status,
-                                      reply.sense_key, reply.sense_code));
+      hooks_.on_violation(
+          fmt::format("{}: command kind {} at sector {}+{} failed with status {:#x}, sense {:#x}/{:#04x}", name(),
+                      static_cast<int>(pending.kind), pending.sectors.first, pending.sectors.count, reply.status,
+                      reply.sense_key, reply.sense_code));
     }
     if (pending.kind == Kind::read) oracle_.drop_read(pending.oracle_op);
     if (pending.kind == Kind::compare_and_write) oracle_.drop_read(pending.oracle_read);
@@ -381,13 +396,16 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
       can_unmap_ = (std::to_integer<unsigned>(reply.data_in[14]) & 0xc0) == 0xc0;
       is_ready_ = true;
       const std::uint64_t sectors = (load_be<std::uint64_t>(reply.data_in.data()) + 1) * block_sectors_;
-      if (sectors < options_.region.first + options_.region.count) hooks_.on_violation(fmt::format("{}: capacity shrank to {} sectors", name(), sectors));
+      if (sectors < options_.region.first + options_.region.count)
+        hooks_.on_violation(fmt::format("{}: capacity shrank to {} sectors", name(), sectors));
       break;
     }
     case Kind::read: {
       ++counters_.reads;
       const std::string sentence = oracle_.end_read(pending.oracle_op, reply.data_in);
-      if (!sentence.empty()) hooks_.on_violation(fmt::format("{}: I3: read {}+{}: {}", name(), pending.sectors.first, pending.sectors.count, sentence));
+      if (!sentence.empty())
+        hooks_.on_violation(
+            fmt::format("{}: I3: read {}+{}: {}", name(), pending.sectors.first, pending.sectors.count, sentence));
       if (random_.chance(0.2)) {
         last_block_.assign(reply.data_in.begin(), reply.data_in.begin() + block_sectors_ * kSectorBytes);
         last_block_sector_ = pending.sectors.first;
@@ -396,7 +414,8 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
     }
     case Kind::compare_and_write: {
       const std::string sentence = oracle_.end_read(pending.oracle_read, pending.compare);
-      if (!sentence.empty()) hooks_.on_violation(fmt::format("{}: I3: COMPARE AND WRITE matched what is not there: {}", name(), sentence));
+      if (!sentence.empty())
+        hooks_.on_violation(fmt::format("{}: I3: COMPARE AND WRITE matched what is not there: {}", name(), sentence));
       [[fallthrough]];
     }
     case Kind::write:
@@ -408,7 +427,8 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
       ++counters_.flushes;
       oracle_.end_flush(pending.oracle_op);
       break;
-    case Kind::ready: break;
+    case Kind::ready:
+      break;
   }
 }
 

@@ -1,6 +1,6 @@
 // An initiator host: keeps one I_T nexus to whichever node serves, issues a random mix of commands on its region with
-// stamped blocks, and tells the oracle when each began and ended. Loses connections, gives them up early (leaving the old
-// one alive as a ghost that still sends its Data-Out), logs in again with the same ISID, tries the other portal.
+// stamped blocks, and tells the oracle when each began and ended. Loses connections, gives them up early (leaving the
+// old one alive as a ghost that still sends its Data-Out), logs in again with the same ISID, tries the other portal.
 // Policy: a write without an answer is a "maybe" until the next login has been answered and TEST UNIT READY is GOOD.
 // Not responsible for what is legal (Oracle) nor for the protocol's details (IscsiSession).
 #pragma once
@@ -28,8 +28,8 @@ struct InitiatorOptions {
   Duration gap_max = milliseconds(4);  ///< between commands of one slot
   double read_share = 0.35;
   double flush_share = 0.06;
-  double fua_share = 0.1;   ///< of the writes
-  double exotic_share = 0.06;  ///< UNMAP, WRITE SAME, COMPARE AND WRITE
+  double fua_share = 0.1;            ///< of the writes
+  double exotic_share = 0.06;        ///< UNMAP, WRITE SAME, COMPARE AND WRITE
   double impatience_per_second = 0;  ///< connections given up for no reason
   Duration command_timeout = seconds(8);
 };
@@ -117,7 +117,7 @@ class SimInitiator final : public IscsiSession::Owner {
   std::uint32_t not_ready_count_ = 0;
   std::uint64_t next_cookie_ = 1;
   std::map<std::uint64_t, Pending> pending_;
-  std::vector<std::uint64_t> lost_;  ///< writes whose fate is open until the next login
+  std::vector<std::uint64_t> lost_;    ///< writes whose fate is open until the next login
   std::vector<std::byte> last_block_;  ///< a block that was read, for COMPARE AND WRITE
   std::uint64_t last_block_sector_ = 0;
   std::uint32_t slots_waiting_ = 0;

@@ -161,7 +161,8 @@ void SimFabric::try_connect(const ConnectionRef& connection, Instant deadline) {
   }
   const auto process = processes_.find(server.host);
   SimNetwork* network = process == processes_.end() || process->second->has_left_ ? nullptr : process->second;
-  const auto listener = network == nullptr ? decltype(network->listeners_.end()){} : network->listeners_.find(server.local.port);
+  const auto listener =
+      network == nullptr ? decltype(network->listeners_.end()){} : network->listeners_.find(server.local.port);
   const Duration back = latency(server.host, client.host);
   if (network == nullptr || listener == network->listeners_.end()) {
     timeline_.after(back, [this, connection] { end_side(connection, 0, StreamError::refused); });
@@ -320,7 +321,8 @@ void SimFabric::send_reset(const ConnectionRef& connection, int from_side) {
   const std::string& from = connection->ends[from_side].host;
   const std::string& to = connection->ends[1 - from_side].host;
   timeline_.after(latency(from, to), [this, connection, from_side] {
-    if (!can_pass(connection->ends[from_side].host, connection->ends[1 - from_side].host)) return;  // Lost; not repeated.
+    if (!can_pass(connection->ends[from_side].host, connection->ends[1 - from_side].host))
+      return;  // Lost; not repeated.
     end_side(connection, 1 - from_side, StreamError::reset);
   });
 }
@@ -359,7 +361,8 @@ void SimFabric::ask_target(End& end) {
   if (end.has_target || end.sink == nullptr) return;
   end.target = end.sink->direct_target();
   end.has_target = true;
-  if (end.target.buffer) RB_ASSERT(end.target.offset_bytes + end.target.length_bytes <= end.target.buffer.capacity_bytes());
+  if (end.target.buffer)
+    RB_ASSERT(end.target.offset_bytes + end.target.length_bytes <= end.target.buffer.capacity_bytes());
 }
 
 void SimFabric::schedule_receive(const ConnectionRef& connection, int side) {
@@ -417,7 +420,7 @@ SimNetwork::~SimNetwork() {
 }
 
 Result<std::unique_ptr<ports::Listener>, ports::ListenError> SimNetwork::listen(const ports::Endpoint& local,
-                                                                               ports::AcceptSink& sink) {
+                                                                                ports::AcceptSink& sink) {
   if (!local.address.empty() && local.address != host_) return fail(ports::ListenError::address_not_here);
   if (listeners_.contains(local.port)) return fail(ports::ListenError::address_in_use);
   auto listener = std::make_unique<SimListener>(*this, local, sink);
@@ -447,9 +450,10 @@ std::unique_ptr<ports::Stream> SimNetwork::connect(const ports::Endpoint& remote
     timeline.after(microseconds(1), [this, connection] { fabric_.end_side(connection, 0, StreamError::unreachable); });
     return stream;
   }
-  timeline.after(fabric_.latency(host_, remote.address), [&fabric = fabric_, connection, deadline = timeline.now() + kConnectTimeout] {
-    fabric.try_connect(connection, deadline);
-  });
+  timeline.after(fabric_.latency(host_, remote.address),
+                 [&fabric = fabric_, connection, deadline = timeline.now() + kConnectTimeout] {
+                   fabric.try_connect(connection, deadline);
+                 });
   return stream;
 }
 

@@ -3,17 +3,21 @@
 // The fault model, and what each fault stands for:
 //   - Each direction between two hosts has its own latency. A stream's bytes are cut into segments at random places
 //     (1 byte to 64 KiB) that arrive in order, whole prefix or not at all; receives merge and split them again.
-//   - Cut direction: nothing arrives; the sender's kernel keeps the bytes and tries again with back-off, so a cut that heals
-//     is only a delay, and one that does not ends the sender's side with timed_out after `user_timeout`. A side that has
-//     nothing to send notices nothing. One-way cuts stop data on one side and acknowledgements on the other.
+//   - Cut direction: nothing arrives; the sender's kernel keeps the bytes and tries again with back-off, so a cut that
+//   heals
+//     is only a delay, and one that does not ends the sender's side with timed_out after `user_timeout`. A side that
+//     has nothing to send notices nothing. One-way cuts stop data on one side and acknowledgements on the other.
 //   - Reset: both ends hear `reset`, or one of them only (a stateful firewall that forgot).
-//   - Process killed: its kernel sends what was already handed to it, then FIN or RST. A later segment is answered by RST.
+//   - Process killed: its kernel sends what was already handed to it, then FIN or RST. A later segment is answered by
+//   RST.
 //   - Power cut: silence. A segment that arrives after the host is up again is answered by RST.
 //   - Connect: refused without a listener, timed_out after 5 s without an answer.
-//   - The kernel takes kKernelSendBytes before they are acknowledged, and buffers kKernelReceiveBytes for a process that
+//   - The kernel takes kKernelSendBytes before they are acknowledged, and buffers kKernelReceiveBytes for a process
+//   that
 //     does not read: beyond that the sender's queued_bytes() grow.
 //   - Pool memory that a stream refers to is read when the kernel takes it, not when it was queued.
-// Not modelled: corruption (TCP's checksum; frames have a CRC of their own), duplicates and reordering (TCP hides them).
+// Not modelled: corruption (TCP's checksum; frames have a CRC of their own), duplicates and reordering (TCP hides
+// them).
 #pragma once
 
 #include <deque>
@@ -150,7 +154,7 @@ class SimNetwork final : public ports::Network {
   ~SimNetwork() override;
 
   [[nodiscard]] Result<std::unique_ptr<ports::Listener>, ports::ListenError> listen(const ports::Endpoint& local,
-                                                                                   ports::AcceptSink& sink) override;
+                                                                                    ports::AcceptSink& sink) override;
   [[nodiscard]] std::unique_ptr<ports::Stream> connect(const ports::Endpoint& remote, std::string_view local_address,
                                                        ports::StreamSink& sink) override;
 

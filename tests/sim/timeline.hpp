@@ -1,6 +1,6 @@
-// The one simulated time line: events ordered by (time, order of scheduling), a generator, and the trace whose hash says
-// whether two runs were the same run. Everything in the simulator hangs here. Knows nothing of hosts, disks or networks.
-// Invariant: time never goes back, and nothing but this queue and this generator decides an order.
+// The one simulated time line: events ordered by (time, order of scheduling), a generator, and the trace whose hash
+// says whether two runs were the same run. Everything in the simulator hangs here. Knows nothing of hosts, disks or
+// networks. Invariant: time never goes back, and nothing but this queue and this generator decides an order.
 #pragma once
 
 #include <fmt/format.h>

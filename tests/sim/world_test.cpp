@@ -11,7 +11,8 @@
 namespace replblk::sim {
 namespace {
 
-constexpr ports::Disk::Geometry kGeometry{.size_bytes = 1 << 20, .alignment_bytes = 512, .supports_discard = true, .supports_write_zeroes = true};
+constexpr ports::Disk::Geometry kGeometry{
+    .size_bytes = 1 << 20, .alignment_bytes = 512, .supports_discard = true, .supports_write_zeroes = true};
 
 struct Op : ports::DiskOp {
   explicit Op(ports::DiskOpKind what, std::uint64_t at = 0, std::uint8_t fill = 0) : data(8192, std::byte{fill}) {
@@ -19,10 +20,11 @@ struct Op : ports::DiskOp {
     offset_bytes = at;
     length_bytes = what == ports::DiskOpKind::flush ? 0 : 4096;
     memory = reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(data.data()) + 511) / 512 * 512);
-    on_done = Callback<void(DiskOp&, Result<void, ports::IoError>)>::with(this, [](void* self, DiskOp&, Result<void, ports::IoError> result) {
-      static_cast<Op*>(self)->is_done = true;
-      static_cast<Op*>(self)->is_good = result.has_value();
-    });
+    on_done = Callback<void(DiskOp&, Result<void, ports::IoError>)>::with(
+        this, [](void* self, DiskOp&, Result<void, ports::IoError> result) {
+          static_cast<Op*>(self)->is_done = true;
+          static_cast<Op*>(self)->is_good = result.has_value();
+        });
   }
   std::vector<std::byte> data;
   bool is_done = false;
@@ -39,7 +41,9 @@ struct DiskWorld {
   SimDisk disk{medium, loop, model};
 };
 
-std::uint8_t byte_at(const Medium& medium, std::uint64_t at) { return std::to_integer<std::uint8_t>(medium.content()[at]); }
+std::uint8_t byte_at(const Medium& medium, std::uint64_t at) {
+  return std::to_integer<std::uint8_t>(medium.content()[at]);
+}
 
 // Broken if the volatile cache were not volatile, or the flush not a flush.
 TEST(SimDisk, A_power_cut_can_lose_a_completed_write_unless_it_was_flushed) {
