@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <map>
 #include <memory>
@@ -100,7 +101,7 @@ class Daemon {
   explicit Daemon(node::ClusterConfig config) : config_(std::move(config)), requests_(kAdminRequestsMax) {}
 
   /// Ends after a signal. The error is a sentence per line.
-  Result<void, std::string> run() {
+  Result<void, std::string> run(control::LogSink& log) {
     const Result<Uuid, std::string> boot_id = runtime::read_boot_id();
     if (!boot_id) return fail(boot_id.error());
     // First of all, since its lock tells whether another daemon of this node runs. Requests wait until there is a node.
@@ -118,7 +119,7 @@ class Daemon {
     runtime::SystemRandom random;
     const Disks disks(config_, *reactor_);
     node::Node node(config_, {*reactor_, random, network, buffers}, *boot_id, disks.opened());
-    if (auto started = node.start(); !started) return fail(started.error());
+    if (auto started = start_when_ports_are_free(node); !started) return fail(started.error());
     node_ = &node;
     requests_.attach(*reactor_, Callback<void(AdminMail&)>::to<&Daemon::on_mail>(*this));
     log_info("replblkd {} runs as node {} of {}, process {}", REPLBLK_VERSION, config_.nodes[config_.self].name, config_.name, ::getpid());
@@ -126,10 +127,27 @@ class Daemon {
     reactor_->run();
     requests_.detach();
     log_info("stopped");
-    return {};
+    server->reset();
+    log.finish();
+    // Everything is durable and every connection has ended. A disk that hangs would hold its own closing up for ever, so nothing
+    // is closed by hand: the kernel does it.
+    std::_Exit(kDone);
   }
 
  private:
+  /// A ring that dies with its process holds its listeners for a moment longer.
+  static Result<void, std::string> start_when_ports_are_free(node::Node& node) {
+    auto started = node.start();
+    for (int attempt = 1; !started && started.error().ends_with(to_string(ports::ListenError::address_in_use)) &&
+                          attempt < kOpenAttempts;
+         ++attempt) {
+      if (attempt == 1) log_warning("{}; trying for 5 s", started.error());
+      std::this_thread::sleep_for(kOpenPause);
+      started = node.start();
+    }
+    return started;
+  }
+
   void on_mail(AdminMail& mail) { node_->request(mail.request, std::move(mail.reply)); }
 
   void on_signal(int number) {
@@ -190,9 +208,9 @@ int run(int argc, char** argv) {
     return kDone;
   }
   block_signals();
-  const control::LogSink log(arguments.log_level);
+  control::LogSink log(arguments.log_level);
   const auto daemon = std::make_unique<Daemon>(std::move(*config));
-  if (auto ran = daemon->run(); !ran) {
+  if (auto ran = daemon->run(log); !ran) {
     log_error("{}", ran.error());
     return kNotStarted;
   }

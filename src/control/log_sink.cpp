@@ -72,7 +72,8 @@ LogSink::LogSink(LogLevel lowest) {
   set_log_sink(write_line, lowest);
 }
 
-LogSink::~LogSink() {
+void LogSink::finish() noexcept {
+  if (logger == nullptr) return;
   set_log_sink(nullptr, LogLevel::info);
   logger.reset();
   spdlog::shutdown();  // joins the thread after the last line

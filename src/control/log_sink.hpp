@@ -13,7 +13,9 @@ class LogSink {
   explicit LogSink(LogLevel lowest);
   LogSink(const LogSink&) = delete;
   LogSink& operator=(const LogSink&) = delete;
-  ~LogSink();
+  ~LogSink() { finish(); }
+  /// Writes out what is queued; lines after it go nowhere.
+  void finish() noexcept;
 };
 
 }  // namespace replblk::control

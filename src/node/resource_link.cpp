@@ -359,7 +359,7 @@ void Resource::joined() {
   } else {
     server_->open(*channel_, term);
   }
-  for (const auto& volume : volumes_) volume->mirror->start_mirroring();
+  for (const auto& volume : volumes_) volume->mirror->set_mirroring(is_primary_);
   log_info("resource {}: Established, both copies UpToDate, term {}", config_.name, term);
 }
 
@@ -443,7 +443,7 @@ void Resource::start_syncing() {
   for (const auto& volume : volumes_) {
     bytes += volume->store->dirty().dirty_bytes();
     volume->is_resynced = false;
-    volume->mirror->start_mirroring();
+    volume->mirror->set_mirroring(true);
     volume->resync->start(Callback<void()>::to<&Volume::on_resynced>(*volume));
   }
   log_info("resource {}: SyncSource, {} KiB to copy, term {}", config_.name, bytes / 1024, record_.configuration.term);

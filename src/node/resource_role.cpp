@@ -165,7 +165,10 @@ void Resource::serve() {
   RB_ASSERT(record_.is_primary_open && !is_metadata_failed_);
   is_primary_ = true;
   is_crashed_primary_ = false;
-  for (const auto& volume : volumes_) volume->mirror->set_serving(true);
+  for (const auto& volume : volumes_) {
+    volume->mirror->set_serving(true);
+    if (phase_ == LinkPhase::established) volume->mirror->set_mirroring(true);
+  }
   thaw_all();
   target_->set_serving(true);
   log_info("resource {}: role Primary, term {}", config_.name, record_.configuration.term);
@@ -208,6 +211,9 @@ void Resource::demoted(AdminReplyCallback reply) {
   persist(next, [this, answer = std::move(reply)] {
     is_changing_role_ = false;
     is_primary_ = false;
+    if (phase_ == LinkPhase::established) {
+      for (const auto& volume : volumes_) volume->mirror->set_mirroring(false);
+    }
     log_info("resource {}: role Secondary", config_.name);
     send_role();
     if (phase_ == LinkPhase::none) schedule_dial();

@@ -41,8 +41,9 @@ class Mirror final : public blockdev::BlockBackend {
   void thaw() noexcept;
   [[nodiscard]] bool is_frozen() const noexcept { return is_frozen_; }
 
-  /// From here on changes go to the peer too (link is attached and the peer's bits are merged).
-  void start_mirroring() noexcept { is_mirroring_ = true; }
+  /// On: changes and flushes go to the peer too (the link is attached and the peer's bits are merged). Off, without the loss of
+  /// the peer: only when both copies have been flushed.
+  void set_mirroring(bool is_mirroring) noexcept { is_mirroring_ = is_mirroring; }
   [[nodiscard]] bool is_mirroring() const noexcept { return is_mirroring_; }
   /// Before PeerLink::detach(): unstable blocks become dirty, later changes too.
   void peer_lost();
