@@ -48,8 +48,9 @@ Step plan_write_and_verify, run_write_and_verify, resume_write_and_verify;
 Step plan_write_same, run_write_same, resume_write_same;
 Step plan_unmap, run_unmap, resume_unmap;
 
-// reservation.cpp
+// reservation.cpp, persistent_reserve_commands.cpp
 Step run_reserve, run_release;
+Step run_persistent_reserve_in, plan_persistent_reserve_out, run_persistent_reserve_out;
 
 }  // namespace commands
 }  // namespace replblk::scsi

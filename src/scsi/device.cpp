@@ -35,7 +35,7 @@ class Device::Impl {
     }
   }
 
-  NexusId attach() {
+  NexusId attach(const NexusInfo& info) {
     std::size_t slot = 0;
     // A slot whose aborted tasks are still out keeps its count until they are back.
     while (slot < nexuses_.size() && (nexuses_[slot].is_attached || nexuses_[slot].executing_count > 0)) ++slot;
@@ -45,8 +45,8 @@ class Device::Impl {
     ++nexus.generation;
     nexus.is_attached = true;
     const NexusId id{static_cast<std::uint32_t>(nexus.generation) << 16 | static_cast<std::uint32_t>(slot)};
-    absent_->attach(id);
-    for (const auto& unit : units_) unit->attach(id);
+    absent_->attach(id, info);
+    for (const auto& unit : units_) unit->attach(id, info);
     return id;
   }
 
@@ -105,6 +105,10 @@ class Device::Impl {
     return nexuses_[slot].generation == nexus.value >> 16 ? nexuses_[slot].executing_count : 0;
   }
 
+  void forget_reservations() {
+    for (const auto& unit : units_) unit->persistent_reservation() = {};
+  }
+
   void capacity_changed(std::uint16_t lun) {
     RB_ASSERT(lun < kUnitsMax && by_lun_[lun] != nullptr);
     by_lun_[lun]->establish_for_all(UnitAttention::capacity_changed);
@@ -151,8 +155,7 @@ Device::Device(DeviceConfig config, ports::Loop& loop, BufferPool& buffers)
     : impl_(std::make_unique<Impl>(std::move(config), loop, buffers)) {}
 Device::~Device() = default;
 
-// What an I_T nexus is called matters to persistent reservations only.
-NexusId Device::attach(const NexusInfo&) { return impl_->attach(); }
+NexusId Device::attach(const NexusInfo& info) { return impl_->attach(info); }
 void Device::detach(NexusId nexus) { impl_->detach(nexus); }
 void Device::prepare(Task& task) { impl_->prepare(task); }
 void Device::execute(Task& task) { impl_->execute(task); }
@@ -167,6 +170,7 @@ TaskFunctionResult Device::manage(TaskFunction function, NexusId nexus, std::uin
   return impl_->manage(function, nexus, lun_field);
 }
 std::size_t Device::executing_count(NexusId nexus) const { return impl_->executing_count(nexus); }
+void Device::forget_reservations() { impl_->forget_reservations(); }
 void Device::capacity_changed(std::uint16_t lun) { impl_->capacity_changed(lun); }
 
 }  // namespace replblk::scsi

@@ -38,6 +38,7 @@ struct DeviceConfig {
 struct NexusInfo {
   std::string initiator_name;
   std::uint64_t isid = 0;  ///< 48 bits
+  friend bool operator==(const NexusInfo&, const NexusInfo&) = default;
 };
 
 /// RFC 7143 11.6.1 TASK MANAGEMENT functions that reach SCSI.
@@ -78,6 +79,10 @@ class Device {
 
   /// The tasks of `nexus` that are executing (submitted and not complete).
   [[nodiscard]] std::size_t executing_count(NexusId nexus) const;
+
+  /// The node begins to serve, maybe after its peer did: persistent reservations that were left here are of the past.
+  /// No nexus is attached.
+  void forget_reservations();
 
   /// The size of a unit changed: CAPACITY DATA HAS CHANGED (2A/09) on every nexus.
   void capacity_changed(std::uint16_t lun);

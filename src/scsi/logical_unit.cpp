@@ -13,10 +13,10 @@ LogicalUnit::LogicalUnit(const UnitConfig& config, const DeviceConfig& device, B
 
 LogicalUnit::~LogicalUnit() = default;
 
-void LogicalUnit::attach(NexusId nexus) {
+void LogicalUnit::attach(NexusId nexus, const NexusInfo& port) {
   const std::size_t slot = slot_of(nexus);
   if (slot >= nexuses_.size()) nexuses_.resize(slot + 1);
-  nexuses_[slot] = {nexus, true, {}};
+  nexuses_[slot] = {nexus, true, {}, port};
   if (is_present()) nexuses_[slot].attentions.establish(UnitAttention::power_on);
 }
 
@@ -36,6 +36,22 @@ void LogicalUnit::establish_for_all(UnitAttention condition, const NexusId* but)
   for (Nexus& nexus : nexuses_) {
     if (nexus.is_attached && (but == nullptr || nexus.id != *but)) nexus.attentions.establish(condition);
   }
+}
+
+void LogicalUnit::establish_for(const NexusInfo& port, UnitAttention condition) {
+  for (Nexus& nexus : nexuses_) {
+    if (nexus.is_attached && nexus.port == port) nexus.attentions.establish(condition);
+  }
+}
+
+const NexusInfo& LogicalUnit::port_of(NexusId nexus) const {
+  const Nexus& entry = nexuses_[slot_of(nexus)];
+  RB_ASSERT(entry.is_attached && entry.id == nexus);
+  return entry.port;
+}
+
+bool LogicalUnit::is_excluded(const Task& task, const Opcode& opcode) const {
+  return persistent_.is_reserved() && !persistent_.permits(port_of(task.nexus), opcode.reservation_class);
 }
 
 bool LogicalUnit::reserve(NexusId nexus) noexcept {
@@ -95,7 +111,7 @@ bool LogicalUnit::is_admitted(Task& task) {
     return false;
   }
   const Opcode& opcode = *lookup.opcode;
-  if (is_reserved_ && reservation_holder_ != task.nexus && !opcode.passes_reservation) {
+  if ((is_reserved_ && reservation_holder_ != task.nexus && !opcode.passes_reservation) || is_excluded(task, opcode)) {
     task.status = Status::reservation_conflict;
     task.is_decided = true;
     return false;
@@ -166,6 +182,11 @@ void LogicalUnit::execute(Task& task) {
 
 void LogicalUnit::start(Task& task) {
   task.work.state = TaskState::running;
+  // Asked again: whoever was fenced while its data was collected, or while it waited, must not write any more.
+  if (is_excluded(task, *task.work.opcode)) {
+    finish(task, Status::reservation_conflict);
+    return;
+  }
   task.work.opcode->run(*this, task);
 }
 

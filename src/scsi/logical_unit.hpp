@@ -15,6 +15,7 @@
 #include "scsi/cdb.hpp"
 #include "scsi/completion_queue.hpp"
 #include "scsi/device.hpp"
+#include "scsi/persistent_reservation.hpp"
 #include "scsi/sense.hpp"
 #include "scsi/task.hpp"
 #include "scsi/task_set.hpp"
@@ -38,7 +39,7 @@ class LogicalUnit {
   ~LogicalUnit();
 
   // For the device.
-  void attach(NexusId nexus);
+  void attach(NexusId nexus, const NexusInfo& port);
   void detach(NexusId nexus);
   void prepare(Task& task);
   void execute(Task& task);
@@ -47,6 +48,8 @@ class LogicalUnit {
   void clear_task_set(NexusId nexus);
   void reset(UnitAttention condition, NexusId nexus);
   void establish_for_all(UnitAttention condition, const NexusId* but = nullptr);
+  /// Of a port that has no nexus now nothing is kept: its next one begins with POWER ON.
+  void establish_for(const NexusInfo& port, UnitAttention condition);
 
   // For the commands: the ground.
   [[nodiscard]] bool is_present() const noexcept { return config_.backend != nullptr; }
@@ -60,12 +63,15 @@ class LogicalUnit {
   [[nodiscard]] ModeParameters& mode() noexcept { return mode_; }
   [[nodiscard]] UnitAttentions& attentions(NexusId nexus);
   /// Room in which data-in is put together; answer() copies it out.
-  static constexpr std::size_t kScratchBytes = 4096;
+  static constexpr std::size_t kScratchBytes = 36864;
   [[nodiscard]] MutableBytes scratch() noexcept { return scratch_; }
   /// RESERVE and RELEASE (SPC-2 7.21, 7.17): admission has refused whoever does not hold it while another does.
   /// False when another nexus was faster since this command was admitted.
   [[nodiscard]] bool reserve(NexusId nexus) noexcept;
   void release_reservation(NexusId nexus) noexcept;
+  [[nodiscard]] bool has_plain_reservation() const noexcept { return is_reserved_; }
+  [[nodiscard]] PersistentReservation& persistent_reservation() noexcept { return persistent_; }
+  [[nodiscard]] const NexusInfo& port_of(NexusId nexus) const;
 
   // For plan functions.
   /// Ends the task at prepare().
@@ -94,6 +100,8 @@ class LogicalUnit {
   }
   void set_sense(Task& task, const Sense& sense) noexcept;
   [[nodiscard]] bool is_admitted(Task& task);
+  /// A persistent reservation excludes the task's initiator.
+  [[nodiscard]] bool is_excluded(const Task& task, const Opcode& opcode) const;
   void start(Task& task);
   /// True when nothing of it is out: it is to be finished.
   [[nodiscard]] bool cancel(Task& task);
@@ -112,10 +120,12 @@ class LogicalUnit {
   ModeParameters mode_;
   bool is_reserved_ = false;
   NexusId reservation_holder_;
+  PersistentReservation persistent_;
   struct Nexus {
     NexusId id;
     bool is_attached = false;
     UnitAttentions attentions;
+    NexusInfo port;
   };
   std::vector<Nexus> nexuses_;  ///< by slot_of(NexusId)
   alignas(8) std::array<std::byte, kScratchBytes> scratch_{};

@@ -11,6 +11,7 @@
 #include <span>
 #include <string_view>
 
+#include "scsi/persistent_reservation.hpp"
 #include "scsi/sense.hpp"
 #include "scsi/task.hpp"
 
@@ -27,8 +28,9 @@ struct Opcode {
   DataDirection direction = DataDirection::none;
   bool passes_unit_attention = false;  ///< SPC-4 5.14: carried out although a unit attention is pending
   bool passes_reservation = false;     ///< carried out although another initiator holds the reservation
-  bool passes_absent_unit = false;     ///< answered for a LUN that does not exist (SPC-4 5.11)
-  bool changes_medium = false;         ///< refused when the unit is write protected
+  ReservationClass reservation_class = ReservationClass::excluded;  ///< the same, of a persistent reservation
+  bool passes_absent_unit = false;  ///< answered for a LUN that does not exist (SPC-4 5.11)
+  bool changes_medium = false;      ///< refused when the unit is write protected
   /// SPC-4 6.27.3 CDB usage data: a one for each bit that is looked at; all ones past the end of the CDB.
   std::array<std::uint8_t, 16> usage{};
 

@@ -41,6 +41,8 @@ inline constexpr SenseCode kInvalidFieldInParameterList{SenseKey::illegal_reques
 inline constexpr SenseCode kSavingParametersNotSupported{SenseKey::illegal_request, 0x39, 0x00};
 inline constexpr SenseCode kInvalidMessage{SenseKey::illegal_request, 0x49, 0x00};
 inline constexpr SenseCode kInvalidFieldInInformationUnit{SenseKey::illegal_request, 0x0e, 0x03};
+inline constexpr SenseCode kInvalidRelease{SenseKey::illegal_request, 0x26, 0x04};
+inline constexpr SenseCode kInsufficientRegistrationResources{SenseKey::illegal_request, 0x55, 0x04};
 inline constexpr SenseCode kSoftwareWriteProtected{SenseKey::data_protect, 0x27, 0x02};
 inline constexpr SenseCode kSpaceAllocationFailed{SenseKey::data_protect, 0x27, 0x07};
 inline constexpr SenseCode kMiscompareDuringVerify{SenseKey::miscompare, 0x1d, 0x00};

@@ -13,12 +13,15 @@ namespace replblk::scsi {
 
 /// In the order of reporting.
 enum class UnitAttention : std::uint8_t {
-  power_on,          ///< 29/00
-  target_reset,      ///< 29/02 SCSI BUS RESET OCCURRED: hard reset (SAM-5 table 44)
-  unit_reset,        ///< 29/03 BUS DEVICE RESET FUNCTION OCCURRED: logical unit reset
-  commands_cleared,  ///< 2F/00 COMMANDS CLEARED BY ANOTHER INITIATOR
-  mode_changed,      ///< 2A/01 MODE PARAMETERS CHANGED
-  capacity_changed,  ///< 2A/09 CAPACITY DATA HAS CHANGED
+  power_on,                 ///< 29/00
+  target_reset,             ///< 29/02 SCSI BUS RESET OCCURRED: hard reset (SAM-5 table 44)
+  unit_reset,               ///< 29/03 BUS DEVICE RESET FUNCTION OCCURRED: logical unit reset
+  commands_cleared,         ///< 2F/00 COMMANDS CLEARED BY ANOTHER INITIATOR
+  reservations_preempted,   ///< 2A/03
+  reservations_released,    ///< 2A/04
+  registrations_preempted,  ///< 2A/05
+  mode_changed,             ///< 2A/01 MODE PARAMETERS CHANGED
+  capacity_changed,         ///< 2A/09 CAPACITY DATA HAS CHANGED
 };
 
 [[nodiscard]] constexpr SenseCode sense_code_of(UnitAttention condition) noexcept {
@@ -31,6 +34,12 @@ enum class UnitAttention : std::uint8_t {
       return {SenseKey::unit_attention, 0x29, 0x03};
     case UnitAttention::commands_cleared:
       return {SenseKey::unit_attention, 0x2f, 0x00};
+    case UnitAttention::reservations_preempted:
+      return {SenseKey::unit_attention, 0x2a, 0x03};
+    case UnitAttention::reservations_released:
+      return {SenseKey::unit_attention, 0x2a, 0x04};
+    case UnitAttention::registrations_preempted:
+      return {SenseKey::unit_attention, 0x2a, 0x05};
     case UnitAttention::mode_changed:
       return {SenseKey::unit_attention, 0x2a, 0x01};
     case UnitAttention::capacity_changed:

@@ -74,14 +74,14 @@ TEST_F(OpcodeTable, Unknown_codes_and_service_actions_are_told_apart) {
     const OpcodeLookup lookup = find_opcode(byte, 0x1f);
     if (lookup.opcode != nullptr) continue;
     const auto command = run({byte, 0x1f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0});
-    const bool has_actions = code == 0x9e || code == 0xa3;
+    const bool has_actions = code == 0x5e || code == 0x5f || code == 0x9e || code == 0xa3;
     expect_sense(*command, has_actions ? kInvalidFieldInCdb : kInvalidOperationCode);
     if (has_actions) {
       EXPECT_EQ(command->cdb_field(), 1 * 8 + 4);
     }
   }
-  // Persistent reservations, target port groups and copy are not there yet: their absence must be plain.
-  for (const std::uint8_t code : {std::uint8_t{0x5e}, std::uint8_t{0x5f}, std::uint8_t{0x83}, std::uint8_t{0x84}}) {
+  // Copy is not there yet: its absence must be plain.
+  for (const std::uint8_t code : {std::uint8_t{0x83}, std::uint8_t{0x84}}) {
     expect_sense(*run({code, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}), kInvalidOperationCode);
   }
 }
