@@ -32,7 +32,7 @@ cluster {{
 resource {{
   name: "r0"
   target {{ iqn: "{iqn}" port: {port} }}
-  volume {{ lun: 0  disk {{ on: "a" path: "{folder}/disk" io_mode: {io_mode} }} }}
+  volume {{ lun: 0  disk {{ on: "a" path: "{folder}/disk" io_mode: {io_mode} }}  logical_block_size: {block_bytes} }}
 }}
 """
 
@@ -44,13 +44,14 @@ class RunError(Exception):
 class Target:
     """One daemon with one volume, primary."""
 
-    def __init__(self, replblkd, replblkctl, folder):
+    def __init__(self, replblkd, replblkctl, folder, block_bytes):
         self._ctl = [os.path.abspath(replblkctl), "--config", f"{folder}/node.conf", "--node", "a"]
         self._folder = folder
         with open(f"{folder}/disk", "wb") as disk:
             disk.truncate(VOLUME_BYTES)
         with open(f"{folder}/node.conf", "w", encoding="utf-8") as config:
-            config.write(CONFIG.format(folder=folder, iqn=IQN, port=PORT, io_mode=self._io_mode()))
+            config.write(CONFIG.format(folder=folder, iqn=IQN, port=PORT, io_mode=self._io_mode(),
+                                       block_bytes=block_bytes))
         self._run("create-md")
         with open(f"{folder}/log", "wb") as log:
             self._process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", os.path.abspath(replblkd), "--config",
@@ -192,7 +193,7 @@ def run(arguments):
     folder = tempfile.mkdtemp(prefix="replblk-conformance-")
     target = None
     try:
-        target = Target(arguments.replblkd, arguments.replblkctl, folder)
+        target = Target(arguments.replblkd, arguments.replblkctl, folder, arguments.block_bytes)
         begin = time.monotonic()
         output, trouble = run_tests(arguments.test, arguments.limit_s, arguments.wordy)
         took_s = time.monotonic() - begin
@@ -230,6 +231,7 @@ def main():
     parser.add_argument("--replblkd", required=True)
     parser.add_argument("--replblkctl", required=True)
     parser.add_argument("--test", default="ALL", help="a family, suite or test, as ALL.Read16; the list is compared with ALL only")
+    parser.add_argument("--block-bytes", type=int, default=512, choices=(512, 4096), help="the list is for 512")
     parser.add_argument("--wordy", action="store_true", help="with libiscsi's own log in the --output")
     parser.add_argument("--not-yet", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "not_yet.txt"))
     parser.add_argument("--passes-min", type=int, default=180)
