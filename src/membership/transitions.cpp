@@ -77,6 +77,16 @@ ResourceRecord become_sync_target(const ResourceRecord& record, const Configurat
   return next;
 }
 
+ResourceRecord become_outdated(const ResourceRecord& record, const Configuration& configuration) {
+  RB_ASSERT(configuration.term > record.seen && !configuration.is_pair());
+  ResourceRecord next = record;
+  next.configuration = configuration;
+  next.seen = configuration.term;
+  next.is_outdated = true;
+  next.is_primary_open = false;
+  return next;
+}
+
 ResourceRecord join_pair(const ResourceRecord& record, const Configuration& configuration,
                          const GenerationSet& generations) {
   RB_ASSERT(configuration.is_pair() && configuration.term >= record.seen);

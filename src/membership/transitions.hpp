@@ -39,6 +39,9 @@ using blockdev::ResourceRecord;
 /// Gives way to `configuration`, in which this node is no member; a resync towards this copy begins.
 [[nodiscard]] ResourceRecord become_sync_target(const ResourceRecord& record, const Configuration& configuration);
 
+/// Agrees to be left behind: `configuration` has the asker as its only member (protocol.md 3.3, mark itself Outdated).
+[[nodiscard]] ResourceRecord become_outdated(const ResourceRecord& record, const Configuration& configuration);
+
 /// Both are members again: takes configuration and generations.
 [[nodiscard]] ResourceRecord join_pair(const ResourceRecord& record, const Configuration& configuration,
                                        const GenerationSet& generations);

@@ -382,7 +382,8 @@ void Resource::continue_stop() {
   is_primary_ = false;
   is_standalone_ = true;
   if (channel_ != nullptr) {
-    end_channel("Unconnected", "the daemon stops", nullptr);
+    const replication::Refusal refusal{"the daemon of " + cluster_.nodes[self()].name + " was stopped", false};
+    end_channel("Unconnected", "the daemon stops", &refusal);
     if (is_removing_peer_) return;
   }
   is_stop_drained_ = false;

@@ -153,7 +153,9 @@ class Resource final : private replication::PeerChannelObserver {
   void remove_peer();
   void introduce();
   void meet();
-  void propose(blockdev::NodeIndex primary, const blockdev::GenerationSet& generations, std::function<void()> agreed);
+  void propose(std::uint8_t members, blockdev::NodeIndex primary, const blockdev::GenerationSet& generations,
+               std::function<void()> agreed);
+  void agree_to_removal(const blockdev::Configuration& proposed);
   void receive(const replication::Introduction& message);
   void receive(const replication::SyncStart& message);
   void receive(const replication::Proposal& message);

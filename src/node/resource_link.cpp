@@ -21,8 +21,9 @@ using replication::Refusal;
 
 namespace {
 
-constexpr Duration kDialBackoffMax = seconds(30);
+constexpr Duration kDialBackoffMax = seconds(10);
 constexpr Duration kProposalTimeout = seconds(5);
+constexpr std::uint8_t kBoth = 3;
 
 }  // namespace
 
@@ -268,7 +269,7 @@ void Resource::meet() {
       phase_ = LinkPhase::agreeing;
       // Nobody serves here (a primary whose connection broke has removed its peer): the first node proposes.
       if (self() == 0) {
-        propose(blockdev::kNoNode, membership::generations_for_pair(record_.generations), [this] {
+        propose(kBoth, blockdev::kNoNode, membership::generations_for_pair(record_.generations), [this] {
           const Configuration agreed{proposed_term_, 3, blockdev::kNoNode};
           may_have_lost_cache_ = is_crashed_primary_ = false;
           ResourceRecord next =
@@ -296,11 +297,12 @@ std::function<void()> Resource::for_this_channel(std::function<void()> then) {
 // ---- proposals -------------------------------------------------------------------------------------------------
 
 /// protocol.md 3.3: `seen` is durable before the message that names the term leaves; from here until the answer, doubt.
-void Resource::propose(NodeIndex primary, const GenerationSet& generations, std::function<void()> agreed) {
+void Resource::propose(std::uint8_t members, NodeIndex primary, const GenerationSet& generations,
+                       std::function<void()> agreed) {
   proposed_term_ = membership::next_term(record_, peer_seen_);
   proposal_deadline_ = world_.loop.now() + kProposalTimeout;
   on_agreed_ = std::move(agreed);
-  const replication::Proposal proposal{{proposed_term_, 3, primary}, generations};
+  const replication::Proposal proposal{{proposed_term_, members, primary}, generations};
   persist(membership::name_term(record_, proposed_term_), for_this_channel([this, proposal] { channel_->send(proposal); }));
 }
 
@@ -324,6 +326,12 @@ void Resource::receive(const replication::Proposal& message) {
     return;
   }
   const Configuration& proposed = message.configuration;
+  const bool is_removal = phase_ == LinkPhase::established && is_peer_primary_ && proposed.is_sole(peer()) &&
+                          proposed.primary == peer() && proposed.term > record_.seen;
+  if (is_removal) {
+    agree_to_removal(proposed);
+    return;
+  }
   if (!proposed.is_pair() || proposed.term <= record_.seen || proposed.primary == self() || !server_->is_idle()) {
     protocol_violation("the peer proposed a configuration that cannot be");
     return;
@@ -340,6 +348,14 @@ void Resource::receive(const replication::Proposal& message) {
     joined();
     channel_->send(replication::ProposalAck{term});
   });
+}
+
+/// protocol.md 3.4, remove: the peer goes on alone and asks this copy to remember that it is left behind.
+void Resource::agree_to_removal(const Configuration& proposed) {
+  peer_seen_ = proposed.term;
+  connected_term_ = 0;
+  persist(membership::become_outdated(record_, proposed),
+          for_this_channel([this, term = proposed.term] { channel_->send(replication::ProposalAck{term}); }));
 }
 
 /// Both are members of record_.configuration, durably here.
@@ -481,7 +497,7 @@ void Resource::begin_add() {
 
 void Resource::finish_add() {
   const NodeIndex primary = is_primary_ ? self() : blockdev::kNoNode;
-  propose(primary, membership::generations_for_pair(record_.generations), [this, primary] {
+  propose(kBoth, primary, membership::generations_for_pair(record_.generations), [this, primary] {
     ResourceRecord next = membership::join_pair(record_, {proposed_term_, 3, primary},
                                                 membership::generations_for_pair(record_.generations));
     next.is_primary_open = is_primary_;
@@ -528,14 +544,28 @@ void Resource::connect(AdminReplyCallback reply) {
 
 void Resource::disconnect(AdminReplyCallback reply) {
   if (!has_peer()) return reply({AdminOutcome::refused, config_.name + ": there is no second node in the configuration", {}});
+  if (is_changing_role_ || phase_ == LinkPhase::adding || proposed_term_ != 0) {
+    return reply({AdminOutcome::refused, config_.name + ": a change of role or configuration is under way; try again", {}});
+  }
   is_standalone_ = true;
   world_.loop.cancel(dial_timer_);
-  if (channel_ != nullptr) {
-    const Refusal refusal{"disconnected by the administrator of " + cluster_.nodes[self()].name, false};
-    end_channel("StandAlone", "disconnected by the administrator", &refusal);
+  const auto end = [this] {
+    if (channel_ != nullptr) {
+      const Refusal refusal{"disconnected by the administrator of " + cluster_.nodes[self()].name, false};
+      end_channel("StandAlone", "disconnected by the administrator", &refusal);
+    }
+    connection_state_ = "StandAlone";
+    connection_reason_ = "disconnected by the administrator";
+  };
+  if (phase_ == LinkPhase::established && is_primary_) {
+    // The peer remembers that this node goes on without it: promoted by mistake, it would serve old data.
+    freeze_all();
+    suspended_reason_ = "the peer is being left behind";
+    const std::uint8_t only_self = static_cast<std::uint8_t>(1u << self());
+    propose(only_self, self(), record_.generations, end);
+  } else {
+    end();
   }
-  connection_state_ = "StandAlone";
-  connection_reason_ = "disconnected by the administrator";
   reply({AdminOutcome::done, config_.name + ": StandAlone", {}});
 }
 

@@ -107,8 +107,7 @@ void Resource::promote_with_peer(AdminReplyCallback reply) {
   };
   auto outcome = std::make_shared<Outcome>();
   outcome->reply = std::move(reply);
-  const std::uint64_t channel = channel_number_;
-  propose(self(), membership::generations_for_pair(record_.generations), [this, outcome] {
+  propose(3, self(), membership::generations_for_pair(record_.generations), [this, outcome] {
     ResourceRecord next = membership::join_pair(
         record_, {proposed_term_, 3, self()}, membership::generations_for_pair(record_.generations));
     next.is_primary_open = true;
@@ -131,8 +130,7 @@ void Resource::promote_with_peer(AdminReplyCallback reply) {
       outcome->reply(done(fmt::format("{}: primary at term {}", config_.name, record_.configuration.term)));
     });
   });
-  on_proposal_lost_ = [this, outcome, channel] {
-    static_cast<void>(channel);
+  on_proposal_lost_ = [this, outcome] {
     if (outcome->is_answered) return;
     outcome->is_answered = true;
     is_changing_role_ = false;

@@ -107,20 +107,25 @@ void PeerChannel::end() noexcept {
   world_.buffers.cancel(buffer_waiter_);
   resume_task_.unlink();
   data_.reset();
-  if (stream_ != nullptr) stream_->abort();
+  if (stream_ != nullptr && !is_closing_) stream_->abort();
 }
 
 void PeerChannel::end(const Refusal& refusal) {
   if (is_ended_) return;
   send(refusal);
-  stream_->close();
+  close_stream();
   end();
+}
+
+/// What is queued is sent: it may be the Refusal that tells the peer why.
+void PeerChannel::close_stream() noexcept {
+  is_closing_ = true;
+  stream_->close();
 }
 
 void PeerChannel::fail(ChannelEnd how, const std::string& reason) {
   if (is_ended_) return;
-  // What is queued is sent: it may be the Refusal that tells the peer why.
-  if (how == ChannelEnd::handshake_failed && stream_ != nullptr) stream_->close();
+  if (how == ChannelEnd::handshake_failed && stream_ != nullptr) close_stream();
   end();
   observer_->on_channel_ended(how, reason);
 }

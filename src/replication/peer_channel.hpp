@@ -100,6 +100,7 @@ class PeerChannel final : private ports::StreamSink {
   void resume();
   void on_tick();
   void begin();
+  void close_stream() noexcept;
 
   enum class Part : std::uint8_t { header, payload, wants_buffer };
 
@@ -110,6 +111,7 @@ class PeerChannel final : private ports::StreamSink {
   std::optional<Handshake> handshake_;
   bool is_proven_ = false;
   bool is_ended_ = false;
+  bool is_closing_ = false;  ///< the stream sends what is queued and ends by itself
 
   Part part_ = Part::header;
   FrameHeaderBytes header_bytes_{};
