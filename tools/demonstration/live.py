@@ -56,7 +56,6 @@ class Live:
         finally:
             if previous:
                 termios.tcsetattr(sys.stdin, termios.TCSADRAIN, previous)
-            print(flush=True)
 
     # -- coming up
 
@@ -166,7 +165,7 @@ Its files and logs: {short(pair.folder)}/  ({", ".join(f"{node}.log" for node in
                     f"  Then {self._pair.url(survivor)} has every write that was acknowledged."]
         if dead:
             return [f"  Node {dead[0]} is gone; {primary} serves alone at {self._pair.url(primary)} and notes what it writes.",
-                    f"  To start {dead[0]} again and see only the difference copied: {restart}."]
+                    f"  To start {dead[0]} again and see it brought up to date: {restart}."]
         if primary is None:
             nodes = [node for node in ADDRESSES if self._statuses[node]]
             return [f"  Nobody serves. Promote one: {self._ctl(nodes[0] if nodes else 'a', 'primary')}"]

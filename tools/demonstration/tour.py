@@ -298,7 +298,6 @@ class Tour:
 
     def _bring_back(self):
         before = self._writer.acknowledged_writes
-        out_of_sync = peer_of(self._pair.status("b"))["peer_devices"]
         self._pair.start("a")
         deadline = time.monotonic() + 60
         polled = [0.0]
@@ -316,8 +315,8 @@ class Tour:
         self._writer.keep_writing(lambda: self._writer.acknowledged_writes >= after)
         self._writer.settle()
         self._wait_in_sync("a", "b")
-        kib = out_of_sync[0]["out-of-sync"] if out_of_sync else 0
-        return f"{kib} KiB were out of sync; {self._writer.acknowledged_writes - before} writes meanwhile"
+        sent_kib = peer_of(self._pair.status("b"))["peer_devices"][0]["sent"]
+        return f"{sent_kib} KiB sent; {self._writer.acknowledged_writes - before} writes meanwhile"
 
     def _stop(self):
         self._initiator.log_out()
