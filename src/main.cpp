@@ -1,5 +1,5 @@
-// replblkd: the composition root. Arguments, the file, the log, the reactor, the disks, the node, the admin socket; then the
-// reactor runs until a signal. Everything is made here, in this order, and goes in the opposite one.
+// replblkd: the composition root. Arguments, the file, the log, the reactor, the disks, the node, the admin socket;
+// then the reactor runs until a signal. Everything is made here, in this order, and goes in the opposite one.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -122,15 +122,16 @@ class Daemon {
     if (auto started = start_when_ports_are_free(node); !started) return fail(started.error());
     node_ = &node;
     requests_.attach(*reactor_, Callback<void(AdminMail&)>::to<&Daemon::on_mail>(*this));
-    log_info("replblkd {} runs as node {} of {}, process {}", REPLBLK_VERSION, config_.nodes[config_.self].name, config_.name, ::getpid());
+    log_info("replblkd {} runs as node {} of {}, process {}", REPLBLK_VERSION, config_.nodes[config_.self].name,
+             config_.name, ::getpid());
     control::notify_service("READY=1");
     reactor_->run();
     requests_.detach();
     log_info("stopped");
     server->reset();
     log.finish();
-    // Everything is durable and every connection has ended. A disk that hangs would hold its own closing up for ever, so nothing
-    // is closed by hand: the kernel does it.
+    // Everything is durable and every connection has ended. A disk that hangs would hold its own closing up for ever,
+    // so nothing is closed by hand: the kernel does it.
     std::_Exit(kDone);
   }
 
@@ -180,9 +181,11 @@ void block_signals() {
 
 int run(int argc, char** argv) {
   Arguments arguments;
-  CLI::App app("One node of a mirrored iSCSI target.\nExit codes: 0 stopped by a signal, 1 usage, 2 could not start, 3 stopped by a second "
-               "signal.",
-               "replblkd");
+  CLI::App app(
+      "One node of a mirrored iSCSI target.\nExit codes: 0 stopped by a signal, 1 usage, 2 could not start, 3 stopped "
+      "by a second "
+      "signal.",
+      "replblkd");
   const std::map<std::string, LogLevel> levels = {
       {"debug", LogLevel::debug}, {"info", LogLevel::info}, {"warning", LogLevel::warning}, {"error", LogLevel::error}};
   app.set_version_flag("--version", "replblkd " REPLBLK_VERSION);
@@ -190,7 +193,9 @@ int run(int argc, char** argv) {
   app.add_option("--node", arguments.node_name, "Name of this node in the file; default: the host name");
   app.add_flag("--check", arguments.is_check_only, "Check the configuration and exit");
   std::string level = "info";
-  app.add_option("--log-level", level, "debug, info, warning or error")->check(CLI::IsMember(&levels))->capture_default_str();
+  app.add_option("--log-level", level, "debug, info, warning or error")
+      ->check(CLI::IsMember(&levels))
+      ->capture_default_str();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

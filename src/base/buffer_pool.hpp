@@ -2,7 +2,8 @@
 // sizes are powers of two from 4 KiB to 4 MiB. Buffers are counted references, not copied by accident: share()
 // says where a second holder (disk, peer connection, initiator connection) begins. One thread only.
 // Not responsible for system calls: the runtime registers region() with its ring.
-// The region is all there is: acquire() returns an empty reference when nothing fits; wait() is told when memory comes back.
+// The region is all there is: acquire() returns an empty reference when nothing fits; wait() is told when memory comes
+// back.
 #pragma once
 
 #include <cstddef>

@@ -6,7 +6,9 @@ namespace {
 
 constexpr std::string_view kDigits = "0123456789abcdef";
 
-bool is_dash_before(std::size_t byte_index) { return byte_index == 4 || byte_index == 6 || byte_index == 8 || byte_index == 10; }
+bool is_dash_before(std::size_t byte_index) {
+  return byte_index == 4 || byte_index == 6 || byte_index == 8 || byte_index == 10;
+}
 
 }  // namespace
 

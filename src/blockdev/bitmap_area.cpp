@@ -53,7 +53,8 @@ void BitmapArea::save_block() {
   }
   page_ = pages_begin();
   for (std::uint64_t page = pages_begin(); page < pages_end(); ++page) {
-    entry(page) = {saved_ != nullptr && page < saved_->pages_count() && saved_->has_page(static_cast<std::size_t>(page)), 0};
+    entry(page) = {
+        saved_ != nullptr && page < saved_->pages_count() && saved_->has_page(static_cast<std::size_t>(page)), 0};
   }
   save_pages();
 }
@@ -61,8 +62,10 @@ void BitmapArea::save_block() {
 void BitmapArea::save_pages() {
   run_pages_ = next_run(kRunPagesMax);
   if (run_pages_ == 0) {
-    encode_bitmap_table(identity(), std::span(entries_).first(pages_end() - pages_begin()), io_.memory().first(kPageBytes));
-    io_.write(layout_.bitmap_table_offset_bytes(table_block_), kPageBytes, Done::to<&BitmapArea::on_block_saved>(*this));
+    encode_bitmap_table(identity(), std::span(entries_).first(pages_end() - pages_begin()),
+                        io_.memory().first(kPageBytes));
+    io_.write(layout_.bitmap_table_offset_bytes(table_block_), kPageBytes,
+              Done::to<&BitmapArea::on_block_saved>(*this));
     return;
   }
   for (std::size_t n = 0; n < run_pages_; ++n) {
@@ -70,7 +73,8 @@ void BitmapArea::save_pages() {
     saved_->get_page(static_cast<std::size_t>(page_ + n), bytes);
     entry(page_ + n).page_crc = crc32c(bytes);
   }
-  io_.write(layout_.bitmap_page_offset_bytes(page_), run_pages_ * kPageBytes, Done::to<&BitmapArea::on_pages_saved>(*this));
+  io_.write(layout_.bitmap_page_offset_bytes(page_), run_pages_ * kPageBytes,
+            Done::to<&BitmapArea::on_pages_saved>(*this));
 }
 
 void BitmapArea::on_pages_saved(IoResult result) {
@@ -123,7 +127,8 @@ void BitmapArea::load_pages() {
     load_block();
     return;
   }
-  io_.read(layout_.bitmap_page_offset_bytes(page_), run_pages_ * kPageBytes, Done::to<&BitmapArea::on_pages_loaded>(*this));
+  io_.read(layout_.bitmap_page_offset_bytes(page_), run_pages_ * kPageBytes,
+           Done::to<&BitmapArea::on_pages_loaded>(*this));
 }
 
 void BitmapArea::on_pages_loaded(IoResult result) {

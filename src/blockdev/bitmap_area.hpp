@@ -1,5 +1,5 @@
-// The dirty set on disk (docs/ondisk_format.md 4): writes it whole and reads it back. What cannot be read for certain comes
-// back as dirty, never as clean. Not responsible for when it counts: the record and the superblock say that.
+// The dirty set on disk (docs/ondisk_format.md 4): writes it whole and reads it back. What cannot be read for certain
+// comes back as dirty, never as clean. Not responsible for when it counts: the record and the superblock say that.
 // Called by Store, one thing at a time. Invariant: memory is constant, whatever the size of the volume.
 #pragma once
 
@@ -18,7 +18,8 @@ class BitmapArea {
 
   explicit BitmapArea(MetadataIo& io) : io_(io) {}
 
-  /// Bits that are set while this runs may or may not be written. `dirty` null: an empty set (create-md). Ends with a flush.
+  /// Bits that are set while this runs may or may not be written. `dirty` null: an empty set (create-md). Ends with a
+  /// flush.
   void save(const Layout& layout, std::uint64_t sequence, const DirtyBitmap* dirty, Done done);
   /// Sets in `dirty` what is stored, or might be. Never fails: see damaged_pages_count().
   void load(const Layout& layout, std::uint64_t sequence, DirtyBitmap& dirty, Done done);

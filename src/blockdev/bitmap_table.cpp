@@ -17,8 +17,10 @@ constexpr std::size_t kCrcAt = 4092;
 
 }  // namespace
 
-void encode_bitmap_table(const BitmapTableIdentity& identity, std::span<const BitmapTableEntry> entries, MutableBytes block) noexcept {
-  RB_ASSERT(block.size() == kPageBytes && entries.size() == identity.entries_count && entries.size() <= kBitmapTableEntries);
+void encode_bitmap_table(const BitmapTableIdentity& identity, std::span<const BitmapTableEntry> entries,
+                         MutableBytes block) noexcept {
+  RB_ASSERT(block.size() == kPageBytes && entries.size() == identity.entries_count &&
+            entries.size() <= kBitmapTableEntries);
   std::fill(block.begin(), block.end(), std::byte{0});
   std::memcpy(block.data(), kMagic.data(), kMagic.size());
   store_le<std::uint64_t>(block.data() + 8, identity.sequence);
@@ -33,8 +35,10 @@ void encode_bitmap_table(const BitmapTableIdentity& identity, std::span<const Bi
   store_le<std::uint32_t>(block.data() + kCrcAt, crc32c(block.first(kCrcAt)));
 }
 
-bool decode_bitmap_table(const BitmapTableIdentity& identity, ConstBytes block, std::span<BitmapTableEntry> entries) noexcept {
-  RB_ASSERT(block.size() == kPageBytes && entries.size() == identity.entries_count && entries.size() <= kBitmapTableEntries);
+bool decode_bitmap_table(const BitmapTableIdentity& identity, ConstBytes block,
+                         std::span<BitmapTableEntry> entries) noexcept {
+  RB_ASSERT(block.size() == kPageBytes && entries.size() == identity.entries_count &&
+            entries.size() <= kBitmapTableEntries);
   const bool is_believed = std::memcmp(block.data(), kMagic.data(), kMagic.size()) == 0 &&
                            load_le<std::uint32_t>(block.data() + kCrcAt) == crc32c(block.first(kCrcAt)) &&
                            load_le<std::uint64_t>(block.data() + 8) == identity.sequence &&

@@ -1,5 +1,6 @@
-// A table block of the bitmap area (docs/ondisk_format.md 4): which pages of the bitmap are stored, and their checksums.
-// Pure bytes; MetadataArea reads and writes them. Invariant: a block that is torn, stale or misplaced does not decode.
+// A table block of the bitmap area (docs/ondisk_format.md 4): which pages of the bitmap are stored, and their
+// checksums. Pure bytes; MetadataArea reads and writes them. Invariant: a block that is torn, stale or misplaced does
+// not decode.
 #pragma once
 
 #include <array>
@@ -12,7 +13,7 @@
 namespace replblk::blockdev {
 
 struct BitmapTableEntry {
-  bool is_stored = false;     ///< false: the page is clean, whatever lies in its place
+  bool is_stored = false;  ///< false: the page is clean, whatever lies in its place
   std::uint32_t page_crc = 0;
   friend bool operator==(const BitmapTableEntry&, const BitmapTableEntry&) = default;
 };
@@ -24,8 +25,10 @@ struct BitmapTableIdentity {
   std::uint32_t entries_count = 0;
 };
 
-void encode_bitmap_table(const BitmapTableIdentity& identity, std::span<const BitmapTableEntry> entries, MutableBytes block) noexcept;
+void encode_bitmap_table(const BitmapTableIdentity& identity, std::span<const BitmapTableEntry> entries,
+                         MutableBytes block) noexcept;
 /// False: not this block of this save; `entries` are then not touched.
-[[nodiscard]] bool decode_bitmap_table(const BitmapTableIdentity& identity, ConstBytes block, std::span<BitmapTableEntry> entries) noexcept;
+[[nodiscard]] bool decode_bitmap_table(const BitmapTableIdentity& identity, ConstBytes block,
+                                       std::span<BitmapTableEntry> entries) noexcept;
 
 }  // namespace replblk::blockdev

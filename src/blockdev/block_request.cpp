@@ -6,12 +6,18 @@ namespace replblk::blockdev {
 
 std::string_view to_string(BlockStatus status) noexcept {
   switch (status) {
-    case BlockStatus::good: return "good";
-    case BlockStatus::io_error: return "input/output error";
-    case BlockStatus::no_space: return "no space";
-    case BlockStatus::miscompare: return "miscompare";
-    case BlockStatus::not_supported: return "not supported";
-    case BlockStatus::not_serving: return "not serving";
+    case BlockStatus::good:
+      return "good";
+    case BlockStatus::io_error:
+      return "input/output error";
+    case BlockStatus::no_space:
+      return "no space";
+    case BlockStatus::miscompare:
+      return "miscompare";
+    case BlockStatus::not_supported:
+      return "not supported";
+    case BlockStatus::not_serving:
+      return "not serving";
   }
   RB_UNREACHABLE();
 }

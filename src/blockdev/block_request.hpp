@@ -16,9 +16,9 @@ namespace replblk::blockdev {
 enum class BlockOp : std::uint8_t {
   read,
   write,
-  flush,         ///< whole volume, offset and length ignored: what completed before is durable after
-  discard,       ///< reads back as zeroes
-  write_zeroes,  ///< zeroes, stays allocated where the device can
+  flush,              ///< whole volume, offset and length ignored: what completed before is durable after
+  discard,            ///< reads back as zeroes
+  write_zeroes,       ///< zeroes, stays allocated where the device can
   compare_and_write,  ///< buffer: length_bytes to compare, then length_bytes to write; atomic against all others
 };
 
@@ -36,9 +36,9 @@ class BlockRequest : public IntrusiveNode<BlockRequest> {
  public:
   BlockOp op = BlockOp::read;
   bool is_fua = false;  ///< write, write_zeroes, compare_and_write: durable (on all copies) before completion
-  std::uint64_t offset_bytes = 0;  ///< multiple of the volume's logical block
-  std::uint64_t length_bytes = 0;  ///< likewise, > 0 but for flush; read, write: ≤ BufferPool::kBufferBytesMax
-  BufferRef buffer;                ///< read: filled; write: source. Stages share() it where they keep it longer
+  std::uint64_t offset_bytes = 0;         ///< multiple of the volume's logical block
+  std::uint64_t length_bytes = 0;         ///< likewise, > 0 but for flush; read, write: ≤ BufferPool::kBufferBytesMax
+  BufferRef buffer;                       ///< read: filled; write: source. Stages share() it where they keep it longer
   std::uint32_t buffer_offset_bytes = 0;  ///< where the data begins in the buffer; a multiple of the logical block
 
   BlockStatus status = BlockStatus::good;  ///< valid in on_complete
@@ -54,7 +54,7 @@ class BlockRequest : public IntrusiveNode<BlockRequest> {
 /// What a volume looks like to an initiator; the same on both nodes.
 struct VolumeGeometry {
   std::uint64_t size_bytes = 0;
-  std::uint32_t logical_block_bytes = 512;    ///< 512 or 4096
+  std::uint32_t logical_block_bytes = 512;  ///< 512 or 4096
   std::uint32_t physical_block_bytes = 4096;
   bool supports_discard = false;  ///< offered only when both sides read back zeroes
   bool has_write_cache = true;    ///< write_cache: on → WCE in mode page 08

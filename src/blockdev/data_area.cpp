@@ -20,7 +20,9 @@ constexpr std::uint64_t kBounceSpanBytes = 128 * 1024;
 constexpr std::uint64_t kDiskZeroBytesMax = std::uint64_t{256} << 20;
 
 [[nodiscard]] std::uint64_t round_down(std::uint64_t bytes, std::uint64_t mask) noexcept { return bytes & ~mask; }
-[[nodiscard]] std::uint64_t round_up(std::uint64_t bytes, std::uint64_t mask) noexcept { return (bytes + mask) & ~mask; }
+[[nodiscard]] std::uint64_t round_up(std::uint64_t bytes, std::uint64_t mask) noexcept {
+  return (bytes + mask) & ~mask;
+}
 
 [[nodiscard]] bool is_zeroing(BlockOp op) noexcept { return op == BlockOp::discard || op == BlockOp::write_zeroes; }
 
@@ -100,8 +102,11 @@ void DataArea::start(BlockRequest& request, Operation& operation) noexcept {
       disk_.submit(operation);
       return;
     case BlockOp::discard:
-    case BlockOp::write_zeroes: start_next(operation); return;
-    case BlockOp::compare_and_write: break;
+    case BlockOp::write_zeroes:
+      start_next(operation);
+      return;
+    case BlockOp::compare_and_write:
+      break;
   }
   RB_UNREACHABLE();
 }
@@ -227,7 +232,9 @@ void DataArea::on_op_done(ports::DiskOp& op, IoResult result) {
   if (!result && result.error() == ports::IoError::timed_out) quarantine(operation);
   switch (operation.stage) {
     case Stage::straight:
-    case Stage::final_flush: complete(operation, result); return;
+    case Stage::final_flush:
+      complete(operation, result);
+      return;
     case Stage::bounce_read:
       if (result && operation.request->op != BlockOp::read) {
         write_bounced(operation);
@@ -240,7 +247,9 @@ void DataArea::on_op_done(ports::DiskOp& op, IoResult result) {
       }
       on_piece_done(operation, result);
       return;
-    case Stage::bounce_write: on_piece_done(operation, result); return;
+    case Stage::bounce_write:
+      on_piece_done(operation, result);
+      return;
     case Stage::zeroing:
       if (!result && fall_back(operation, result.error())) {
         start_next(operation);

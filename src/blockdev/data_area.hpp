@@ -1,8 +1,9 @@
-// Carries block requests to the data device. Three ways: straight (aligned: one disk operation, the request's own memory),
-// bounced (the disk wants more alignment than the request has: read, modify, write of the aligned span, piece by piece), and
-// zeroing (discard and write_zeroes: the aligned middle as an operation where the disk has one, zeroes otherwise).
-// Not responsible for order between overlapping requests: the caller holds the range. Owned by Store; one thread.
-// Invariant: nothing is allocated per request, and a request that has begun never waits for memory held by one that has not.
+// Carries block requests to the data device. Three ways: straight (aligned: one disk operation, the request's own
+// memory), bounced (the disk wants more alignment than the request has: read, modify, write of the aligned span, piece
+// by piece), and zeroing (discard and write_zeroes: the aligned middle as an operation where the disk has one, zeroes
+// otherwise). Not responsible for order between overlapping requests: the caller holds the range. Owned by Store; one
+// thread. Invariant: nothing is allocated per request, and a request that has begun never waits for memory held by one
+// that has not.
 //
 // A change:      [head | middle | tail]   head and tail: parts of a unit that the disk cannot touch alone
 //   write        straight, or bounced as a whole
@@ -62,7 +63,9 @@ class DataArea {
   void quarantine(Operation& operation);
   void complete(Operation& operation, Result<void, ports::IoError> result) noexcept;
 
-  [[nodiscard]] bool is_durable(const BlockRequest& request) const noexcept { return request.is_fua || !options_.has_write_cache; }
+  [[nodiscard]] bool is_durable(const BlockRequest& request) const noexcept {
+    return request.is_fua || !options_.has_write_cache;
+  }
   [[nodiscard]] bool is_straight(const BlockRequest& request) const noexcept;
   [[nodiscard]] std::byte* bounce_memory(const Operation& operation) const noexcept;
 

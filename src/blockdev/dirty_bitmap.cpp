@@ -170,7 +170,8 @@ bool DirtyBitmap::is_dirty(std::uint64_t offset_bytes, std::uint64_t length_byte
   return next_dirty_block(offset_bytes >> block_shift_) <= last;
 }
 
-std::optional<ByteRange> DirtyBitmap::next_dirty(std::uint64_t from_bytes, std::uint64_t length_bytes_max) const noexcept {
+std::optional<ByteRange> DirtyBitmap::next_dirty(std::uint64_t from_bytes,
+                                                 std::uint64_t length_bytes_max) const noexcept {
   RB_ASSERT(length_bytes_max >= block_bytes_);
   // The end of a run that reaches a volume's end inside its last block is past everything.
   if (dirty_count_ == 0 || from_bytes >= volume_size_bytes_) return std::nullopt;

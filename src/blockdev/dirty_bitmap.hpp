@@ -1,8 +1,8 @@
-// The set of blocks that may differ between the copies (protocol.md 5.3), in memory: one bit per block. Knows nothing of
-// disks or peers; Store writes its pages, replication decides when a bit is set or cleared.
-// Ranges are in bytes: set() covers every block that the range touches, clear() only blocks that lie wholly inside
-// (or reach the end of the volume). Pages are made when first set and given back when clean, so that a clean large volume
-// costs nothing. Invariant: a page exists exactly when it has a set bit, and the counts are right.
+// The set of blocks that may differ between the copies (protocol.md 5.3), in memory: one bit per block. Knows nothing
+// of disks or peers; Store writes its pages, replication decides when a bit is set or cleared. Ranges are in bytes:
+// set() covers every block that the range touches, clear() only blocks that lie wholly inside (or reach the end of the
+// volume). Pages are made when first set and given back when clean, so that a clean large volume costs nothing.
+// Invariant: a page exists exactly when it has a set bit, and the counts are right.
 #pragma once
 
 #include <cstdint>
@@ -37,9 +37,10 @@ class DirtyBitmap {
   void merge(const DirtyBitmap& other);
   /// Whether any block that the range touches is dirty.
   [[nodiscard]] bool is_dirty(std::uint64_t offset_bytes, std::uint64_t length_bytes) const noexcept;
-  /// The first run of dirty blocks at or after the block that `from_bytes` lies in, cut to `length_bytes_max` (at least one
-  /// block; rounded down to whole ones) and to the volume's end.
-  [[nodiscard]] std::optional<ByteRange> next_dirty(std::uint64_t from_bytes, std::uint64_t length_bytes_max) const noexcept;
+  /// The first run of dirty blocks at or after the block that `from_bytes` lies in, cut to `length_bytes_max` (at least
+  /// one block; rounded down to whole ones) and to the volume's end.
+  [[nodiscard]] std::optional<ByteRange> next_dirty(std::uint64_t from_bytes,
+                                                    std::uint64_t length_bytes_max) const noexcept;
   [[nodiscard]] std::uint64_t dirty_blocks_count() const noexcept { return dirty_count_; }
   [[nodiscard]] std::uint64_t dirty_bytes() const noexcept;  ///< the last block counts with what it holds
   [[nodiscard]] bool is_clean() const noexcept { return dirty_count_ == 0; }
@@ -77,7 +78,8 @@ class DirtyBitmap {
   std::uint64_t dirty_count_ = 0;
   std::vector<Page> pages_;
   std::vector<std::uint32_t> page_counts_;  ///< set bits of each page
-  std::vector<std::uint64_t> dirty_pages_;  ///< bit n: page n exists; 128 GiB of clean 4 KiB blocks are skipped by a few words
+  std::vector<std::uint64_t>
+      dirty_pages_;  ///< bit n: page n exists; 128 GiB of clean 4 KiB blocks are skipped by a few words
   std::vector<Page> spare_pages_;
 };
 

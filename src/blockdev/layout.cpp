@@ -74,7 +74,8 @@ std::optional<Layout> plan_layout(const LayoutRequest& request) noexcept {
   return layout;
 }
 
-std::optional<std::array<std::uint64_t, 2>> superblock_offsets(Placement placement, std::uint64_t metadata_device_bytes) noexcept {
+std::optional<std::array<std::uint64_t, 2>> superblock_offsets(Placement placement,
+                                                               std::uint64_t metadata_device_bytes) noexcept {
   const std::uint64_t end_bytes = round_down_to_page(metadata_device_bytes);
   if (end_bytes < kSuperblocksBytes) return std::nullopt;
   if (placement == Placement::external) return std::array<std::uint64_t, 2>{0, kSuperblockSlotBytes};
@@ -89,12 +90,14 @@ bool is_sound(const Layout& layout) noexcept {
   }
   if (!is_block_size(layout.bitmap_block_bytes)) return false;
   if (layout.usable_bytes == 0 || layout.usable_bytes > layout.data_device_bytes) return false;
-  if (layout.bitmap_bytes < (layout.bitmap_pages_count() + layout.bitmap_table_blocks_count()) * kPageBytes) return false;
+  if (layout.bitmap_bytes < (layout.bitmap_pages_count() + layout.bitmap_table_blocks_count()) * kPageBytes)
+    return false;
   const bool is_internal = layout.placement == Placement::internal;
   if (is_internal && layout.metadata_end_bytes != layout.data_device_bytes) return false;
   if (layout.metadata_end_bytes < kSuperblocksBytes) return false;
   const std::uint64_t begin_bytes = is_internal ? layout.usable_bytes : kSuperblocksBytes;
-  const std::uint64_t end_bytes = is_internal ? layout.metadata_end_bytes - kSuperblocksBytes : layout.metadata_end_bytes;
+  const std::uint64_t end_bytes =
+      is_internal ? layout.metadata_end_bytes - kSuperblocksBytes : layout.metadata_end_bytes;
   const std::uint64_t log_end_bytes = layout.activity_log_offset_bytes + layout.activity_log_bytes;
   const std::uint64_t bitmap_end_bytes = layout.bitmap_offset_bytes + layout.bitmap_bytes;
   if (layout.activity_log_offset_bytes < begin_bytes || log_end_bytes > end_bytes) return false;

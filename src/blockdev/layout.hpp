@@ -1,6 +1,6 @@
-// Where the areas of a volume lie on its device(s) (docs/ondisk_format.md 1). Arithmetic only: reads and writes nothing.
-// Used by MetadataArea at create-md and open. Invariant of a layout that came from plan_layout or passed is_sound():
-// no two areas overlap, all lie on the device, everything begins and ends at a multiple of 4096.
+// Where the areas of a volume lie on its device(s) (docs/ondisk_format.md 1). Arithmetic only: reads and writes
+// nothing. Used by MetadataArea at create-md and open. Invariant of a layout that came from plan_layout or passed
+// is_sound(): no two areas overlap, all lie on the device, everything begins and ends at a multiple of 4096.
 #pragma once
 
 #include <array>
@@ -38,7 +38,9 @@ struct Layout {
 };
 
 /// What a device of this size is used up to.
-[[nodiscard]] constexpr std::uint64_t round_down_to_page(std::uint64_t bytes) noexcept { return bytes / kPageBytes * kPageBytes; }
+[[nodiscard]] constexpr std::uint64_t round_down_to_page(std::uint64_t bytes) noexcept {
+  return bytes / kPageBytes * kPageBytes;
+}
 
 struct LayoutRequest {
   Placement placement = Placement::internal;
@@ -51,7 +53,8 @@ struct LayoutRequest {
 [[nodiscard]] std::optional<Layout> plan_layout(const LayoutRequest& request) noexcept;
 
 /// Offsets of slots A and B on the device that holds the metadata; null when it is too small to have them.
-[[nodiscard]] std::optional<std::array<std::uint64_t, 2>> superblock_offsets(Placement placement, std::uint64_t metadata_device_bytes) noexcept;
+[[nodiscard]] std::optional<std::array<std::uint64_t, 2>> superblock_offsets(
+    Placement placement, std::uint64_t metadata_device_bytes) noexcept;
 
 /// Whether a layout that was read is one that a reader can obey at all (not whether the devices still have its size).
 [[nodiscard]] bool is_sound(const Layout& layout) noexcept;

@@ -36,7 +36,8 @@ void MetadataIo::write(std::uint64_t offset_bytes, std::size_t length_bytes, Don
 
 void MetadataIo::flush(Done done) noexcept { submit(ports::DiskOpKind::flush, 0, 0, done); }
 
-void MetadataIo::submit(ports::DiskOpKind kind, std::uint64_t offset_bytes, std::size_t length_bytes, Done done) noexcept {
+void MetadataIo::submit(ports::DiskOpKind kind, std::uint64_t offset_bytes, std::size_t length_bytes,
+                        Done done) noexcept {
   RB_ASSERT(!is_busy_ && length_bytes <= kMemoryBytes);
   is_busy_ = true;
   done_ = done;

@@ -1,6 +1,6 @@
-// One operation at a time on the device that holds a volume's metadata, with memory of its own: a save must not wait for
-// pool buffers that are held by requests which wait for the save. Not responsible for what the bytes mean.
-// Used by SuperblockPair and BitmapArea. Invariant: memory() is the kernel's while is_idle() is false.
+// One operation at a time on the device that holds a volume's metadata, with memory of its own: a save must not wait
+// for pool buffers that are held by requests which wait for the save. Not responsible for what the bytes mean. Used by
+// SuperblockPair and BitmapArea. Invariant: memory() is the kernel's while is_idle() is false.
 #pragma once
 
 #include <cstdint>

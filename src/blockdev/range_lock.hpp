@@ -1,9 +1,9 @@
-// Orders overlapping operations on one volume (protocol.md 4 step 1): exclusive claims (writes, resync, verify) exclude each other
-// and shared ones (reads); claims that conflict are granted in the order of asking, so nobody starves and both copies
-// apply overlapping writes in one order. Not responsible for I/O. Ranges are rounded out to kGranuleBytes, so that a
-// read-modify-write of an unaligned edge is covered. One thread; nothing is allocated.
-// A claim counts the earlier claims that it conflicts with; it is granted when none is left. Short claims are found by the
-// region that they touch, long ones stand in one list: random small I/O, the hot case, meets nobody.
+// Orders overlapping operations on one volume (protocol.md 4 step 1): exclusive claims (writes, resync, verify) exclude
+// each other and shared ones (reads); claims that conflict are granted in the order of asking, so nobody starves and
+// both copies apply overlapping writes in one order. Not responsible for I/O. Ranges are rounded out to kGranuleBytes,
+// so that a read-modify-write of an unaligned edge is covered. One thread; nothing is allocated. A claim counts the
+// earlier claims that it conflicts with; it is granted when none is left. Short claims are found by the region that
+// they touch, long ones stand in one list: random small I/O, the hot case, meets nobody.
 #pragma once
 
 #include <array>
@@ -33,8 +33,8 @@ class RangeLock {
   /// A claim is a member of the operation that makes it; it must be released (or never acquired) when destroyed.
   class Claim : public IntrusiveNode<Claim>, private IntrusiveNode<ReadyTag>, private IntrusiveNode<LongTag> {
    public:
-    /// Called from release() of the claim that stood in the way (held or waiting). It may acquire and release any claim,
-    /// and end this one's life.
+    /// Called from release() of the claim that stood in the way (held or waiting). It may acquire and release any
+    /// claim, and end this one's life.
     Callback<void()> on_granted;
     [[nodiscard]] bool is_held() const noexcept { return is_held_; }
     [[nodiscard]] bool is_waiting() const noexcept { return IntrusiveNode<Claim>::is_linked() && !is_held_; }
@@ -45,7 +45,7 @@ class RangeLock {
     friend class replblk::IntrusiveList;
     std::uint64_t begin_bytes_ = 0;
     std::uint64_t end_bytes_ = 0;
-    std::uint64_t ticket_ = 0;         ///< order of asking
+    std::uint64_t ticket_ = 0;          ///< order of asking
     std::uint32_t blockers_count_ = 0;  ///< earlier claims, held or waiting, that conflict with this one
     bool is_exclusive_ = false;
     bool is_held_ = false;
@@ -60,8 +60,8 @@ class RangeLock {
 
   /// True: granted now (on_granted is not called). False: on_granted comes later.
   [[nodiscard]] bool acquire(Claim& claim, std::uint64_t offset_bytes, std::uint64_t length_bytes, Mode mode) noexcept;
-  /// Gives a held claim back, or withdraws a waiting one. Claims that this lets through are granted before it returns, or,
-  /// when it is called from an on_granted, after that one has returned.
+  /// Gives a held claim back, or withdraws a waiting one. Claims that this lets through are granted before it returns,
+  /// or, when it is called from an on_granted, after that one has returned.
   void release(Claim& claim) noexcept;
   [[nodiscard]] bool is_idle() const noexcept { return claims_.empty(); }
 
@@ -70,9 +70,15 @@ class RangeLock {
   static constexpr std::uint64_t kRegionShift = 16;
   static constexpr std::size_t kBucketCount = 256;
 
-  [[nodiscard]] static std::uint64_t first_region(const Claim& claim) noexcept { return claim.begin_bytes_ >> kRegionShift; }
-  [[nodiscard]] static std::uint64_t last_region(const Claim& claim) noexcept { return (claim.end_bytes_ - 1) >> kRegionShift; }
-  [[nodiscard]] static bool is_short(const Claim& claim) noexcept { return last_region(claim) - first_region(claim) <= 1; }
+  [[nodiscard]] static std::uint64_t first_region(const Claim& claim) noexcept {
+    return claim.begin_bytes_ >> kRegionShift;
+  }
+  [[nodiscard]] static std::uint64_t last_region(const Claim& claim) noexcept {
+    return (claim.end_bytes_ - 1) >> kRegionShift;
+  }
+  [[nodiscard]] static bool is_short(const Claim& claim) noexcept {
+    return last_region(claim) - first_region(claim) <= 1;
+  }
   [[nodiscard]] static bool conflict(const Claim& one, const Claim& other) noexcept;
   template <class Visit>
   void for_each_conflicting(const Claim& claim, Visit visit) noexcept;

@@ -25,7 +25,7 @@ struct Generation {
 struct GenerationSet {
   static constexpr std::size_t kHistoryCountMax = 32;
   Generation current;
-  Generation base;  ///< where the absent peer was left; belongs to the bitmap
+  Generation base;                  ///< where the absent peer was left; belongs to the bitmap
   std::vector<Generation> history;  ///< newest first, at most kHistoryCountMax
   friend bool operator==(const GenerationSet&, const GenerationSet&) = default;
 };
@@ -46,12 +46,12 @@ struct ResourceRecord {
   std::uint64_t seen = 0;  ///< the highest term named or agreed to; > configuration.term means doubt
   Uuid arbiter_record_id;
   GenerationSet generations;
-  Uuid boot_id;  ///< the host's, when the copy was last opened
+  Uuid boot_id;                    ///< the host's, when the copy was last opened
   std::uint32_t lease_ms_max = 0;  ///< the longest lease ever promised
-  bool is_inconsistent = false;  ///< a resync towards this copy has begun and not been finished
-  bool is_outdated = false;      ///< gave way to the peer
-  bool is_primary_open = false;  ///< serves or served without a clean end: found at open, it is a crashed primary
-  bool is_clean_stop = false;    ///< cleared, durably, when opened
+  bool is_inconsistent = false;    ///< a resync towards this copy has begun and not been finished
+  bool is_outdated = false;        ///< gave way to the peer
+  bool is_primary_open = false;    ///< serves or served without a clean end: found at open, it is a crashed primary
+  bool is_clean_stop = false;      ///< cleared, durably, when opened
   bool has_stored_bitmap = false;  ///< the bitmap on disk is the whole truth; cleared before memory gets ahead of it
   friend bool operator==(const ResourceRecord&, const ResourceRecord&) = default;
 };

@@ -15,7 +15,9 @@ void encode_generation(const Generation& generation, metadata::Generation& messa
   message.set_nonce(generation.nonce);
 }
 
-[[nodiscard]] Generation decode_generation(const metadata::Generation& message) { return {message.term(), message.nonce()}; }
+[[nodiscard]] Generation decode_generation(const metadata::Generation& message) {
+  return {message.term(), message.nonce()};
+}
 
 [[nodiscard]] std::string encode_uuid(const Uuid& uuid) {
   if (uuid.is_none()) return {};
@@ -59,7 +61,8 @@ std::vector<std::byte> encode_record(std::string_view resource_name, const Resou
 
 std::optional<NamedRecord> decode_record(ConstBytes bytes) {
   metadata::MetadataRecord message;
-  if (bytes.size() > INT_MAX || !message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return std::nullopt;
+  if (bytes.size() > INT_MAX || !message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
+    return std::nullopt;
   if (message.members() > 3 || message.primary_plus_one() > 2) return std::nullopt;
   if (message.history_size() > static_cast<int>(GenerationSet::kHistoryCountMax)) return std::nullopt;
   NamedRecord named;

@@ -103,7 +103,9 @@ const Uuid& Store::volume_uuid() const noexcept { return impl_->superblock().vol
 const ResourceRecord& Store::record() const noexcept { return impl_->record; }
 std::uint32_t Store::bitmap_block_bytes() const noexcept { return impl_->superblock().layout.bitmap_block_bytes; }
 
-void Store::save(const ResourceRecord& record, Callback<void(Result<void, ports::IoError>)> done) { impl_->save(record, done); }
+void Store::save(const ResourceRecord& record, Callback<void(Result<void, ports::IoError>)> done) {
+  impl_->save(record, done);
+}
 void Store::save_bitmap(Callback<void(Result<void, ports::IoError>)> done) { impl_->save_bitmap(done); }
 
 void Store::submit(BlockRequest& request) noexcept { impl_->data.submit(request); }

@@ -21,14 +21,22 @@
 namespace replblk::blockdev {
 
 struct StoreOptions {
-  bool has_write_cache = true;   ///< write_cache: off → every change is durable before completion
-  std::string resource_name;    ///< must match the superblock
-  std::uint32_t volume = 0;     ///< volume number within the resource: must match the superblock
+  bool has_write_cache = true;        ///< write_cache: off → every change is durable before completion
+  std::string resource_name;          ///< must match the superblock
+  std::uint32_t volume = 0;           ///< volume number within the resource: must match the superblock
   std::uint32_t requests_max = 1024;  ///< in flight to the disk; more wait in order
 };
 
 /// Why a volume could not be opened: `sentence` says what was found, where, and what to do.
-enum class StoreErrorKind : std::uint8_t { io, no_metadata, damaged, from_the_future, wrong_volume, shrunk, one_superblock };
+enum class StoreErrorKind : std::uint8_t {
+  io,
+  no_metadata,
+  damaged,
+  from_the_future,
+  wrong_volume,
+  shrunk,
+  one_superblock
+};
 struct StoreError {
   StoreErrorKind kind = StoreErrorKind::io;
   std::string sentence;
@@ -63,8 +71,8 @@ class Store final : public BlockBackend {
   [[nodiscard]] const ResourceRecord& record() const noexcept;  ///< as last saved or read
   [[nodiscard]] std::uint32_t bitmap_block_bytes() const noexcept;
 
-  /// Makes the record durable in both superblocks (write, flush, write, flush; each write in turn so that one is always whole).
-  /// Calls are served in order; a later call waits. On failure the volume's metadata is failed and stays so.
+  /// Makes the record durable in both superblocks (write, flush, write, flush; each write in turn so that one is always
+  /// whole). Calls are served in order; a later call waits. On failure the volume's metadata is failed and stays so.
   void save(const ResourceRecord& record, Callback<void(Result<void, ports::IoError>)> done);
   /// Writes the whole dirty set to the bitmap area, durable.
   void save_bitmap(Callback<void(Result<void, ports::IoError>)> done);

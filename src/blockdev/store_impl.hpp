@@ -1,6 +1,6 @@
 // Inside of Store: what it is made of, and the order in which metadata work is done. Included by store*.cpp only.
-// Metadata jobs (save, save_bitmap) run one after the other in the order of asking; the first that fails fails all later
-// ones. open() and create() run alone, before any job.
+// Metadata jobs (save, save_bitmap) run one after the other in the order of asking; the first that fails fails all
+// later ones. open() and create() run alone, before any job.
 #pragma once
 
 #include <deque>

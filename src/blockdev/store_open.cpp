@@ -16,12 +16,18 @@ using IoDone = Callback<void(Result<void, ports::IoError>)>;
 
 [[nodiscard]] std::string_view describe(CopyState state) noexcept {
   switch (state) {
-    case CopyState::unreadable: return "unreadable";
-    case CopyState::absent: return "absent";
-    case CopyState::damaged: return "damaged";
-    case CopyState::from_the_future: return "of a newer format";
-    case CopyState::torn: return "half written";
-    case CopyState::whole: return "whole";
+    case CopyState::unreadable:
+      return "unreadable";
+    case CopyState::absent:
+      return "absent";
+    case CopyState::damaged:
+      return "damaged";
+    case CopyState::from_the_future:
+      return "of a newer format";
+    case CopyState::torn:
+      return "half written";
+    case CopyState::whole:
+      return "whole";
   }
   RB_UNREACHABLE();
 }
@@ -33,10 +39,12 @@ void Store::Impl::open(OpenDone done) {
   is_busy_opening_ = true;
   open_done_ = done;
   if (!superblocks_.has_room()) {
-    refuse({StoreErrorKind::no_metadata,
-            fmt::format("no replblk metadata: the device has {} bytes, too few to hold any; create-md needs a larger one, and if "
-                        "this one was made smaller its data is incomplete: let the peer's copy be synchronised to a whole one",
-                        io_.device_bytes())});
+    refuse(
+        {StoreErrorKind::no_metadata,
+         fmt::format(
+             "no replblk metadata: the device has {} bytes, too few to hold any; create-md needs a larger one, and if "
+             "this one was made smaller its data is incomplete: let the peer's copy be synchronised to a whole one",
+             io_.device_bytes())});
     return;
   }
   superblocks_.read(IoDone::to<&Impl::on_superblocks_read>(*this));
@@ -63,32 +71,41 @@ std::optional<StoreError> Store::Impl::verdict_error() const {
   using Kind = SuperblockVerdict::Kind;
   const SuperblockVerdict& verdict = superblocks_.verdict();
   const auto& [a, b] = superblocks_.copies();
-  const std::string found = fmt::format("superblock A at byte {} is {}, superblock B at byte {} is {}", superblocks_.offset_bytes(0),
-                                        describe(a.state), superblocks_.offset_bytes(1), describe(b.state));
+  const std::string found =
+      fmt::format("superblock A at byte {} is {}, superblock B at byte {} is {}", superblocks_.offset_bytes(0),
+                  describe(a.state), superblocks_.offset_bytes(1), describe(b.state));
   switch (verdict.kind) {
     case Kind::good:
-    case Kind::one_only: return std::nullopt;
+    case Kind::one_only:
+      return std::nullopt;
     case Kind::none:
-      return StoreError{StoreErrorKind::no_metadata,
-                        fmt::format("no replblk metadata where it must be (bytes {} to {} of {}); if the device or file was made smaller or "
-                                    "larger since create-md, give it its former size back, else run create-md",
-                                    superblocks_.offset_bytes(0), superblocks_.offset_bytes(1) + kSuperblockSlotBytes, io_.device_bytes())};
+      return StoreError{
+          StoreErrorKind::no_metadata,
+          fmt::format(
+              "no replblk metadata where it must be (bytes {} to {} of {}); if the device or file was made smaller or "
+              "larger since create-md, give it its former size back, else run create-md",
+              superblocks_.offset_bytes(0), superblocks_.offset_bytes(1) + kSuperblockSlotBytes, io_.device_bytes())};
     case Kind::damaged:
       return StoreError{StoreErrorKind::damaged,
                         found + "; neither can be used: run create-md --force and let the peer synchronise this copy"};
     case Kind::different:
-      return StoreError{StoreErrorKind::damaged,
-                        "the two superblocks are both valid but belong to different volumes or histories: the device was overwritten "
-                        "in part; run create-md --force and let the peer synchronise this copy"};
+      return StoreError{
+          StoreErrorKind::damaged,
+          "the two superblocks are both valid but belong to different volumes or histories: the device was overwritten "
+          "in part; run create-md --force and let the peer synchronise this copy"};
     case Kind::from_the_future: {
       const SuperblockCopy& copy = superblocks_.copies()[verdict.chosen];
-      return StoreError{StoreErrorKind::from_the_future,
-                        fmt::format("the metadata has format version {} with features {:#x}, this replblk knows version {} and none of "
-                                    "these: use the replblk that wrote it, or a newer one",
-                                    copy.version, copy.features, kFormatVersion)};
+      return StoreError{
+          StoreErrorKind::from_the_future,
+          fmt::format(
+              "the metadata has format version {} with features {:#x}, this replblk knows version {} and none of "
+              "these: use the replblk that wrote it, or a newer one",
+              copy.version, copy.features, kFormatVersion)};
     }
     case Kind::unreadable:
-      return StoreError{StoreErrorKind::io, found + "; the device does not read: replace it, run create-md and let the peer synchronise it"};
+      return StoreError{
+          StoreErrorKind::io,
+          found + "; the device does not read: replace it, run create-md and let the peer synchronise it"};
   }
   RB_UNREACHABLE();
 }
@@ -99,22 +116,28 @@ std::optional<StoreError> Store::Impl::check_devices() const {
   const std::uint64_t data_bytes = round_down_to_page(data_disk.geometry().size_bytes);
   const Placement placement = metadata_disk != nullptr ? Placement::external : Placement::internal;
   if (layout.placement != placement) {
-    return StoreError{StoreErrorKind::wrong_volume,
-                      fmt::format("the metadata says that it lies {}, the configuration says {}: correct `metadata` of this disk",
-                                  layout.placement == Placement::external ? "on a device of its own" : "at the end of the data device",
-                                  placement == Placement::external ? "on a device of its own" : "at the end of the data device")};
+    return StoreError{
+        StoreErrorKind::wrong_volume,
+        fmt::format(
+            "the metadata says that it lies {}, the configuration says {}: correct `metadata` of this disk",
+            layout.placement == Placement::external ? "on a device of its own" : "at the end of the data device",
+            placement == Placement::external ? "on a device of its own" : "at the end of the data device")};
   }
-  const bool is_shrunk = placement == Placement::internal ? data_bytes != layout.data_device_bytes : data_bytes < layout.data_device_bytes;
+  const bool is_shrunk =
+      placement == Placement::internal ? data_bytes != layout.data_device_bytes : data_bytes < layout.data_device_bytes;
   if (is_shrunk) {
-    return StoreError{StoreErrorKind::shrunk,
-                      fmt::format("the data device has {} bytes, the metadata was made for {}: data is missing; give the device its former "
-                                  "size back",
-                                  data_bytes, layout.data_device_bytes)};
+    return StoreError{
+        StoreErrorKind::shrunk,
+        fmt::format(
+            "the data device has {} bytes, the metadata was made for {}: data is missing; give the device its former "
+            "size back",
+            data_bytes, layout.data_device_bytes)};
   }
   if (round_down_to_page(io_.device_bytes()) < layout.metadata_end_bytes) {
-    return StoreError{StoreErrorKind::shrunk,
-                      fmt::format("the metadata device has {} bytes, the metadata needs {}: give the device its former size back",
-                                  io_.device_bytes(), layout.metadata_end_bytes)};
+    return StoreError{
+        StoreErrorKind::shrunk,
+        fmt::format("the metadata device has {} bytes, the metadata needs {}: give the device its former size back",
+                    io_.device_bytes(), layout.metadata_end_bytes)};
   }
   return std::nullopt;
 }
@@ -123,11 +146,13 @@ std::optional<StoreError> Store::Impl::check_identity() {
   auto named = decode_record(superblock().record);
   if (!named) {
     return StoreError{StoreErrorKind::damaged,
-                      "the superblocks are whole but their record makes no sense: run create-md --force and let the peer synchronise this copy"};
+                      "the superblocks are whole but their record makes no sense: run create-md --force and let the "
+                      "peer synchronise this copy"};
   }
   if (named->resource_name != options.resource_name || superblock().volume != options.volume) {
     return StoreError{StoreErrorKind::wrong_volume,
-                      fmt::format("the device holds volume {} of resource \"{}\", the configuration says volume {} of resource \"{}\": correct "
+                      fmt::format("the device holds volume {} of resource \"{}\", the configuration says volume {} of "
+                                  "resource \"{}\": correct "
                                   "the path",
                                   superblock().volume, named->resource_name, options.volume, options.resource_name)};
   }
@@ -137,8 +162,10 @@ std::optional<StoreError> Store::Impl::check_identity() {
 
 void Store::Impl::on_repaired(IoResult result) {
   if (!result) {
-    refuse({StoreErrorKind::io, fmt::format("a superblock that a power cut left half written cannot be written again: {}; replace the device",
-                                            ports::to_string(result.error()))});
+    refuse(
+        {StoreErrorKind::io,
+         fmt::format("a superblock that a power cut left half written cannot be written again: {}; replace the device",
+                     ports::to_string(result.error()))});
     return;
   }
   load_bitmap();
@@ -157,8 +184,9 @@ void Store::Impl::load_bitmap() {
 
 void Store::Impl::on_bitmap_loaded(IoResult) {
   if (bitmap_.damaged_pages_count() > 0) {
-    log_warning("{} of {} pages of the stored bitmap of resource {} volume {} are damaged: their blocks count as different",
-                bitmap_.damaged_pages_count(), superblock().layout.bitmap_pages_count(), options.resource_name, options.volume);
+    log_warning(
+        "{} of {} pages of the stored bitmap of resource {} volume {} are damaged: their blocks count as different",
+        bitmap_.damaged_pages_count(), superblock().layout.bitmap_pages_count(), options.resource_name, options.volume);
   }
   finish_open();
 }
@@ -168,7 +196,8 @@ void Store::Impl::finish_open() {
   const ports::Disk::Geometry& disk = data_disk.geometry();
   geometry.size_bytes = current.layout.usable_bytes;
   geometry.logical_block_bytes = current.logical_block_bytes;
-  geometry.physical_block_bytes = std::max({disk.physical_block_bytes, disk.alignment_bytes, current.logical_block_bytes});
+  geometry.physical_block_bytes =
+      std::max({disk.physical_block_bytes, disk.alignment_bytes, current.logical_block_bytes});
   geometry.supports_discard = disk.supports_discard;
   geometry.has_write_cache = options.has_write_cache;
   geometry.is_rotational = disk.is_rotational;
@@ -183,9 +212,11 @@ void Store::Impl::finish_open() {
   const CopyState state = superblocks_.copies()[lost].state;
   open_done_(fail(StoreError{
       StoreErrorKind::one_superblock,
-      fmt::format("superblock {} at byte {} is {}; the other one holds, but nobody can say that it is the newest: this copy claims nothing "
+      fmt::format("superblock {} at byte {} is {}; the other one holds, but nobody can say that it is the newest: this "
+                  "copy claims nothing "
                   "by itself and waits for its peer (`primary --force` if the peer is lost); check the device",
-                  lost == 0 ? 'A' : 'B', superblocks_.offset_bytes(lost), state == CopyState::whole ? "older than it may be" : describe(state))}));
+                  lost == 0 ? 'A' : 'B', superblocks_.offset_bytes(lost),
+                  state == CopyState::whole ? "older than it may be" : describe(state))}));
 }
 
 void Store::Impl::refuse(StoreError error) {
@@ -212,16 +243,18 @@ void Store::Impl::create(const CreateOptions& create_options, CreateDone done) {
   is_busy_opening_ = true;
   open_done_ = {};
   create_done_ = done;
-  const auto layout = plan_layout({metadata_disk != nullptr ? Placement::external : Placement::internal,
-                                   data_disk.geometry().size_bytes, io_.device_bytes(), create_options.bitmap_block_bytes});
+  const auto layout =
+      plan_layout({metadata_disk != nullptr ? Placement::external : Placement::internal,
+                   data_disk.geometry().size_bytes, io_.device_bytes(), create_options.bitmap_block_bytes});
   if (!layout || !superblocks_.has_room()) {
-    refuse({StoreErrorKind::shrunk,
-            fmt::format("the device has {} bytes, too few for data and metadata{}; metadata needs a little more than 1.2 MB and one byte for each "
-                        "32 KiB of data",
-                        io_.device_bytes(),
-                        create_options.bitmap_block_bytes != 0
-                            ? fmt::format(", or {} is no possible size of a bitmap block", create_options.bitmap_block_bytes)
-                            : "")});
+    refuse({StoreErrorKind::shrunk, fmt::format("the device has {} bytes, too few for data and metadata{}; metadata "
+                                                "needs a little more than 1.2 MB and one byte for each "
+                                                "32 KiB of data",
+                                                io_.device_bytes(),
+                                                create_options.bitmap_block_bytes != 0
+                                                    ? fmt::format(", or {} is no possible size of a bitmap block",
+                                                                  create_options.bitmap_block_bytes)
+                                                    : "")});
     return;
   }
   RB_ASSERT(create_options.logical_block_bytes == 512 || create_options.logical_block_bytes == 4096);

@@ -92,8 +92,8 @@ SuperblockCopy decode_superblock(ConstBytes slot, std::uint8_t copy) {
   const std::uint32_t record_bytes = load_le<std::uint32_t>(at + 120);
   if (found.version == 0 || at[20] != std::byte{copy} || record_bytes > kRecordBytesMax) return found;
 
-  // Ordered like docs/ondisk_format.md 2.4: a sector that is not valid is damage whatever the others say. Sectors that were
-  // written along with the record to fill the page are looked at too.
+  // Ordered like docs/ondisk_format.md 2.4: a sector that is not valid is damage whatever the others say. Sectors that
+  // were written along with the record to fill the page are looked at too.
   const std::size_t used_sectors = 1 + record_sectors(record_bytes);
   const std::size_t written_sectors = (used_sectors + 7) / 8 * 8;
   bool is_of_one_save = true;
@@ -151,10 +151,11 @@ SuperblockVerdict judge_superblocks(const std::array<SuperblockCopy, 2>& copies)
       return {Kind::different, 0, false};
     }
     if (a.superblock.sequence == b.superblock.sequence) {
-      return a.superblock == b.superblock ? SuperblockVerdict{Kind::good, 0, false} : SuperblockVerdict{Kind::different, 0, false};
+      return a.superblock == b.superblock ? SuperblockVerdict{Kind::good, 0, false}
+                                          : SuperblockVerdict{Kind::different, 0, false};
     }
-    // A is written and flushed before B is begun: A one ahead is a power cut between the two. Anything else is a write that was
-    // acknowledged and lost; then nothing says that the newer copy is the newest.
+    // A is written and flushed before B is begun: A one ahead is a power cut between the two. Anything else is a write
+    // that was acknowledged and lost; then nothing says that the newer copy is the newest.
     if (a.superblock.sequence == b.superblock.sequence + 1) return {Kind::good, 0, true};
     return {Kind::one_only, static_cast<std::uint8_t>(a.superblock.sequence > b.superblock.sequence ? 0 : 1), true};
   }

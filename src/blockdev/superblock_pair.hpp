@@ -1,6 +1,7 @@
-// Both superblocks of a volume on their device (docs/ondisk_format.md 2.3, 2.4): reads and judges them, and replaces them one
-// after the other. Not responsible for the record inside, nor for queueing: Store calls one thing at a time.
-// Invariant: while a copy is being written the other is whole on the disk, and `done` comes only after both are durable.
+// Both superblocks of a volume on their device (docs/ondisk_format.md 2.3, 2.4): reads and judges them, and replaces
+// them one after the other. Not responsible for the record inside, nor for queueing: Store calls one thing at a time.
+// Invariant: while a copy is being written the other is whole on the disk, and `done` comes only after both are
+// durable.
 #pragma once
 
 #include <array>
@@ -18,7 +19,9 @@ class SuperblockPair {
   SuperblockPair(MetadataIo& io, Placement placement);
 
   /// False: the device is too small to have superblocks.
-  [[nodiscard]] bool has_room() const noexcept { return superblock_offsets(placement_, io_.device_bytes()).has_value(); }
+  [[nodiscard]] bool has_room() const noexcept {
+    return superblock_offsets(placement_, io_.device_bytes()).has_value();
+  }
   [[nodiscard]] std::uint64_t offset_bytes(std::uint8_t copy) const noexcept;
 
   /// Reads and judges both. Never fails: errors stand in the verdict.
@@ -28,8 +31,8 @@ class SuperblockPair {
 
   /// The one that counts; after read() with kind good or one_only, or after a write.
   [[nodiscard]] const Superblock& current() const noexcept { return current_; }
-  /// Writes the copy that does not count again, when the verdict says that it needs it. To be called after a verdict `good`; after
-  /// `one_only` the next write() does it, when somebody has decided to go on with this volume.
+  /// Writes the copy that does not count again, when the verdict says that it needs it. To be called after a verdict
+  /// `good`; after `one_only` the next write() does it, when somebody has decided to go on with this volume.
   void repair(Done done);
   /// Overwrites both slots with zeroes, durably: whatever was there before is no volume any more.
   void wipe(Done done);

@@ -67,7 +67,8 @@ std::string why_not_connected(const std::string& path, int error_number) {
   switch (error_number) {
     case ENOENT:
     case ECONNREFUSED:
-      return fmt::format("replblkd does not run on this node: nobody listens on {}; start it, or check --config and --node", path);
+      return fmt::format(
+          "replblkd does not run on this node: nobody listens on {}; start it, or check --config and --node", path);
     case EACCES:
       return fmt::format("{}: permission denied; only the user that replblkd runs as (root) may ask it", path);
     default:
@@ -82,7 +83,8 @@ Result<node::AdminReply, std::string> ask_daemon(const std::string& socket_path,
   const Socket socket;
   if (!socket.open(socket_path, timeout)) return fail(why_not_connected(socket_path, errno));
   const auto broken = [&] {
-    if (errno == EAGAIN || errno == EWOULDBLOCK) return fail(fmt::format("replblkd gave no answer on {}: it is stuck or stopped", socket_path));
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
+      return fail(fmt::format("replblkd gave no answer on {}: it is stuck or stopped", socket_path));
     return fail(fmt::format("replblkd closed {} without an answer: it has ended; see its log", socket_path));
   };
   const std::string body = encode_request(request);
@@ -98,7 +100,8 @@ Result<node::AdminReply, std::string> ask_daemon(const std::string& socket_path,
     if (!socket.receive_all(reply.data(), reply.size())) return broken();
     if (std::optional<node::AdminReply> decoded = decode_reply(reply)) return std::move(*decoded);
   }
-  return fail(fmt::format("the answer on {} is not understood; are replblkctl and replblkd of one version?", socket_path));
+  return fail(
+      fmt::format("the answer on {} is not understood; are replblkctl and replblkd of one version?", socket_path));
 }
 
 }  // namespace replblk::control

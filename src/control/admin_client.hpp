@@ -10,7 +10,7 @@
 namespace replblk::control {
 
 /// The error is one sentence for the operator: the daemon does not run, which socket, what to do.
-[[nodiscard]] Result<node::AdminReply, std::string> ask_daemon(const std::string& socket_path, const node::AdminRequest& request,
-                                                               Duration timeout);
+[[nodiscard]] Result<node::AdminReply, std::string> ask_daemon(const std::string& socket_path,
+                                                               const node::AdminRequest& request, Duration timeout);
 
 }  // namespace replblk::control

@@ -38,9 +38,10 @@ std::string framed(const node::AdminReply& reply) {
 
 /// Removes a socket file that nobody listens on. The lock is held, so no daemon of ours does.
 Result<void, std::string> remove_stale(const std::string& path) {
-  struct stat status {};
+  struct stat status{};
   if (::lstat(path.c_str(), &status) != 0) return {};
-  if (!S_ISSOCK(status.st_mode)) return fail(fmt::format("{}: is there already and is not a socket; remove it or change admin_socket", path));
+  if (!S_ISSOCK(status.st_mode))
+    return fail(fmt::format("{}: is there already and is not a socket; remove it or change admin_socket", path));
   asio::io_context io;
   Protocol::socket probe(io);
   error_code error;
@@ -55,7 +56,11 @@ Result<void, std::string> remove_stale(const std::string& path) {
 class AdminServer::Core : public std::enable_shared_from_this<AdminServer::Core> {
  public:
   Core(AdminServerOptions options, Post post, AdminLock lock)
-      : options_(std::move(options)), post_(std::move(post)), lock_(std::move(lock)), acceptor_(io_), accept_pause_(io_) {}
+      : options_(std::move(options)),
+        post_(std::move(post)),
+        lock_(std::move(lock)),
+        acceptor_(io_),
+        accept_pause_(io_) {}
 
   Result<void, std::string> listen() {
     if (auto removed = remove_stale(options_.socket_path); !removed) return removed;
@@ -108,7 +113,8 @@ class AdminServer::Core : public std::enable_shared_from_this<AdminServer::Core>
   bool is_bound_ = false;
 };
 
-/// One connection: read a request, have it answered, send the answer, again. Lives as long as something is pending on it.
+/// One connection: read a request, have it answered, send the answer, again. Lives as long as something is pending on
+/// it.
 class AdminServer::Core::Client : public std::enable_shared_from_this<Client> {
  public:
   Client(Core& core, Protocol::socket socket) : core_(core), socket_(std::move(socket)), timer_(core.io_) {
@@ -122,7 +128,8 @@ class AdminServer::Core::Client : public std::enable_shared_from_this<Client> {
       if (error) return self->close();
       const std::size_t length_bytes = decode_length(self->length_);
       if (length_bytes > kRequestBytesMax) {
-        return self->refuse(fmt::format("a request of {} bytes is too long; at most {}", length_bytes, kRequestBytesMax));
+        return self->refuse(
+            fmt::format("a request of {} bytes is too long; at most {}", length_bytes, kRequestBytesMax));
       }
       self->request_.resize(length_bytes);
       asio::async_read(self->socket_, asio::buffer(self->request_), [self](error_code body_error, std::size_t) {
@@ -155,7 +162,9 @@ class AdminServer::Core::Client : public std::enable_shared_from_this<Client> {
     };
     core_.waiting_.insert(shared_from_this());
     if (!core_.post_(*request, std::move(reply))) {
-      answer(number, {.outcome = node::AdminOutcome::failed, .message = "too many requests are waiting; try again", .status = {}});
+      answer(
+          number,
+          {.outcome = node::AdminOutcome::failed, .message = "too many requests are waiting; try again", .status = {}});
     }
   }
 
@@ -167,9 +176,10 @@ class AdminServer::Core::Client : public std::enable_shared_from_this<Client> {
 
   void give_up() {
     answer(number_, {.outcome = node::AdminOutcome::failed,
-                     .message = fmt::format("no answer within {} s: the daemon is busy or its disks are stuck; what was asked for may "
-                                            "still happen (see status)",
-                                            std::chrono::duration_cast<seconds>(core_.options_.answer_timeout).count()),
+                     .message = fmt::format(
+                         "no answer within {} s: the daemon is busy or its disks are stuck; what was asked for may "
+                         "still happen (see status)",
+                         std::chrono::duration_cast<seconds>(core_.options_.answer_timeout).count()),
                      .status = {}});
   }
 

@@ -27,7 +27,8 @@ class Bench {
  public:
   [[nodiscard]] static Result<std::unique_ptr<Bench>, std::string> create() {
     auto bench = std::make_unique<Bench>();
-    auto reactor = runtime::Reactor::create({.ring = {.submission_entries = 256, .completion_entries = 1024}, .buffers = nullptr});
+    auto reactor =
+        runtime::Reactor::create({.ring = {.submission_entries = 256, .completion_entries = 1024}, .buffers = nullptr});
     if (!reactor) return fail(reactor.error());
     bench->reactor_ = std::move(*reactor);
     bench->network_ = std::make_unique<runtime::TcpNetwork>(*bench->reactor_);
@@ -67,10 +68,17 @@ struct Copy {
   std::unique_ptr<runtime::DiskFile> data;
   std::unique_ptr<runtime::DiskFile> metadata;
 
-  [[nodiscard]] std::string name() const { return fmt::format("{} volume {} on {}", resource->name, number, config->path); }
+  [[nodiscard]] std::string name() const {
+    return fmt::format("{} volume {} on {}", resource->name, number, config->path);
+  }
   [[nodiscard]] blockdev::Store make_store(Bench& bench) const {
-    return {bench.world(), *data, metadata.get(),
-            {.has_write_cache = volume->write_cache, .resource_name = resource->name, .volume = number, .requests_max = 64}};
+    return {bench.world(),
+            *data,
+            metadata.get(),
+            {.has_write_cache = volume->write_cache,
+             .resource_name = resource->name,
+             .volume = number,
+             .requests_max = 64}};
   }
 };
 
@@ -84,7 +92,8 @@ class Job {
       if (!options_.resource.empty() && resource.name != options_.resource) continue;
       for (std::uint32_t number = 0; number < resource.volumes.size(); ++number) add(resource, number);
     }
-    if (options_.volume_uuid && copies_.size() > 1) refuse("--volume-uuid names one volume, but several would be made; name the resource");
+    if (options_.volume_uuid && copies_.size() > 1)
+      refuse("--volume-uuid names one volume, but several would be made; name the resource");
     if (report_.outcome == CreateMdOutcome::done) {
       for (const Copy& copy : copies_) inspect(copy);
     }
@@ -113,7 +122,8 @@ class Job {
   }
 
   std::unique_ptr<runtime::DiskFile> open(const std::string& path, node::IoMode mode) {
-    auto disk = runtime::open_disk({.path = path, .is_buffered = mode == node::IoMode::buffered, .in_flight_max = 64}, bench_.reactor());
+    auto disk = runtime::open_disk({.path = path, .is_buffered = mode == node::IoMode::buffered, .in_flight_max = 64},
+                                   bench_.reactor());
     if (disk) return std::move(*disk);
     fail_with(disk.error());
     return nullptr;
@@ -122,7 +132,12 @@ class Job {
   void add(const node::ResourceConfig& resource, std::uint32_t number) {
     const node::VolumeConfig& volume = resource.volumes[number];
     const node::DiskConfig& config = volume.disks[config_.self];
-    Copy copy{.resource = &resource, .volume = &volume, .number = number, .config = &config, .data = open(config.path, config.io_mode), .metadata = nullptr};
+    Copy copy{.resource = &resource,
+              .volume = &volume,
+              .number = number,
+              .config = &config,
+              .data = open(config.path, config.io_mode),
+              .metadata = nullptr};
     if (!config.metadata_path.empty()) copy.metadata = open(config.metadata_path, config.io_mode);
     copies_.push_back(std::move(copy));
   }
@@ -130,8 +145,9 @@ class Job {
   void inspect(const Copy& copy) {
     const std::uint32_t device_block = copy.data->geometry().logical_block_bytes;
     if (device_block > copy.volume->logical_block_bytes) {
-      refuse(fmt::format("{}: the device's blocks have {} bytes, the volume's {}; set logical_block_size: {} in node.conf", copy.name(),
-                         device_block, copy.volume->logical_block_bytes, device_block));
+      refuse(
+          fmt::format("{}: the device's blocks have {} bytes, the volume's {}; set logical_block_size: {} in node.conf",
+                      copy.name(), device_block, copy.volume->logical_block_bytes, device_block));
     }
     const std::size_t problems_before = report_.problems.size();
     look_for_signatures(*copy.data, copy.config->path);
@@ -156,8 +172,10 @@ class Job {
       return object(fmt::format("{} holds a replblk volume already, {}", copy.name(), to_string(store.volume_uuid())));
     }
     switch (result.error().kind) {
-      case StoreErrorKind::no_metadata: return;
-      case StoreErrorKind::io: return fail_with(fmt::format("{}: {}", copy.name(), result.error().sentence));
+      case StoreErrorKind::no_metadata:
+        return;
+      case StoreErrorKind::io:
+        return fail_with(fmt::format("{}: {}", copy.name(), result.error().sentence));
       case StoreErrorKind::damaged:
       case StoreErrorKind::from_the_future:
       case StoreErrorKind::wrong_volume:
@@ -169,9 +187,9 @@ class Job {
   }
 
   void make(const Copy& copy) {
-    const Uuid uuid = options_.volume_uuid   ? *options_.volume_uuid
-                      : config_.is_pair()    ? derive_volume_uuid(config_, *copy.resource, copy.volume->lun)
-                                             : random_volume_uuid();
+    const Uuid uuid = options_.volume_uuid ? *options_.volume_uuid
+                      : config_.is_pair()  ? derive_volume_uuid(config_, *copy.resource, copy.volume->lun)
+                                           : random_volume_uuid();
     blockdev::Store store = copy.make_store(bench_);
     Awaited<Result<std::uint64_t, StoreError>> created;
     // The record's defaults say "just created": configuration of term 0 without members, no generations.
@@ -184,9 +202,10 @@ class Job {
                  created.callback());
     const Result<std::uint64_t, StoreError> result = created.wait(bench_.reactor());
     if (!result) return fail_with(fmt::format("{}: {}", copy.name(), result.error().sentence));
-    report_.made.push_back(fmt::format("{}: {} of {} bytes ({:.1f} MiB) for initiators, metadata {}, identity {}", copy.name(), *result,
-                                       copy.data->geometry().size_bytes, static_cast<double>(*result) / (1024.0 * 1024.0),
-                                       copy.metadata ? "on " + copy.config->metadata_path : "internal", to_string(uuid)));
+    report_.made.push_back(
+        fmt::format("{}: {} of {} bytes ({:.1f} MiB) for initiators, metadata {}, identity {}", copy.name(), *result,
+                    copy.data->geometry().size_bytes, static_cast<double>(*result) / (1024.0 * 1024.0),
+                    copy.metadata ? "on " + copy.config->metadata_path : "internal", to_string(uuid)));
   }
 
   const node::ClusterConfig& config_;

@@ -1,6 +1,7 @@
-// replblkctl create-md: lays fresh metadata on this node's copies of a resource's volumes, offline, with a reactor of its own.
-// Looks at everything first and refuses before anything is written: devices in use, foreign signatures, volumes of ours.
-// Not responsible for the format (blockdev::Store) nor for the lock that keeps a daemon away (the caller holds it).
+// replblkctl create-md: lays fresh metadata on this node's copies of a resource's volumes, offline, with a reactor of
+// its own. Looks at everything first and refuses before anything is written: devices in use, foreign signatures,
+// volumes of ours. Not responsible for the format (blockdev::Store) nor for the lock that keeps a daemon away (the
+// caller holds it).
 #pragma once
 
 #include <optional>

@@ -22,10 +22,14 @@ bool has_priorities = false;
 
 spdlog::level::level_enum to_spdlog(LogLevel level) {
   switch (level) {
-    case LogLevel::debug: return spdlog::level::debug;
-    case LogLevel::info: return spdlog::level::info;
-    case LogLevel::warning: return spdlog::level::warn;
-    case LogLevel::error: return spdlog::level::err;
+    case LogLevel::debug:
+      return spdlog::level::debug;
+    case LogLevel::info:
+      return spdlog::level::info;
+    case LogLevel::warning:
+      return spdlog::level::warn;
+    case LogLevel::error:
+      return spdlog::level::err;
   }
   RB_UNREACHABLE();
 }
@@ -33,10 +37,14 @@ spdlog::level::level_enum to_spdlog(LogLevel level) {
 /// sd-daemon(3): syslog's numbers.
 std::string_view priority(LogLevel level) {
   switch (level) {
-    case LogLevel::debug: return "<7>";
-    case LogLevel::info: return "<6>";
-    case LogLevel::warning: return "<4>";
-    case LogLevel::error: return "<3>";
+    case LogLevel::debug:
+      return "<7>";
+    case LogLevel::info:
+      return "<6>";
+    case LogLevel::warning:
+      return "<4>";
+    case LogLevel::error:
+      return "<3>";
   }
   RB_UNREACHABLE();
 }
@@ -50,11 +58,11 @@ void write_line(LogLevel level, std::string_view line) {
   }
 }
 
-/// systemd.exec(5): the variable names the device and inode of the journal's socket, so that one inherited from elsewhere
-/// does not deceive.
+/// systemd.exec(5): the variable names the device and inode of the journal's socket, so that one inherited from
+/// elsewhere does not deceive.
 bool is_stderr_the_journal() {
   const char* stream = std::getenv("JOURNAL_STREAM");
-  struct stat status {};
+  struct stat status{};
   if (stream == nullptr || ::fstat(2, &status) != 0) return false;
   return std::to_string(status.st_dev) + ":" + std::to_string(status.st_ino) == stream;
 }

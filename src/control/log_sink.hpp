@@ -1,6 +1,6 @@
-// Where log lines go: spdlog to standard error, from a thread of its own, so that a slow terminal or journal never holds the
-// reactor; when lines come faster than they go, the oldest are dropped. For systemd's journal each line begins with
-// its priority, <6>; elsewhere with time and level. Made once, by main.
+// Where log lines go: spdlog to standard error, from a thread of its own, so that a slow terminal or journal never
+// holds the reactor; when lines come faster than they go, the oldest are dropped. For systemd's journal each line
+// begins with its priority, <6>; elsewhere with time and level. Made once, by main.
 #pragma once
 
 #include "base/log.hpp"

@@ -1,5 +1,5 @@
-// replblkctl: the administrator's command. Arguments, the file, and one question to the daemon; create-md and check-config
-// do their work here, without a daemon.
+// replblkctl: the administrator's command. Arguments, the file, and one question to the daemon; create-md and
+// check-config do their work here, without a daemon.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -64,7 +64,8 @@ int create_md(const Arguments& arguments, const node::ClusterConfig& config) {
   if (!arguments.volume_uuid.empty()) {
     options.volume_uuid = parse_uuid(arguments.volume_uuid);
     if (!options.volume_uuid || options.volume_uuid->is_none()) {
-      fmt::print(stderr, "--volume-uuid: \"{}\" is not a UUID such as 01234567-89ab-cdef-0123-456789abcdef\n", arguments.volume_uuid);
+      fmt::print(stderr, "--volume-uuid: \"{}\" is not a UUID such as 01234567-89ab-cdef-0123-456789abcdef\n",
+                 arguments.volume_uuid);
       return kUsage;
     }
   }
@@ -77,16 +78,20 @@ int create_md(const Arguments& arguments, const node::ClusterConfig& config) {
   for (const std::string& line : report.made) print(stdout, line);
   for (const std::string& line : report.problems) print(stderr, line);
   switch (report.outcome) {
-    case control::CreateMdOutcome::done: return kDone;
-    case control::CreateMdOutcome::refused: return kRefused;
-    case control::CreateMdOutcome::failed: return kFailed;
+    case control::CreateMdOutcome::done:
+      return kDone;
+    case control::CreateMdOutcome::refused:
+      return kRefused;
+    case control::CreateMdOutcome::failed:
+      return kFailed;
   }
   return kFailed;
 }
 
 int ask(const Arguments& arguments, const node::ClusterConfig& config, node::AdminVerb verb) {
-  const auto reply = control::ask_daemon(config.admin_socket, {.verb = verb, .resource = arguments.resource, .is_forced = arguments.is_forced},
-                                         kAnswerTimeout);
+  const auto reply = control::ask_daemon(
+      config.admin_socket, {.verb = verb, .resource = arguments.resource, .is_forced = arguments.is_forced},
+      kAnswerTimeout);
   if (!reply) {
     print(stderr, reply.error());
     return kFailed;
@@ -108,9 +113,11 @@ int ask(const Arguments& arguments, const node::ClusterConfig& config, node::Adm
 
 int run(int argc, char** argv) {
   Arguments arguments;
-  CLI::App app("Administers the replblk daemon of this node.\nExit codes: 0 done, 1 usage, 10 invalid configuration, 11 refused in the "
-               "present state, 20 failed.",
-               "replblkctl");
+  CLI::App app(
+      "Administers the replblk daemon of this node.\nExit codes: 0 done, 1 usage, 10 invalid configuration, 11 refused "
+      "in the "
+      "present state, 20 failed.",
+      "replblkctl");
   app.set_version_flag("--version", "replblkctl " REPLBLK_VERSION);
   app.fallthrough();
   app.require_subcommand(1);
@@ -124,14 +131,16 @@ int run(int argc, char** argv) {
   };
   CLI::App* create = add_verb("create-md", "Lay fresh metadata on this node's disks (the daemon must not run)");
   create->add_flag("--force", arguments.is_forced, "Even over a file system, a partition table or an older volume");
-  create->add_option("--volume-uuid", arguments.volume_uuid, "Identity of the volume instead of the derived one; the same on both nodes");
+  create->add_option("--volume-uuid", arguments.volume_uuid,
+                     "Identity of the volume instead of the derived one; the same on both nodes");
   CLI::App* check = app.add_subcommand("check-config", "Check the configuration file, whole");
   CLI::App* status = add_verb("status", "Show roles, disks and connections, as drbdadm does");
   status->add_flag("--json", arguments.is_json, "As JSON, with DRBD's keys");
   status->add_flag("-v,--verbose", arguments.is_verbose, "Also what is normal");
   status->add_flag("-s,--statistics", arguments.has_statistics, "Sizes and counters");
   CLI::App* primary = add_verb("primary", "Make this node serve");
-  primary->add_flag("--force", arguments.is_forced, "Although the copy here may be stale, or the peer may serve: what was not copied is lost");
+  primary->add_flag("--force", arguments.is_forced,
+                    "Although the copy here may be stale, or the peer may serve: what was not copied is lost");
   const std::vector<std::pair<CLI::App*, node::AdminVerb>> asked = {
       {status, node::AdminVerb::status},
       {primary, node::AdminVerb::primary},
@@ -154,8 +163,8 @@ int run(int argc, char** argv) {
     return kBadConfig;
   }
   if (!has_resource(*config, arguments.resource)) {
-    fmt::print(stderr, "{}: there is no resource \"{}\" in {}\n", app.get_subcommands().front()->get_name(), arguments.resource,
-               arguments.config_path);
+    fmt::print(stderr, "{}: there is no resource \"{}\" in {}\n", app.get_subcommands().front()->get_name(),
+               arguments.resource, arguments.config_path);
     return kBadConfig;
   }
   if (check->parsed()) return check_config(arguments, *config);

@@ -1,5 +1,5 @@
-// Tells systemd (or whoever set NOTIFY_SOCKET) how the service is: sd_notify(3)'s protocol, one datagram. Does nothing without
-// that variable. Called by main.
+// Tells systemd (or whoever set NOTIFY_SOCKET) how the service is: sd_notify(3)'s protocol, one datagram. Does nothing
+// without that variable. Called by main.
 #pragma once
 
 #include <string_view>

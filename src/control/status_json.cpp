@@ -37,21 +37,21 @@ Json device(const ResourceStatus& resource, const VolumeStatus& volume) {
 
 Json peer_device(const VolumeStatus& volume) {
   const double size = static_cast<double>(volume.size_bytes);
-  Json json = {{"volume", volume.volume},
-               {"replication-state", volume.replication_state},
-               {"peer-disk-state", volume.peer_disk_state},
-               {"peer-client", false},
-               {"resync-suspended", "no"},
-               {"received", volume.received_bytes / 1024},
-               {"sent", volume.sent_bytes / 1024},
-               {"out-of-sync", volume.out_of_sync_bytes / 1024},
-               {"pending", volume.pending},
-               {"unacked", volume.unacked},
-               {"has-sync-details", false},  // DRBD's rs-* counters, in its form without them
-               {"has-online-verify-details", false},
-               {"percent-in-sync",
-                volume.size_bytes == 0 ? 0.0
-                                       : two_decimals(100 * (1 - static_cast<double>(volume.out_of_sync_bytes) / size))}};
+  Json json = {
+      {"volume", volume.volume},
+      {"replication-state", volume.replication_state},
+      {"peer-disk-state", volume.peer_disk_state},
+      {"peer-client", false},
+      {"resync-suspended", "no"},
+      {"received", volume.received_bytes / 1024},
+      {"sent", volume.sent_bytes / 1024},
+      {"out-of-sync", volume.out_of_sync_bytes / 1024},
+      {"pending", volume.pending},
+      {"unacked", volume.unacked},
+      {"has-sync-details", false},  // DRBD's rs-* counters, in its form without them
+      {"has-online-verify-details", false},
+      {"percent-in-sync",
+       volume.size_bytes == 0 ? 0.0 : two_decimals(100 * (1 - static_cast<double>(volume.out_of_sync_bytes) / size))}};
   if (volume.is_syncing) {
     json["percent-resync-done"] = two_decimals(volume.percent_done);
     json["estimated-seconds-to-finish"] = volume.sync_seconds_left;

@@ -26,7 +26,8 @@ class Text {
 
 /// DRBD's states above Established: a resynchronization or what leads to one.
 bool is_above_established(const VolumeStatus& volume) {
-  return !volume.replication_state.empty() && volume.replication_state != "Off" && volume.replication_state != "Established";
+  return !volume.replication_state.empty() && volume.replication_state != "Off" &&
+         volume.replication_state != "Established";
 }
 
 /// A lone volume 0 goes without its number.
@@ -34,7 +35,8 @@ bool has_number(const ResourceStatus& resource, const VolumeStatus& volume, cons
   return options.is_verbose || resource.volumes.size() != 1 || volume.volume != 0;
 }
 
-void add_device(Text& text, const ResourceStatus& resource, const VolumeStatus& volume, const StatusTextOptions& options) {
+void add_device(Text& text, const ResourceStatus& resource, const VolumeStatus& volume,
+                const StatusTextOptions& options) {
   text.add("  ");
   if (has_number(resource, volume, options)) text.add("volume:{} ", volume.volume);
   text.add("disk:{}", volume.disk_state);
@@ -48,14 +50,16 @@ void add_device(Text& text, const ResourceStatus& resource, const VolumeStatus& 
     text.add(" quorum:no");
   }
   if (options.has_statistics) {
-    text.add("\n      size:{} read:{} written:{} al-writes:0 bm-writes:{} upper-pending:{} lower-pending:{} al-suspended:no",
-             volume.size_bytes / 1024, volume.read_bytes / 1024, volume.written_bytes / 1024, volume.metadata_writes,
-             volume.upper_pending, volume.lower_pending);
+    text.add(
+        "\n      size:{} read:{} written:{} al-writes:0 bm-writes:{} upper-pending:{} lower-pending:{} al-suspended:no",
+        volume.size_bytes / 1024, volume.read_bytes / 1024, volume.written_bytes / 1024, volume.metadata_writes,
+        volume.upper_pending, volume.lower_pending);
   }
   text.add("\n");
 }
 
-void add_peer_device(Text& text, const ResourceStatus& resource, const VolumeStatus& volume, const StatusTextOptions& options) {
+void add_peer_device(Text& text, const ResourceStatus& resource, const VolumeStatus& volume,
+                     const StatusTextOptions& options) {
   std::string_view separator = "    ";
   const auto add = [&](std::string_view key, std::string_view value) {
     text.add("{}{}:{}", separator, key, value);
@@ -80,12 +84,14 @@ void add_peer_device(Text& text, const ResourceStatus& resource, const VolumeSta
   text.add("\n");
 }
 
-void add_connection(Text& text, const ResourceStatus& resource, const Status& status, const StatusTextOptions& options) {
+void add_connection(Text& text, const ResourceStatus& resource, const Status& status,
+                    const StatusTextOptions& options) {
   const bool is_connected = resource.connection_state == "Connected";
   text.add("  {}", resource.peer_name);
   if (options.is_verbose) text.add(" node-id:{}", 1 - static_cast<int>(status.node_id));
   if (options.is_verbose || !is_connected) text.add(" connection:{}", resource.connection_state);
-  if (options.is_verbose || is_connected) text.add(" role:{}", resource.peer_role.empty() ? "Unknown" : resource.peer_role);
+  if (options.is_verbose || is_connected)
+    text.add(" role:{}", resource.peer_role.empty() ? "Unknown" : resource.peer_role);
   if (options.is_verbose) text.add(" tls:no congested:no");
   text.add("\n");
   if (!options.is_verbose && !options.has_statistics && !is_connected) return;

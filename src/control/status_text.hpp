@@ -17,7 +17,8 @@ struct StatusTextOptions {
 };
 
 [[nodiscard]] std::string status_text(const node::Status& status, const StatusTextOptions& options);
-/// Not part of DRBD's grammar, hence apart: one line per state that is not normal, "RESOURCE: ...". Empty when all is well.
+/// Not part of DRBD's grammar, hence apart: one line per state that is not normal, "RESOURCE: ...". Empty when all is
+/// well.
 [[nodiscard]] std::string status_reasons(const node::Status& status);
 [[nodiscard]] std::string status_json(const node::Status& status);
 

@@ -12,7 +12,8 @@ namespace replblk::control {
 
 /// The same on both nodes of a pair. Asserts that there is a secret: without it, equal names in two places would make
 /// equal disks.
-[[nodiscard]] Uuid derive_volume_uuid(const node::ClusterConfig& config, const node::ResourceConfig& resource, std::uint16_t lun);
+[[nodiscard]] Uuid derive_volume_uuid(const node::ClusterConfig& config, const node::ResourceConfig& resource,
+                                      std::uint16_t lun);
 [[nodiscard]] Uuid random_volume_uuid();
 
 }  // namespace replblk::control

@@ -9,34 +9,51 @@ namespace {
 
 api::Verb to_wire(node::AdminVerb verb) noexcept {
   switch (verb) {
-    case node::AdminVerb::status: return api::VERB_STATUS;
-    case node::AdminVerb::primary: return api::VERB_PRIMARY;
-    case node::AdminVerb::secondary: return api::VERB_SECONDARY;
-    case node::AdminVerb::connect: return api::VERB_CONNECT;
-    case node::AdminVerb::disconnect: return api::VERB_DISCONNECT;
-    case node::AdminVerb::down: return api::VERB_DOWN;
+    case node::AdminVerb::status:
+      return api::VERB_STATUS;
+    case node::AdminVerb::primary:
+      return api::VERB_PRIMARY;
+    case node::AdminVerb::secondary:
+      return api::VERB_SECONDARY;
+    case node::AdminVerb::connect:
+      return api::VERB_CONNECT;
+    case node::AdminVerb::disconnect:
+      return api::VERB_DISCONNECT;
+    case node::AdminVerb::down:
+      return api::VERB_DOWN;
   }
   RB_UNREACHABLE();
 }
 
 std::optional<node::AdminVerb> from_wire(int verb) noexcept {
   switch (verb) {
-    case api::VERB_STATUS: return node::AdminVerb::status;
-    case api::VERB_PRIMARY: return node::AdminVerb::primary;
-    case api::VERB_SECONDARY: return node::AdminVerb::secondary;
-    case api::VERB_CONNECT: return node::AdminVerb::connect;
-    case api::VERB_DISCONNECT: return node::AdminVerb::disconnect;
-    case api::VERB_DOWN: return node::AdminVerb::down;
-    default: return std::nullopt;  // a newer replblkctl's
+    case api::VERB_STATUS:
+      return node::AdminVerb::status;
+    case api::VERB_PRIMARY:
+      return node::AdminVerb::primary;
+    case api::VERB_SECONDARY:
+      return node::AdminVerb::secondary;
+    case api::VERB_CONNECT:
+      return node::AdminVerb::connect;
+    case api::VERB_DISCONNECT:
+      return node::AdminVerb::disconnect;
+    case api::VERB_DOWN:
+      return node::AdminVerb::down;
+    default:
+      return std::nullopt;  // a newer replblkctl's
   }
 }
 
 node::AdminOutcome outcome_from_wire(int outcome) noexcept {
   switch (outcome) {
-    case api::OUTCOME_DONE: return node::AdminOutcome::done;
-    case api::OUTCOME_USAGE: return node::AdminOutcome::usage;
-    case api::OUTCOME_REFUSED: return node::AdminOutcome::refused;
-    default: return node::AdminOutcome::failed;
+    case api::OUTCOME_DONE:
+      return node::AdminOutcome::done;
+    case api::OUTCOME_USAGE:
+      return node::AdminOutcome::usage;
+    case api::OUTCOME_REFUSED:
+      return node::AdminOutcome::refused;
+    default:
+      return node::AdminOutcome::failed;
   }
 }
 

@@ -1,6 +1,6 @@
 // The admin socket's messages (proto/control.proto) to and from the plain structs of node/admin.hpp.
-// Called by AdminServer and AdminClient. Not responsible for sockets. Nothing that comes from the other side is trusted:
-// decoding fails rather than guesses.
+// Called by AdminServer and AdminClient. Not responsible for sockets. Nothing that comes from the other side is
+// trusted: decoding fails rather than guesses.
 #pragma once
 
 #include <array>

@@ -40,9 +40,7 @@ Connection::Connection(std::unique_ptr<ports::Stream> stream, ports::World& worl
   world_.loop.arm(timer_, world_.loop.now() + timers_.login_timeout);
 }
 
-Connection::~Connection() {
-  world_.loop.cancel(timer_);
-}
+Connection::~Connection() { world_.loop.cancel(timer_); }
 
 // ---- bytes in
 
@@ -85,8 +83,11 @@ void Connection::on_direct(std::size_t count) {
 void Connection::process(ConstBytes& input) {
   while (!is_blocked() && (phase_ == Phase::login || phase_ == Phase::full_feature)) {
     switch (reader_.advance(input)) {
-      case PduReader::Event::need_more: return;
-      case PduReader::Event::header: begin_pdu(); break;
+      case PduReader::Event::need_more:
+        return;
+      case PduReader::Event::header:
+        begin_pdu();
+        break;
       case PduReader::Event::complete:
         end_pdu();
         if (phase_ != Phase::over && stream_->queued_bytes() > ports::Stream::kQueueHighBytes) {
@@ -94,7 +95,9 @@ void Connection::process(ConstBytes& input) {
           waits_for_room_ = true;
         }
         break;
-      case PduReader::Event::error: fail(to_string(reader_.error())); break;
+      case PduReader::Event::error:
+        fail(to_string(reader_.error()));
+        break;
     }
   }
   if (phase_ != Phase::over && is_blocked() && !is_receiving_paused_) {
@@ -202,7 +205,8 @@ void Connection::begin_full_feature_pdu() {
 bool Connection::admit_request(bool immediate, std::uint32_t cmd_sn) {
   if (immediate) return true;
   switch (window_->receive(cmd_sn)) {
-    case CommandWindow::Verdict::in_order: return true;
+    case CommandWindow::Verdict::in_order:
+      return true;
     case CommandWindow::Verdict::ignore:
       // 4.2.2.1: silently.
       is_pdu_ignored_ = true;
@@ -225,8 +229,12 @@ void Connection::take_placement(Placement placement) {
         reader_.place({});
       }
       return;
-    case Placement::Kind::wait: waits_for_memory_ = true; return;
-    case Placement::Kind::fail: fail("the transfer breaks the rules that were negotiated"); return;
+    case Placement::Kind::wait:
+      waits_for_memory_ = true;
+      return;
+    case Placement::Kind::fail:
+      fail("the transfer breaks the rules that were negotiated");
+      return;
   }
   RB_UNREACHABLE();
 }
@@ -251,9 +259,15 @@ void Connection::end_pdu() {
   }
   if (is_pdu_ignored_) return;
   switch (opcode_of(reader_.bhs())) {
-    case Opcode::nop_out: end_nop_out(); return;
-    case Opcode::text_request: end_text_request(); return;
-    case Opcode::logout_request: end_logout(); return;
+    case Opcode::nop_out:
+      end_nop_out();
+      return;
+    case Opcode::text_request:
+      end_text_request();
+      return;
+    case Opcode::logout_request:
+      end_logout();
+      return;
     case Opcode::scsi_command:
       if (session_ == nullptr) break;
       session_->end_command();
@@ -296,7 +310,9 @@ void Connection::end_login_request() {
   LoginAnswer answer;
   login_.receive(decode_login_request(reader_.bhs()), scratch_, answer);
   switch (login_.state()) {
-    case Login::State::negotiating: send_login_answer(answer); return;
+    case Login::State::negotiating:
+      send_login_answer(answer);
+      return;
     case Login::State::ready:
       // The initiator's own time-out bounds the wait for an old session to drain; ours ends here.
       world_.loop.cancel(timer_);
@@ -319,7 +335,8 @@ void Connection::end_login_request() {
       send_login_answer(answer);
       finish("login refused");
       return;
-    case Login::State::done: RB_UNREACHABLE();
+    case Login::State::done:
+      RB_UNREACHABLE();
   }
   RB_UNREACHABLE();
 }
@@ -387,7 +404,8 @@ void Connection::end_text_request() {
     for (const TextPair& pair : *pairs) {
       if (pair.key == "SendTargets") {
         host_.answer_send_targets(*this, pair.value, answer);
-      } else if (login_.negotiation().offer(pair, NegotiationPhase::full_feature, answer) == OfferVerdict::protocol_error) {
+      } else if (login_.negotiation().offer(pair, NegotiationPhase::full_feature, answer) ==
+                 OfferVerdict::protocol_error) {
         send_reject(RejectReason::protocol_error);
         return;
       }

@@ -162,8 +162,8 @@ class Connection final : public ports::StreamSink, public IntrusiveNode<Connecti
   std::optional<CommandWindow> window_;
   std::uint32_t stat_sn_ = 0;
 
-  bool is_pdu_ignored_ = false;  ///< the PDU being received is outside the window, or was refused
-  BufferRef receive_buffer_;     ///< holds the place of the data segment, also when its command is aborted meanwhile
+  bool is_pdu_ignored_ = false;     ///< the PDU being received is outside the window, or was refused
+  BufferRef receive_buffer_;        ///< holds the place of the data segment, also when its command is aborted meanwhile
   std::vector<std::byte> scratch_;  ///< data segments of PDUs other than commands, bounded by place_scratch()
   std::vector<std::byte> stash_;    ///< received while blocked: at most what one receive brings
 

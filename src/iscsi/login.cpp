@@ -15,24 +15,42 @@ constexpr std::size_t kAnswerBytesMax = 8192;
 
 std::string_view to_string(LoginStatus status) noexcept {
   switch (status) {
-    case LoginStatus::success: return "success";
-    case LoginStatus::target_moved_temporarily: return "target moved temporarily";
-    case LoginStatus::target_moved_permanently: return "target moved permanently";
-    case LoginStatus::initiator_error: return "initiator error";
-    case LoginStatus::authentication_failure: return "authentication failure";
-    case LoginStatus::authorization_failure: return "authorization failure";
-    case LoginStatus::not_found: return "target not found";
-    case LoginStatus::target_removed: return "target removed";
-    case LoginStatus::unsupported_version: return "unsupported version";
-    case LoginStatus::too_many_connections: return "too many connections";
-    case LoginStatus::missing_parameter: return "missing parameter";
-    case LoginStatus::cannot_include_in_session: return "cannot be included in the session";
-    case LoginStatus::session_type_not_supported: return "session type not supported";
-    case LoginStatus::session_does_not_exist: return "session does not exist";
-    case LoginStatus::invalid_during_login: return "invalid request during login";
-    case LoginStatus::target_error: return "target error";
-    case LoginStatus::service_unavailable: return "service unavailable";
-    case LoginStatus::out_of_resources: return "out of resources";
+    case LoginStatus::success:
+      return "success";
+    case LoginStatus::target_moved_temporarily:
+      return "target moved temporarily";
+    case LoginStatus::target_moved_permanently:
+      return "target moved permanently";
+    case LoginStatus::initiator_error:
+      return "initiator error";
+    case LoginStatus::authentication_failure:
+      return "authentication failure";
+    case LoginStatus::authorization_failure:
+      return "authorization failure";
+    case LoginStatus::not_found:
+      return "target not found";
+    case LoginStatus::target_removed:
+      return "target removed";
+    case LoginStatus::unsupported_version:
+      return "unsupported version";
+    case LoginStatus::too_many_connections:
+      return "too many connections";
+    case LoginStatus::missing_parameter:
+      return "missing parameter";
+    case LoginStatus::cannot_include_in_session:
+      return "cannot be included in the session";
+    case LoginStatus::session_type_not_supported:
+      return "session type not supported";
+    case LoginStatus::session_does_not_exist:
+      return "session does not exist";
+    case LoginStatus::invalid_during_login:
+      return "invalid request during login";
+    case LoginStatus::target_error:
+      return "target error";
+    case LoginStatus::service_unavailable:
+      return "service unavailable";
+    case LoginStatus::out_of_resources:
+      return "out of resources";
   }
   RB_UNREACHABLE();
 }

@@ -43,7 +43,11 @@ const Negotiation::KeyRule Negotiation::kRules[] = {
     {"MaxConnections", KeyId::max_connections, KeyRule::Kind::number, {1, 65535}, true},
     {"InitialR2T", KeyId::initial_r2t, KeyRule::Kind::boolean, {0, 0}, true},
     {"ImmediateData", KeyId::immediate_data, KeyRule::Kind::boolean, {0, 0}, true},
-    {"MaxRecvDataSegmentLength", KeyId::max_recv_data_segment_length, KeyRule::Kind::declaration, {512, 16777215}, false},
+    {"MaxRecvDataSegmentLength",
+     KeyId::max_recv_data_segment_length,
+     KeyRule::Kind::declaration,
+     {512, 16777215},
+     false},
     {"MaxBurstLength", KeyId::max_burst_length, KeyRule::Kind::number, {512, 16777215}, true},
     {"FirstBurstLength", KeyId::first_burst_length, KeyRule::Kind::number, {512, 16777215}, true},
     {"DefaultTime2Wait", KeyId::default_time2wait, KeyRule::Kind::number, {0, 3600}, false},
@@ -92,8 +96,12 @@ OfferVerdict Negotiation::offer(const TextPair& pair, NegotiationPhase phase, Te
     case KeyRule::Kind::digest:
       answer_digest(pair, rule->id == KeyId::header_digest ? agreed_.header_digest : agreed_.data_digest, answer);
       break;
-    case KeyRule::Kind::number: answer_number(pair, *rule, answer); break;
-    case KeyRule::Kind::boolean: answer_boolean(pair, *rule, answer); break;
+    case KeyRule::Kind::number:
+      answer_number(pair, *rule, answer);
+      break;
+    case KeyRule::Kind::boolean:
+      answer_boolean(pair, *rule, answer);
+      break;
     case KeyRule::Kind::declaration: {
       // 13.12: a declaration has no answer, so a bad one cannot be refused by value.
       const std::optional<std::uint32_t> value = parse_number(pair.value);
@@ -101,8 +109,12 @@ OfferVerdict Negotiation::offer(const TextPair& pair, NegotiationPhase phase, Te
       agreed_.initiator_recv_bytes = *value;
       break;
     }
-    case KeyRule::Kind::marker_interval: answer.add(pair.key, "Reject"); break;  // RFC 7143 13.25: obsoleted
-    case KeyRule::Kind::task_reporting: answer.add(pair.key, "RFC3720"); break;  // 13.23: the standard semantics
+    case KeyRule::Kind::marker_interval:
+      answer.add(pair.key, "Reject");
+      break;  // RFC 7143 13.25: obsoleted
+    case KeyRule::Kind::task_reporting:
+      answer.add(pair.key, "RFC3720");
+      break;  // 13.23: the standard semantics
   }
   return OfferVerdict::taken;
 }
@@ -131,9 +143,15 @@ void Negotiation::answer_number(const TextPair& pair, const KeyRule& rule, TextB
   }
   std::uint32_t result = 0;
   switch (rule.id) {
-    case KeyId::max_connections: result = 1; break;
-    case KeyId::max_burst_length: result = agreed_.max_burst_bytes = std::min(*offered, limits_.max_burst_bytes); break;
-    case KeyId::first_burst_length: result = agreed_.first_burst_bytes = std::min(*offered, limits_.first_burst_bytes); break;
+    case KeyId::max_connections:
+      result = 1;
+      break;
+    case KeyId::max_burst_length:
+      result = agreed_.max_burst_bytes = std::min(*offered, limits_.max_burst_bytes);
+      break;
+    case KeyId::first_burst_length:
+      result = agreed_.first_burst_bytes = std::min(*offered, limits_.first_burst_bytes);
+      break;
     case KeyId::default_time2wait:  // 13.15: the larger of the two; ours is 2, the standard's default
       result = std::max<std::uint32_t>(*offered, 2);
       agreed_.time2wait_s = static_cast<std::uint16_t>(result);
@@ -145,8 +163,12 @@ void Negotiation::answer_number(const TextPair& pair, const KeyRule& rule, TextB
       result = std::min<std::uint32_t>(*offered, limits_.max_outstanding_r2t);
       agreed_.max_outstanding_r2t = static_cast<std::uint16_t>(result);
       break;
-    case KeyId::error_recovery_level: result = 0; break;
-    case KeyId::protocol_level: result = std::min<std::uint32_t>(*offered, 1); break;  // 13.24: 1 is RFC 7143
+    case KeyId::error_recovery_level:
+      result = 0;
+      break;
+    case KeyId::protocol_level:
+      result = std::min<std::uint32_t>(*offered, 1);
+      break;  // 13.24: 1 is RFC 7143
     case KeyId::header_digest:
     case KeyId::data_digest:
     case KeyId::initial_r2t:
@@ -157,7 +179,8 @@ void Negotiation::answer_number(const TextPair& pair, const KeyRule& rule, TextB
     case KeyId::if_marker:
     case KeyId::of_marker:
     case KeyId::marker_interval:
-    case KeyId::task_reporting: RB_UNREACHABLE();
+    case KeyId::task_reporting:
+      RB_UNREACHABLE();
   }
   answer.add(pair.key, std::uint64_t{result});
 }

@@ -1,7 +1,8 @@
-// Negotiation of the operational keys of RFC 7143 section 13, target's side, as a machine: one offer in, one answer out.
-// Not responsible for stages, names and security (login) nor for SendTargets (portal). Called by login and, for
+// Negotiation of the operational keys of RFC 7143 section 13, target's side, as a machine: one offer in, one answer
+// out. Not responsible for stages, names and security (login) nor for SendTargets (portal). Called by login and, for
 // declarations in the full feature phase, by the connection.
-// Invariant: parameters() holds exactly what both sides have agreed upon so far; what was never offered has its default.
+// Invariant: parameters() holds exactly what both sides have agreed upon so far; what was never offered has its
+// default.
 #pragma once
 
 #include <cstdint>

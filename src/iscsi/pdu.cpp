@@ -49,7 +49,8 @@ class HeaderReader {
   void u24(std::size_t at, std::uint32_t& value) const noexcept { value = load_be24(bhs_.data() + at); }
   void u32(std::size_t at, std::uint32_t& value) const noexcept { value = load_be<std::uint32_t>(bhs_.data() + at); }
   void u48(std::size_t at, std::uint64_t& value) const noexcept {
-    value = (std::uint64_t{load_be<std::uint32_t>(bhs_.data() + at)} << 16) | load_be<std::uint16_t>(bhs_.data() + at + 4);
+    value =
+        (std::uint64_t{load_be<std::uint32_t>(bhs_.data() + at)} << 16) | load_be<std::uint16_t>(bhs_.data() + at + 4);
   }
   void u64(std::size_t at, std::uint64_t& value) const noexcept { value = load_be<std::uint64_t>(bhs_.data() + at); }
   void bytes16(std::size_t at, std::array<std::byte, 16>& value) const noexcept {

@@ -22,10 +22,14 @@ std::size_t move_bytes(ConstBytes& input, std::byte* to, std::size_t wanted) noe
 
 std::string_view to_string(PduReader::Error error) noexcept {
   switch (error) {
-    case PduReader::Error::none: return "none";
-    case PduReader::Error::header_digest: return "header digest is wrong";
-    case PduReader::Error::data_digest: return "data digest is wrong";
-    case PduReader::Error::data_too_long: return "data segment is longer than was declared";
+    case PduReader::Error::none:
+      return "none";
+    case PduReader::Error::header_digest:
+      return "header digest is wrong";
+    case PduReader::Error::data_digest:
+      return "data digest is wrong";
+    case PduReader::Error::data_too_long:
+      return "data segment is longer than was declared";
   }
   RB_UNREACHABLE();
 }
@@ -54,7 +58,8 @@ PduReader::Event PduReader::advance(ConstBytes& input) noexcept {
       const ConstBytes bytes = input.first(std::min<std::size_t>(input.size(), data_bytes_ - received_bytes_));
       input = input.subspan(bytes.size());
       if (received_bytes_ < place_.size() && !bytes.empty()) {
-        std::memcpy(place_.data() + received_bytes_, bytes.data(), std::min(bytes.size(), place_.size() - received_bytes_));
+        std::memcpy(place_.data() + received_bytes_, bytes.data(),
+                    std::min(bytes.size(), place_.size() - received_bytes_));
       }
       take_data(bytes);
       if (received_bytes_ < data_bytes_) return Event::need_more;
@@ -75,7 +80,8 @@ PduReader::Event PduReader::advance(ConstBytes& input) noexcept {
       state_ = State::header;
       return Event::complete;
     }
-    case State::failed: return Event::error;
+    case State::failed:
+      return Event::error;
   }
   RB_UNREACHABLE();
 }

@@ -1,8 +1,8 @@
-// Takes PDUs out of a byte stream that is cut anywhere: header (BHS, AHS, header digest), then the data segment, straight
-// to where its owner wants it, then padding and data digest (RFC 7143 11.2).
-// Not responsible for what a PDU means nor for memory of the data. Called by connection (and by initiators of tests).
-// Invariant: after Event::header the owner calls place() before it advances again; bytes beyond the place are checked
-// and dropped. An error is final: at ErrorRecoveryLevel 0 the connection ends (RFC 7143 7.7, 7.8).
+// Takes PDUs out of a byte stream that is cut anywhere: header (BHS, AHS, header digest), then the data segment,
+// straight to where its owner wants it, then padding and data digest (RFC 7143 11.2). Not responsible for what a PDU
+// means nor for memory of the data. Called by connection (and by initiators of tests). Invariant: after Event::header
+// the owner calls place() before it advances again; bytes beyond the place are checked and dropped. An error is final:
+// at ErrorRecoveryLevel 0 the connection ends (RFC 7143 7.7, 7.8).
 #pragma once
 
 #include <array>

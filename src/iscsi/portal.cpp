@@ -41,7 +41,8 @@ void Portal::on_accept(std::unique_ptr<ports::Stream> stream) {
 }
 
 Target* Portal::find(std::string_view target_name) const noexcept {
-  const auto at = std::ranges::find_if(targets_, [&](const Target* target) { return target->config().name == target_name; });
+  const auto at =
+      std::ranges::find_if(targets_, [&](const Target* target) { return target->config().name == target_name; });
   return at == targets_.end() ? nullptr : *at;
 }
 

@@ -77,14 +77,16 @@ Placement Session::begin_command(const ScsiCommand& pdu) {
     connection_->send_reject(RejectReason::too_many_immediate_commands);
     return {};
   }
-  const bool data_comes_unasked = pdu.writes && (pdu.data_segment_bytes > 0 || !pdu.is_final) && pdu.expected_length_bytes > 0;
+  const bool data_comes_unasked =
+      pdu.writes && (pdu.data_segment_bytes > 0 || !pdu.is_final) && pdu.expected_length_bytes > 0;
   if (!data_comes_unasked) return start_command(pdu, {}, false);
   // Its data is on the way, so the memory is needed now; how much the CDB takes of it is not known yet.
   receive_waiter_.length_bytes = std::min<std::size_t>(pdu.expected_length_bytes, BufferPool::kBufferBytesMax);
   BufferRef buffer = world_.buffers.acquire(receive_waiter_.length_bytes);
   if (buffer) return start_command(pdu, std::move(buffer), false);
   // The connection may stand still only while none of its own commands holds, or waits for, memory that only more data
-  // of this connection sets free; otherwise everybody could wait for everybody. SAM-5 5.3.1: TASK SET FULL says "later".
+  // of this connection sets free; otherwise everybody could wait for everybody. SAM-5 5.3.1: TASK SET FULL says
+  // "later".
   if (collecting_count_ > 0) return start_command(pdu, {}, true);
   buffer = world_.buffers.acquire_or_wait(receive_waiter_);
   if (buffer) return start_command(pdu, std::move(buffer), false);
@@ -446,13 +448,17 @@ std::uint8_t Session::run_task_function(const TaskManagementRequest& pdu) {
   if (pdu.function == 0 || pdu.function > kTargetColdReset) {
     return static_cast<std::uint8_t>(FunctionResponse::not_supported);
   }
-  // One connection: every command before this request has been received, so there is none to wait for (RFC 7143 4.2.3.3).
+  // One connection: every command before this request has been received, so there is none to wait for (RFC
+  // 7143 4.2.3.3).
   switch (device_.manage(static_cast<scsi::TaskFunction>(pdu.function), nexus_, pdu.lun)) {
-    case scsi::TaskFunctionResult::complete: return static_cast<std::uint8_t>(FunctionResponse::complete);
+    case scsi::TaskFunctionResult::complete:
+      return static_cast<std::uint8_t>(FunctionResponse::complete);
     case scsi::TaskFunctionResult::task_not_found:
       return static_cast<std::uint8_t>(FunctionResponse::task_does_not_exist);
-    case scsi::TaskFunctionResult::lun_not_found: return static_cast<std::uint8_t>(FunctionResponse::lun_does_not_exist);
-    case scsi::TaskFunctionResult::not_supported: return static_cast<std::uint8_t>(FunctionResponse::not_supported);
+    case scsi::TaskFunctionResult::lun_not_found:
+      return static_cast<std::uint8_t>(FunctionResponse::lun_does_not_exist);
+    case scsi::TaskFunctionResult::not_supported:
+      return static_cast<std::uint8_t>(FunctionResponse::not_supported);
   }
   RB_UNREACHABLE();
 }

@@ -1,9 +1,9 @@
-// One normal session: the I_T nexus, its commands from arrival to answer, and task management (RFC 7143 4.2, 11.3-11.8).
-// Not responsible for bytes, login, text or time-outs (connection), nor for which session may exist (target).
-// Made by target when a login is accepted; it owns its connection from then on.
-// Commands live in a pool of fixed size; a command is, in this order: collecting (prepared, data on its way) → executing → answered.
-// Invariant (no ghosts, docs: "The mirrored write"): after end() nothing is executed any more, and the session exists until
-// every command that was executing has come back; only then does the owner hear session_drained().
+// One normal session: the I_T nexus, its commands from arrival to answer, and task management (RFC
+// 7143 4.2, 11.3-11.8). Not responsible for bytes, login, text or time-outs (connection), nor for which session may
+// exist (target). Made by target when a login is accepted; it owns its connection from then on. Commands live in a pool
+// of fixed size; a command is, in this order: collecting (prepared, data on its way) → executing → answered. Invariant
+// (no ghosts, docs: "The mirrored write"): after end() nothing is executed any more, and the session exists until every
+// command that was executing has come back; only then does the owner hear session_drained().
 #pragma once
 
 #include <cstdint>
@@ -60,7 +60,8 @@ class Session final : public ConnectionOwner {
   /// The slot index is one byte of the Target Transfer Tag, and 0xff is kept for the reserved tag.
   static constexpr std::uint32_t kDepthMax = 240;
 
-  Session(SessionIdentity identity, std::uint32_t depth, ports::World& world, scsi::Device& device, SessionOwner& owner);
+  Session(SessionIdentity identity, std::uint32_t depth, ports::World& world, scsi::Device& device,
+          SessionOwner& owner);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
   ~Session();
@@ -115,7 +116,8 @@ class Session final : public ConnectionOwner {
   [[nodiscard]] std::uint32_t transfer_tag_of(const Command& command, std::uint32_t r2t_sn) const noexcept;
 
   [[nodiscard]] Placement start_command(const ScsiCommand& pdu, BufferRef buffer, bool is_refused);
-  [[nodiscard]] static Placement place_in(const Command& command, std::uint32_t offset_bytes, std::uint32_t length_bytes);
+  [[nodiscard]] static Placement place_in(const Command& command, std::uint32_t offset_bytes,
+                                          std::uint32_t length_bytes);
   void advance(Command& command);
   void ask_for_data(Command& command);
   void complete(Command& command);
@@ -139,8 +141,8 @@ class Session final : public ConnectionOwner {
   std::unique_ptr<Connection> connection_;
   scsi::NexusId nexus_;
   SlotPool<Command> commands_;
-  std::vector<std::uint32_t> tags_;  ///< by slot: its initiator task tag, searched without touching the commands
-  std::vector<Command*> slots_;      ///< by slot; null: free
+  std::vector<std::uint32_t> tags_;       ///< by slot: its initiator task tag, searched without touching the commands
+  std::vector<Command*> slots_;           ///< by slot; null: free
   IntrusiveList<Command, Command> live_;  ///< collecting or executing
   std::uint32_t immediate_count_ = 0;
   std::uint32_t collecting_count_ = 0;

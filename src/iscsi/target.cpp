@@ -11,7 +11,8 @@ Target::Target(TargetConfig config, ports::World& world, scsi::Device& device)
       world_(world),
       device_(device),
       sweep_task_(Callback<void()>::to<&Target::sweep>(*this)) {
-  RB_ASSERT(config_.commands_per_session >= 1 && config_.commands_per_session + Session::kImmediateCommandsMax <= Session::kDepthMax);
+  RB_ASSERT(config_.commands_per_session >= 1 &&
+            config_.commands_per_session + Session::kImmediateCommandsMax <= Session::kDepthMax);
 }
 
 Target::~Target() {
@@ -72,7 +73,8 @@ void Target::admit(Connection& connection) {
   }
   Session* old = find(connection);
   if (login.tsih() != 0) {
-    // 6.3.1: a TSIH that is not zero asks for one more connection of a session that exists, and there is never a second.
+    // 6.3.1: a TSIH that is not zero asks for one more connection of a session that exists, and there is never a
+    // second.
     const bool exists = old != nullptr && !old->is_ended() && old->identity().tsih == login.tsih();
     connection.refuse(exists ? LoginStatus::too_many_connections : LoginStatus::session_does_not_exist);
     return;
@@ -81,7 +83,8 @@ void Target::admit(Connection& connection) {
     admit_now(connection);
     return;
   }
-  // 6.3.5: the same name and ISID reinstate the session. The last login counts: an earlier one that still waits is over.
+  // 6.3.5: the same name and ISID reinstate the session. The last login counts: an earlier one that still waits is
+  // over.
   for (Connection* other = waiting_.front(); other != nullptr;) {
     Connection* next = waiting_.next(*other);
     if (other->login().isid() == login.isid() && other->login().initiator_name() == login.initiator_name()) {
@@ -133,7 +136,8 @@ std::uint16_t Target::next_tsih() {
   // 4.4.3: zero is reserved, and two sessions never share one.
   for (;;) {
     ++last_tsih_;
-    const bool is_taken = std::ranges::any_of(sessions_, [&](const auto& session) { return session->identity().tsih == last_tsih_; });
+    const bool is_taken =
+        std::ranges::any_of(sessions_, [&](const auto& session) { return session->identity().tsih == last_tsih_; });
     if (last_tsih_ != 0 && !is_taken) return last_tsih_;
   }
 }

@@ -68,7 +68,9 @@ class Target final : public SessionOwner {
   [[nodiscard]] std::vector<SessionInfo> sessions() const;
   [[nodiscard]] std::size_t session_count() const noexcept { return sessions_.size(); }
   /// No session, and none that drains.
-  [[nodiscard]] bool is_idle() const noexcept { return sessions_.empty() && ended_sessions_.empty() && graveyard_.empty(); }
+  [[nodiscard]] bool is_idle() const noexcept {
+    return sessions_.empty() && ended_sessions_.empty() && graveyard_.empty();
+  }
 
   /// From the portal: the login of `connection` is through its stages.
   void admit(Connection& connection);
@@ -94,7 +96,7 @@ class Target final : public SessionOwner {
   ports::World& world_;
   scsi::Device& device_;
   std::vector<std::unique_ptr<Session>> sessions_;
-  std::vector<std::unique_ptr<Session>> ended_sessions_;     ///< drained, to be destroyed by sweep()
+  std::vector<std::unique_ptr<Session>> ended_sessions_;  ///< drained, to be destroyed by sweep()
   std::vector<std::unique_ptr<Connection>> graveyard_;
   IntrusiveList<Connection, Connection> waiting_;  ///< logins that wait for an old session to drain
   ports::DeferredTask sweep_task_;

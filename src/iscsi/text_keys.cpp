@@ -15,7 +15,8 @@ bool is_key_name(std::string_view key) noexcept {
   const auto is_letter = [](char c) { return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); };
   if (!is_letter(key.front())) return false;
   return std::all_of(key.begin(), key.end(), [&](char c) {
-    return is_letter(c) || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '+' || c == '@' || c == '_' || c == '#';
+    return is_letter(c) || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '+' || c == '@' || c == '_' ||
+           c == '#';
   });
 }
 
@@ -23,11 +24,16 @@ bool is_key_name(std::string_view key) noexcept {
 
 std::string_view to_string(TextError error) noexcept {
   switch (error) {
-    case TextError::too_long: return "the text is too long";
-    case TextError::too_many_pairs: return "the text has too many keys";
-    case TextError::missing_equals: return "a key has no value";
-    case TextError::bad_key_name: return "a key name is malformed";
-    case TextError::unterminated: return "the last value is not terminated";
+    case TextError::too_long:
+      return "the text is too long";
+    case TextError::too_many_pairs:
+      return "the text has too many keys";
+    case TextError::missing_equals:
+      return "a key has no value";
+    case TextError::bad_key_name:
+      return "a key name is malformed";
+    case TextError::unterminated:
+      return "the last value is not terminated";
   }
   RB_UNREACHABLE();
 }

@@ -1,6 +1,7 @@
 // Text segments of Login and Text PDUs: "key=value" pairs, each ended by a NUL (RFC 7143 6.1).
-// Collects a text that is spread over several PDUs (C bit), takes it apart and puts answers together, within stated limits.
-// Not responsible for what a key means (negotiation). Invariant: a text larger than its limit is refused, never kept.
+// Collects a text that is spread over several PDUs (C bit), takes it apart and puts answers together, within stated
+// limits. Not responsible for what a key means (negotiation). Invariant: a text larger than its limit is refused, never
+// kept.
 #pragma once
 
 #include <cstddef>

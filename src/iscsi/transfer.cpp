@@ -18,7 +18,8 @@ bool DataOutTransfer::start(const Start& start, const SessionParameters& paramet
   // 13.14: immediate data counts towards FirstBurstLength, and no more comes than was announced.
   if (start.immediate_bytes > unsolicited_end_) return false;
   // 11.3.1: with InitialR2T=Yes nothing follows unasked; F stays 0 only when something is left to send.
-  if (start.unsolicited_follows && (parameters.initial_r2t || start.expected_bytes <= start.immediate_bytes)) return false;
+  if (start.unsolicited_follows && (parameters.initial_r2t || start.expected_bytes <= start.immediate_bytes))
+    return false;
   return true;
 }
 

@@ -18,7 +18,8 @@ using blockdev::ResourceRecord;
   return record.seen > record.configuration.term;
 }
 
-/// May this node serve as soon as it runs, asking nobody (protocol.md 3.2, 3.7)? The only member and not in doubt, copy whole.
+/// May this node serve as soon as it runs, asking nobody (protocol.md 3.2, 3.7)? The only member and not in doubt, copy
+/// whole.
 [[nodiscard]] bool may_serve_alone(const ResourceRecord& record, NodeIndex self) noexcept;
 
 /// A term above all that is known here and `above`.

@@ -1,5 +1,5 @@
-// The administrator's requests as the reactor sees them: plain structs that cross the mailbox between the control thread
-// and Node. Each request is answered exactly once.
+// The administrator's requests as the reactor sees them: plain structs that cross the mailbox between the control
+// thread and Node. Each request is answered exactly once.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ enum class AdminVerb : std::uint8_t { status, primary, secondary, connect, disco
 
 struct AdminRequest {
   AdminVerb verb = AdminVerb::status;
-  std::string resource;   ///< empty: all
+  std::string resource;    ///< empty: all
   bool is_forced = false;  ///< primary --force
 };
 

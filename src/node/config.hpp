@@ -1,5 +1,5 @@
-// The checked configuration of a pair as plain data: what node.conf says after validation, with every default filled in.
-// Made by config_file (protobuf text) or by tests; read by Node, control and main. Holds no rules of its own.
+// The checked configuration of a pair as plain data: what node.conf says after validation, with every default filled
+// in. Made by config_file (protobuf text) or by tests; read by Node, control and main. Holds no rules of its own.
 #pragma once
 
 #include <array>
@@ -60,16 +60,16 @@ struct ClusterConfig {
   std::string secret;             ///< the bytes of secret_file; empty only in a single-node cluster
   std::uint16_t replication_port = 7789;
   std::vector<ResourceConfig> resources;
-  std::string admin_socket;   ///< path of the Unix socket of this node
+  std::string admin_socket;  ///< path of the Unix socket of this node
   std::uint32_t buffer_memory_mib = 64;
   Duration connect_interval = seconds(1);
-  Duration ping_interval = seconds(1);   ///< idle replication connection
-  Duration ping_timeout = seconds(2);    ///< no byte from the peer for this long after a ping: connection is dead
-  Duration peer_timeout = seconds(2);    ///< acknowledgements stop while bytes still come
+  Duration ping_interval = seconds(1);  ///< idle replication connection
+  Duration ping_timeout = seconds(2);   ///< no byte from the peer for this long after a ping: connection is dead
+  Duration peer_timeout = seconds(2);   ///< acknowledgements stop while bytes still come
   Duration flush_interval = seconds(1);
 
-  /// What must be equal on both nodes, as "key=value" lines in a fixed order: the handshake compares them and names those
-  /// that differ. Node-local values (secret, admin socket, buffer memory) are not in it.
+  /// What must be equal on both nodes, as "key=value" lines in a fixed order: the handshake compares them and names
+  /// those that differ. Node-local values (secret, admin socket, buffer memory) are not in it.
   std::vector<std::string> shared_fields;
 
   NodeIndex self = 0;  ///< which of `nodes` this daemon is

@@ -30,7 +30,7 @@ using Tree = pb::TextFormat::ParseInfoTree;
 constexpr std::size_t kFileBytesMax = std::size_t{1} << 20;
 constexpr int kResourcesMax = 64;
 constexpr int kVolumesMax = 256;
-constexpr std::size_t kSecretBytesMin = 16;   // 128 bits
+constexpr std::size_t kSecretBytesMin = 16;  // 128 bits
 constexpr std::size_t kSecretBytesMax = 4096;
 constexpr std::size_t kSocketPathBytesMax = 107;  // sockaddr_un::sun_path without its NUL
 constexpr std::size_t kAliasBytesMax = 255;
@@ -168,7 +168,8 @@ class ParserMessages final : public pb::io::ErrorCollector {
   std::string_view text_;
 };
 
-/// Checks a parsed file and fills a ClusterConfig from it. What it fills is meaningless once anything was complained of.
+/// Checks a parsed file and fills a ClusterConfig from it. What it fills is meaningless once anything was complained
+/// of.
 class Checker {
  public:
   Checker(const LoadOptions& options, const config::NodeConf& file, const Section& root)
@@ -213,7 +214,8 @@ class Checker {
     const std::string text = section.text(key);
     const std::optional<Address> address = parse_address(text);
     if (!address) section.complain(key, fmt::format("{} is not an address", in_quotes(text)), kRule);
-    if (address && address->is_multicast) section.complain(key, fmt::format("{} is multicast", in_quotes(text)), "an address of one host");
+    if (address && address->is_multicast)
+      section.complain(key, fmt::format("{} is multicast", in_quotes(text)), "an address of one host");
     return address;
   }
   /// The path in its normal spelling; empty after a complaint.
@@ -257,7 +259,8 @@ class Checker {
     if (cluster.node_size() > 2) {
       section.complain("node", 2, "is one too many", "a cluster has two nodes, or one without a mirror");
     }
-    for (int index = 0; index < cluster.node_size(); ++index) check_node(section.child("node", index), cluster.node(index));
+    for (int index = 0; index < cluster.node_size(); ++index)
+      check_node(section.child("node", index), cluster.node(index));
     config_.replication_port = static_cast<std::uint16_t>(section.number("replication_port", 1, 65535));
     config_.connect_interval = section.milliseconds_of("connect_interval_ms", 100, 120000);
     config_.ping_interval = section.milliseconds_of("ping_interval_ms", 100, 120000);
@@ -275,14 +278,16 @@ class Checker {
   void check_node(const Section& section, const config::Node& node) {
     check_name(section, "name");
     if (node.has_name() && find_node(node.name())) {
-      section.complain("name", fmt::format("{} is used twice", in_quotes(node.name())), "each node has its own name (case does not count)");
+      section.complain("name", fmt::format("{} is used twice", in_quotes(node.name())),
+                       "each node has its own name (case does not count)");
     }
     const std::optional<Address> address = check_address(section, "address");
     if (address && address->is_unspecified) {
       section.complain("address", fmt::format("{} is no node's address", in_quotes(node.address())),
                        "the peer connects to it, so it names one host");
     } else if (address && !node_addresses_.insert(address->canonical).second) {
-      section.complain("address", fmt::format("{} is used twice", in_quotes(node.address())), "each node has its own address");
+      section.complain("address", fmt::format("{} is used twice", in_quotes(node.address())),
+                       "each node has its own address");
     }
     const std::string socket = check_path(section, "admin_socket");
     if (socket.size() > kSocketPathBytesMax) {
@@ -327,10 +332,14 @@ class Checker {
     std::error_code error;
     const std::filesystem::file_status status = std::filesystem::status(path, error);
     if (status.type() == std::filesystem::file_type::not_found) {
-      return refuse("does not exist", fmt::format("make it on one node (head -c 32 /dev/urandom | base64 > {}) and copy it to the other", path));
+      return refuse(
+          "does not exist",
+          fmt::format("make it on one node (head -c 32 /dev/urandom | base64 > {}) and copy it to the other", path));
     }
-    if (error) return refuse(fmt::format("cannot be examined: {}", error.message()), "the daemon must be able to read it");
-    if (status.type() != std::filesystem::file_type::regular) return refuse("is not a file", "a file with the shared secret");
+    if (error)
+      return refuse(fmt::format("cannot be examined: {}", error.message()), "the daemon must be able to read it");
+    if (status.type() != std::filesystem::file_type::regular)
+      return refuse("is not a file", "a file with the shared secret");
     if ((status.permissions() & std::filesystem::perms::others_all) != std::filesystem::perms::none) {
       return refuse("can be accessed by everybody", fmt::format("chmod 600 {}", path));
     }
@@ -354,7 +363,8 @@ class Checker {
     made.name = resource.name();
     if (resource.name() == "all") section.complain("name", "\"all\" is taken", "replblkctl means every resource by it");
     if (resource.has_name() && !resource_names_.insert(resource.name()).second) {
-      section.complain("name", fmt::format("{} is used twice", in_quotes(resource.name())), "each resource has its own name");
+      section.complain("name", fmt::format("{} is used twice", in_quotes(resource.name())),
+                       "each resource has its own name");
     }
     if (resource.has_target()) {
       made.target = check_target(section.child("target"), resource.target());
@@ -370,7 +380,8 @@ class Checker {
       const Section volume = section.child("volume", index);
       made.volumes.push_back(check_volume(volume, resource.volume(index)));
       if (resource.volume(index).has_lun() && !luns.insert(resource.volume(index).lun()).second) {
-        volume.complain("lun", fmt::format("{} is used twice", resource.volume(index).lun()), "each LUN of a resource must be unique");
+        volume.complain("lun", fmt::format("{} is used twice", resource.volume(index).lun()),
+                        "each LUN of a resource must be unique");
       }
     }
     if (resource.has_resync()) {
@@ -392,7 +403,8 @@ class Checker {
     } else if (!target_names_.insert(target.iqn()).second) {
       section.complain("iqn", fmt::format("{} is used twice", in_quotes(target.iqn())), "each target has its own name");
     }
-    if (target.alias().size() > kAliasBytesMax || target.alias().find_first_of(std::string_view("\0\n\r", 3)) != std::string::npos) {
+    if (target.alias().size() > kAliasBytesMax ||
+        target.alias().find_first_of(std::string_view("\0\n\r", 3)) != std::string::npos) {
       section.complain("alias", fmt::format("{} cannot be sent", in_quotes(target.alias())),
                        fmt::format("one line of at most {} bytes", kAliasBytesMax));
     }
@@ -439,21 +451,24 @@ class Checker {
     made.write_cache = volume.write_cache();
     made.logical_block_bytes = volume.logical_block_size();
     if (made.logical_block_bytes != 512 && made.logical_block_bytes != 4096) {
-      section.complain("logical_block_size", fmt::format("{} is not possible", made.logical_block_bytes), "512 or 4096");
+      section.complain("logical_block_size", fmt::format("{} is not possible", made.logical_block_bytes),
+                       "512 or 4096");
     }
     std::set<std::size_t> covered;
     for (int index = 0; index < volume.disk_size(); ++index) {
       const Section disk = section.child("disk", index);
       const std::optional<std::size_t> node = check_on(disk);
       if (node && !covered.insert(*node).second) {
-        disk.complain("on", fmt::format("{} is used twice", in_quotes(volume.disk(index).on())), "each node has one copy of a volume");
+        disk.complain("on", fmt::format("{} is used twice", in_quotes(volume.disk(index).on())),
+                      "each node has one copy of a volume");
       }
       const DiskConfig checked = check_disk(disk, volume.disk(index), node);
       if (node && *node < made.disks.size()) made.disks[*node] = checked;
     }
     for (std::size_t node = 0; node < config_.nodes.size(); ++node) {
       if (!covered.contains(node)) {
-        section.missing("disk", fmt::format("node {} has no copy of this volume; each node has one", in_quotes(config_.nodes[node].name)));
+        section.missing("disk", fmt::format("node {} has no copy of this volume; each node has one",
+                                            in_quotes(config_.nodes[node].name)));
       }
     }
     return made;
@@ -479,7 +494,9 @@ class Checker {
     if (path.empty() || !node) return;
     const auto [place, is_new] = disk_uses_.try_emplace({*node, path}, section.key(key));
     if (!is_new) {
-      section.complain(key, fmt::format("{} is used twice on node {} (also by {})", in_quotes(path), in_quotes(config_.nodes[*node].name), place->second),
+      section.complain(key,
+                       fmt::format("{} is used twice on node {} (also by {})", in_quotes(path),
+                                   in_quotes(config_.nodes[*node].name), place->second),
                        "a device or file holds one thing");
     }
   }
@@ -522,8 +539,9 @@ Result<ClusterConfig, std::vector<std::string>> load_config(const LoadOptions& o
   std::error_code error;
   if (std::filesystem::is_directory(options.path, error)) return refuse("is a directory, not a configuration file");
   if (!std::filesystem::exists(options.path, error)) {
-    return refuse(error ? fmt::format("cannot be examined: {}", error.message())
-                        : "does not exist; write it (an example is in docs/node.conf.example) or name another with --config");
+    return refuse(
+        error ? fmt::format("cannot be examined: {}", error.message())
+              : "does not exist; write it (an example is in docs/node.conf.example) or name another with --config");
   }
   std::ifstream stream(options.path, std::ios::binary);
   if (!stream) return refuse("cannot be opened: permission denied?");

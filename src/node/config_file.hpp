@@ -23,7 +23,7 @@ struct LoadOptions {
 [[nodiscard]] Result<ClusterConfig, std::vector<std::string>> load_config(const LoadOptions& options);
 /// The same for a text that has been read already; `options.path` is what the messages call it.
 [[nodiscard]] Result<ClusterConfig, std::vector<std::string>> parse_config(std::string_view text,
-                                                                          const LoadOptions& options);
+                                                                           const LoadOptions& options);
 
 /// What must be equal on both nodes, in a fixed order: see ClusterConfig::shared_fields.
 [[nodiscard]] std::vector<std::string> make_shared_fields(const ClusterConfig& config);

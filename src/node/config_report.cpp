@@ -41,7 +41,8 @@ void ConfigReport::add(TextPlace place, std::string_view sentence) {
 
 std::vector<std::string> ConfigReport::sentences() const {
   std::vector<Entry> sorted = entries_;
-  std::ranges::stable_sort(sorted, {}, [](const Entry& entry) { return std::tuple(entry.place.line, entry.place.column); });
+  std::ranges::stable_sort(sorted, {},
+                           [](const Entry& entry) { return std::tuple(entry.place.line, entry.place.column); });
   std::vector<std::string> sentences;
   sentences.reserve(sorted.size());
   for (Entry& entry : sorted) sentences.push_back(std::move(entry.sentence));

@@ -36,7 +36,8 @@ class ConfigReport {
 /// The key whose value stands at `place` ("lun" for the 7 of "lun: 7"); empty when none is found there.
 [[nodiscard]] std::string key_before(std::string_view text, TextPlace place);
 
-/// Where the last `word` before `place` begins; `place` when there is none. (The parser notices an unknown key behind it.)
+/// Where the last `word` before `place` begins; `place` when there is none. (The parser notices an unknown key behind
+/// it.)
 [[nodiscard]] TextPlace place_of_word_before(std::string_view text, TextPlace place, std::string_view word);
 
 /// `text` in quotes for a message, shortened, with control characters made visible.

@@ -33,7 +33,8 @@ bool is_label(std::string_view text) noexcept {
 
 std::optional<std::string_view> iqn_violation(std::string_view rest) {
   constexpr std::string_view kDateRule =
-      "after \"iqn.\" come a date YYYY-MM, a dot and a reversed domain name, as in iqn.2026-11.org.example:disk (RFC 7143 "
+      "after \"iqn.\" come a date YYYY-MM, a dot and a reversed domain name, as in iqn.2026-11.org.example:disk (RFC "
+      "7143 "
       "4.2.7.4)";
   const bool has_date = rest.size() > 8 && std::ranges::all_of(rest.substr(0, 4), is_digit) && rest[4] == '-' &&
                         is_digit(rest[5]) && is_digit(rest[6]) && rest[7] == '.';
@@ -58,8 +59,7 @@ std::optional<std::string_view> iqn_violation(std::string_view rest) {
 bool is_name(std::string_view text) noexcept {
   const auto is_alphanumeric = [](char c) { return is_digit(c) || is_lower(c) || is_upper(c); };
   return !text.empty() && text.size() <= kNameBytesMax && is_alphanumeric(text.front()) &&
-         std::ranges::all_of(
-             text, [&](char c) { return is_alphanumeric(c) || c == '_' || c == '.' || c == '-'; });
+         std::ranges::all_of(text, [&](char c) { return is_alphanumeric(c) || c == '_' || c == '.' || c == '-'; });
 }
 
 bool is_same_name(std::string_view left, std::string_view right) noexcept {
@@ -93,7 +93,9 @@ std::optional<std::string_view> iscsi_name_violation(std::string_view text) {
   if (std::ranges::any_of(text, is_upper) && !text.starts_with("eui.") && !text.starts_with("naa.")) {
     return "an iSCSI name is lower case (RFC 7143 4.2.7.2)";
   }
-  const auto is_allowed = [](char c) { return is_lower(c) || is_upper(c) || is_digit(c) || c == '-' || c == '.' || c == ':'; };
+  const auto is_allowed = [](char c) {
+    return is_lower(c) || is_upper(c) || is_digit(c) || c == '-' || c == '.' || c == ':';
+  };
   if (!std::ranges::all_of(text, is_allowed)) {
     return "an iSCSI name has letters, digits, '-', '.' and ':' only (RFC 7143 4.2.7.2)";
   }

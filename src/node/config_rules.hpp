@@ -16,7 +16,7 @@ inline constexpr std::string_view kNameRule =
 [[nodiscard]] bool is_same_name(std::string_view left, std::string_view right) noexcept;
 
 struct Address {
-  std::string canonical;  ///< one spelling per address, for comparison
+  std::string canonical;        ///< one spelling per address, for comparison
   bool is_unspecified = false;  ///< 0.0.0.0 or ::
   bool is_multicast = false;
 };

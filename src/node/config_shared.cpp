@@ -5,7 +5,8 @@
 namespace replblk::node {
 
 // Only what both nodes must agree on for the data or for what initiators see. Time-outs, paths and memory are not among
-// it: a node that was restarted with a better value, or with a replaced device, must be able to join a peer that serves.
+// it: a node that was restarted with a better value, or with a replaced device, must be able to join a peer that
+// serves.
 std::vector<std::string> make_shared_fields(const ClusterConfig& config) {
   std::vector<std::string> fields;
   fields.push_back(fmt::format("cluster.name={}", config.name));

@@ -29,8 +29,8 @@ class Node::Impl final : private ports::AcceptSink {
     RB_ASSERT(disks.size() == config_.resources.size() && !config_.nodes.empty() && config_.nodes.size() <= 2);
     const std::uint64_t incarnation = world_.random.next_u64();
     for (std::size_t index = 0; index < disks.size(); ++index) {
-      resources_.push_back(std::make_unique<Resource>(config_, config_.resources[index], world_, portal_, boot_id, incarnation,
-                                                      std::move(disks[index])));
+      resources_.push_back(std::make_unique<Resource>(config_, config_.resources[index], world_, portal_, boot_id,
+                                                      incarnation, std::move(disks[index])));
     }
   }
 
@@ -74,7 +74,9 @@ class Node::Impl final : private ports::AcceptSink {
       if (request.resource.empty() || resource->name() == request.resource) chosen.push_back(resource.get());
     }
     if (chosen.empty()) {
-      reply({AdminOutcome::failed, request.resource.empty() ? "no resource is configured" : unknown(request.resource), {}});
+      reply({AdminOutcome::failed,
+             request.resource.empty() ? "no resource is configured" : unknown(request.resource),
+             {}});
       return;
     }
     // The worst outcome of all counts; every resource says its sentence.
@@ -117,22 +119,35 @@ class Node::Impl final : private ports::AcceptSink {
     void on_operation(const replication::FrameHeader&, BufferRef) override { RB_UNREACHABLE(); }
     void on_acknowledge(std::uint64_t, bool) override { RB_UNREACHABLE(); }
     void on_bitmap_page(const replication::FrameHeader&, ConstBytes) override { RB_UNREACHABLE(); }
-    void on_channel_ended(replication::ChannelEnd, const std::string& reason) override { node->unnamed_ended(*this, reason); }
+    void on_channel_ended(replication::ChannelEnd, const std::string& reason) override {
+      node->unnamed_ended(*this, reason);
+    }
   };
 
-  static std::string unknown(const std::string& name) { return fmt::format("resource {} is not in the configuration", name); }
+  static std::string unknown(const std::string& name) {
+    return fmt::format("resource {} is not in the configuration", name);
+  }
 
   static void dispatch(Resource& resource, const AdminRequest& request, const AdminReplyCallback& reply) {
     switch (request.verb) {
-      case AdminVerb::primary: resource.make_primary(request.is_forced, reply); return;
-      case AdminVerb::secondary: resource.make_secondary(reply); return;
-      case AdminVerb::connect: resource.connect(reply); return;
-      case AdminVerb::disconnect: resource.disconnect(reply); return;
+      case AdminVerb::primary:
+        resource.make_primary(request.is_forced, reply);
+        return;
+      case AdminVerb::secondary:
+        resource.make_secondary(reply);
+        return;
+      case AdminVerb::connect:
+        resource.connect(reply);
+        return;
+      case AdminVerb::disconnect:
+        resource.disconnect(reply);
+        return;
       case AdminVerb::down:
         if (resource.is_down()) return reply({AdminOutcome::done, resource.name() + ": already down", {}});
         resource.stop([reply, name = resource.name()] { reply({AdminOutcome::done, name + ": down", {}}); });
         return;
-      case AdminVerb::status: break;
+      case AdminVerb::status:
+        break;
     }
     RB_UNREACHABLE();
   }
@@ -184,7 +199,8 @@ class Node::Impl final : private ports::AcceptSink {
       return;
     }
     channel->end(replication::Refusal{fmt::format("resource \"{}\" is not in the configuration of {}", hello.resource,
-                                                  config_.nodes[config_.self].name), false});
+                                                  config_.nodes[config_.self].name),
+                                      false});
     retired_channels_.push_back(std::move(channel));
     retired_channels_.erase(retired_channels_.begin(), retired_channels_.end() - 1);
   }

@@ -1,6 +1,7 @@
-// One node of a pair: owns the resources, the iSCSI portals and the peer connections, and introduces machines and stages to
-// each other. The same class runs in the daemon and in the simulator; it touches the outside through ports::World only.
-// Lives on one reactor thread. Not responsible for opening disks, for arguments or for threads: main does that.
+// One node of a pair: owns the resources, the iSCSI portals and the peer connections, and introduces machines and
+// stages to each other. The same class runs in the daemon and in the simulator; it touches the outside through
+// ports::World only. Lives on one reactor thread. Not responsible for opening disks, for arguments or for threads: main
+// does that.
 #pragma once
 
 #include <functional>
@@ -29,16 +30,17 @@ class Node {
  public:
   /// `disks[r][v]`; they outlive the node. `boot_id` is the host's.
   Node(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks);
-  /// Destroy it only after stop() has called back. A killed process is modelled by abandoning the node, not by destroying it.
+  /// Destroy it only after stop() has called back. A killed process is modelled by abandoning the node, not by
+  /// destroying it.
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
   ~Node();
 
-  /// Listens, opens the volumes, starts to connect. The error is one sentence (a port taken, an address that is not here);
-  /// nothing was begun then, and start() may be called again.
+  /// Listens, opens the volumes, starts to connect. The error is one sentence (a port taken, an address that is not
+  /// here); nothing was begun then, and start() may be called again.
   [[nodiscard]] Result<void, std::string> start();
-  /// Serves no more, drains, flushes, writes bitmaps and clean records; then calls `done`. Bounded: 1 s for initiators, disks
-  /// as long as they take.
+  /// Serves no more, drains, flushes, writes bitmaps and clean records; then calls `done`. Bounded: 1 s for initiators,
+  /// disks as long as they take.
   void stop(std::function<void()> done);
 
   void request(const AdminRequest& request, std::function<void(AdminReply)> reply);

@@ -32,8 +32,8 @@ Resource::Resource(const ClusterConfig& cluster, const ResourceConfig& config, p
       portal_(portal),
       boot_id_(boot_id),
       incarnation_(incarnation),
-      sweep_task_(Callback<void()>::with(
-          this, [](void* self) { static_cast<Resource*>(self)->retired_channels_.clear(); })),
+      sweep_task_(
+          Callback<void()>::with(this, [](void* self) { static_cast<Resource*>(self)->retired_channels_.clear(); })),
       dial_backoff_(cluster.connect_interval),
       dial_timer_(Callback<void()>::to<&Resource::dial>(*this)),
       tick_timer_(Callback<void()>::to<&Resource::on_tick>(*this)),
@@ -81,8 +81,8 @@ void Resource::Volume::on_opened(Result<void, blockdev::StoreError> result) { re
 
 void Resource::volume_opened(Volume& volume, Result<void, blockdev::StoreError> result) {
   if (!result && result.error().kind == blockdev::StoreErrorKind::one_superblock && volume.store->is_open()) {
-    // The other copy is older or torn by a crash in the middle of a change that was never acted upon, since every change is
-    // acted upon only when both are durable. The next save writes both.
+    // The other copy is older or torn by a crash in the middle of a change that was never acted upon, since every
+    // change is acted upon only when both are durable. The next save writes both.
     log_warning("resource {}: volume {}: {}", config_.name, volume.index, result.error().sentence);
   } else if (!result) {
     volume.failure = result.error().sentence;
@@ -110,8 +110,8 @@ void Resource::all_opened() {
     stores.push_back(volume->store.get());
     volume->mirror = std::make_unique<Mirror>(world_, *volume->store, link_, volume->index, has_peer());
     volume->mirror->set_idle_listener(Callback<void()>::to<&Resource::check_drained>(*this));
-    volume->resync = std::make_unique<replication::Resync>(world_, *volume->store, *volume->mirror, link_, volume->index,
-                                                           config_.resync.rate_max_bytes_per_second);
+    volume->resync = std::make_unique<replication::Resync>(world_, *volume->store, *volume->mirror, link_,
+                                                           volume->index, config_.resync.rate_max_bytes_per_second);
   }
   server_ = std::make_unique<replication::PeerServer>(world_, std::move(stores));
   build_target();
@@ -129,8 +129,8 @@ void Resource::all_opened() {
   });
 }
 
-/// Several volumes: a change that is not in all of them was never acted upon, so the lower configuration holds, and every
-/// restriction that any of them remembers.
+/// Several volumes: a change that is not in all of them was never acted upon, so the lower configuration holds, and
+/// every restriction that any of them remembers.
 void Resource::take_records() {
   record_ = volumes_.front()->store->record();
   for (const auto& volume : volumes_) {
@@ -152,10 +152,10 @@ void Resource::take_records() {
   const bool is_sole = record_.configuration.is_sole(self());
   is_crashed_primary_ = record_.is_primary_open;
   const bool has_cache = std::ranges::any_of(volumes_, [](const auto& volume) { return volume->config.write_cache; });
-  may_have_lost_cache_ = has_cache && !record_.is_clean_stop && !record_.boot_id.is_none() &&
-                         record_.boot_id != boot_id_ && !is_sole;
-  // What a running node knows only in memory is lost with it: which blocks a primary had in flight, which ones the absent
-  // peer lacks. Until an activity log narrows it down, every block is in the resync set then.
+  may_have_lost_cache_ =
+      has_cache && !record_.is_clean_stop && !record_.boot_id.is_none() && record_.boot_id != boot_id_ && !is_sole;
+  // What a running node knows only in memory is lost with it: which blocks a primary had in flight, which ones the
+  // absent peer lacks. Until an activity log narrows it down, every block is in the resync set then.
   if (!record_.has_stored_bitmap && (record_.is_primary_open || is_sole)) {
     for (const auto& volume : volumes_) volume->store->dirty().set_all();
   }
@@ -183,8 +183,9 @@ void Resource::build_target() {
 }
 
 bool Resource::are_volumes_open() const {
-  return std::ranges::all_of(
-      volumes_, [](const auto& volume) { return volume->store != nullptr && volume->store->is_open() && volume->failure.empty(); });
+  return std::ranges::all_of(volumes_, [](const auto& volume) {
+    return volume->store != nullptr && volume->store->is_open() && volume->failure.empty();
+  });
 }
 
 // ---- the record ------------------------------------------------------------------------------------------------
@@ -225,9 +226,12 @@ void Resource::persist(ResourceRecord next, std::function<void()> then) {
 void Resource::metadata_failed(ports::IoError error) {
   if (is_metadata_failed_) return;
   is_metadata_failed_ = true;
-  log_error("resource {}: the metadata cannot be written ({}): this node serves nothing and agrees to nothing until it is "
-            "restarted with a device that works", config_.name, to_string(error));
-  for (const auto& volume : volumes_) volume->failure = fmt::format("the metadata cannot be written: {}", to_string(error));
+  log_error(
+      "resource {}: the metadata cannot be written ({}): this node serves nothing and agrees to nothing until it is "
+      "restarted with a device that works",
+      config_.name, to_string(error));
+  for (const auto& volume : volumes_)
+    volume->failure = fmt::format("the metadata cannot be written: {}", to_string(error));
   stop_serving("the metadata cannot be written");
   is_primary_ = false;
   is_standalone_ = true;

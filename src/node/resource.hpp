@@ -1,6 +1,6 @@
-// One resource on one node: its volumes, its role, its record and its connection to the peer. It carries out what the pure
-// parts decide (replication/meeting, membership/transitions) in the order that protocol.md demands: durable first, then
-// acted upon. Not responsible for listening (Node) or for anything that SCSI and iSCSI do above the mirrors.
+// One resource on one node: its volumes, its role, its record and its connection to the peer. It carries out what the
+// pure parts decide (replication/meeting, membership/transitions) in the order that protocol.md demands: durable first,
+// then acted upon. Not responsible for listening (Node) or for anything that SCSI and iSCSI do above the mirrors.
 //
 //   link:  none → introducing → wait_created
 //                             → agreeing ────────────────────────────→ established
@@ -8,8 +8,8 @@
 //                             → target_preparing → target_syncing ─────────→ established
 //   Any end of the connection leads back to none; a primary of two members then removes the peer.
 //
-// Invariants: nothing is acted upon before it is durable in both superblocks of every volume; a node introduces itself only
-// while no change of its own is under way; the channel is bound to one configuration.
+// Invariants: nothing is acted upon before it is durable in both superblocks of every volume; a node introduces itself
+// only while no change of its own is under way; the channel is bound to one configuration.
 #pragma once
 
 #include <cstdint>

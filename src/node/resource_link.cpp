@@ -31,13 +31,16 @@ constexpr std::uint8_t kBoth = 3;
 
 /// The node that stands second dials; the first one listens.
 void Resource::dial() {
-  if (!has_peer() || is_standalone_ || is_stopping_ || is_metadata_failed_ || !is_opened_ || channel_ != nullptr) return;
+  if (!has_peer() || is_standalone_ || is_stopping_ || is_metadata_failed_ || !is_opened_ || channel_ != nullptr)
+    return;
   connection_state_ = "Connecting";
   if (self() == 0) return;
   ++channel_number_;
   replication::ChannelTimes times{cluster_.ping_interval, cluster_.ping_timeout, seconds(5)};
-  channel_ = std::make_unique<replication::PeerChannel>(world_, times, static_cast<replication::PeerChannelObserver&>(*this));
-  channel_->dial({cluster_.nodes[peer()].address, cluster_.replication_port}, cluster_.nodes[self()].address, identity());
+  channel_ =
+      std::make_unique<replication::PeerChannel>(world_, times, static_cast<replication::PeerChannelObserver&>(*this));
+  channel_->dial({cluster_.nodes[peer()].address, cluster_.replication_port}, cluster_.nodes[self()].address,
+                 identity());
 }
 
 void Resource::schedule_dial() {
@@ -65,7 +68,8 @@ replication::HandshakeIdentity Resource::identity() {
 void Resource::accept(std::unique_ptr<replication::PeerChannel> channel, const replication::Hello& hello) {
   if (is_standalone_ || is_stopping_ || !is_opened_ || is_metadata_failed_) {
     const std::string why = is_opened_ ? "the resource is StandAlone there" : "the resource is not open there";
-    channel->end(Refusal{fmt::format("{}{}{}", why, connection_reason_.empty() ? "" : ": ", connection_reason_), false});
+    channel->end(
+        Refusal{fmt::format("{}{}{}", why, connection_reason_.empty() ? "" : ": ", connection_reason_), false});
     retire(std::move(channel));
     return;
   }
@@ -161,7 +165,8 @@ void Resource::remove_peer() {
     flush_all([this](bool is_flushed) {
       is_removing_peer_ = false;
       if (!is_flushed) {
-        log_error("resource {}: the peer is gone and the local disk cannot be flushed: nothing can be served", config_.name);
+        log_error("resource {}: the peer is gone and the local disk cannot be flushed: nothing can be served",
+                  config_.name);
         stop_serving("the local disk cannot be flushed");
         is_primary_ = false;
         return;
@@ -221,7 +226,8 @@ void Resource::on_message(const Message& message) {
           } else {
             protocol_violation("the peer ended a bitmap that nobody asked for");
           }
-        } else if constexpr (std::is_same_v<Content, replication::Hello> || std::is_same_v<Content, replication::Proof>) {
+        } else if constexpr (std::is_same_v<Content, replication::Hello> ||
+                             std::is_same_v<Content, replication::Proof>) {
           protocol_violation("the peer started a second handshake");
         } else {
           receive(content);
@@ -283,7 +289,9 @@ void Resource::meet() {
       phase_ = LinkPhase::source_preparing;
       start_as_source(plan);
       return;
-    case PlanKind::sync_target: phase_ = LinkPhase::target_preparing; return;
+    case PlanKind::sync_target:
+      phase_ = LinkPhase::target_preparing;
+      return;
   }
   RB_UNREACHABLE();
 }
@@ -303,7 +311,8 @@ void Resource::propose(std::uint8_t members, NodeIndex primary, const Generation
   proposal_deadline_ = world_.loop.now() + kProposalTimeout;
   on_agreed_ = std::move(agreed);
   const replication::Proposal proposal{{proposed_term_, members, primary}, generations};
-  persist(membership::name_term(record_, proposed_term_), for_this_channel([this, proposal] { channel_->send(proposal); }));
+  persist(membership::name_term(record_, proposed_term_),
+          for_this_channel([this, proposal] { channel_->send(proposal); }));
 }
 
 void Resource::receive(const replication::ProposalAck& message) {
@@ -396,7 +405,8 @@ void Resource::start_as_source(const replication::Plan& plan) {
     return;
   }
   may_have_lost_cache_ = is_crashed_primary_ = false;
-  persist(membership::become_only_member(record_, self(), is_primary_ ? self() : blockdev::kNoNode, peer_seen_, fresh_nonce()),
+  persist(membership::become_only_member(record_, self(), is_primary_ ? self() : blockdev::kNoNode, peer_seen_,
+                                         fresh_nonce()),
           for_this_channel(begin));
 }
 
@@ -443,7 +453,8 @@ void Resource::send_bitmaps() {
 }
 
 void Resource::on_bitmap_page(const replication::FrameHeader& header, ConstBytes page) {
-  const bool is_expected = phase_ == LinkPhase::source_preparing && link_.is_attached() && header.volume < volumes_.size();
+  const bool is_expected =
+      phase_ == LinkPhase::source_preparing && link_.is_attached() && header.volume < volumes_.size();
   if (!is_expected || header.offset_bytes >= volumes_[header.volume]->store->dirty().pages_count()) {
     protocol_violation("the peer sent a bitmap page that nobody asked for");
     return;
@@ -482,8 +493,8 @@ void Resource::begin_add() {
   drain_all(for_this_channel([this] {
     flush_all([this, number = channel_number_](bool is_flushed) {
       if (number != channel_number_) return;
-      const bool is_clean = std::ranges::all_of(
-          volumes_, [](const auto& volume) { return volume->store->dirty().is_clean(); });
+      const bool is_clean =
+          std::ranges::all_of(volumes_, [](const auto& volume) { return volume->store->dirty().is_clean(); });
       if (is_flushed && is_clean) {
         finish_add();
         return;
@@ -503,9 +514,9 @@ void Resource::finish_add() {
     next.is_primary_open = is_primary_;
     next.has_stored_bitmap = false;
     persist(next, for_this_channel([this] {
-      joined();
-      thaw_all();
-    }));
+              joined();
+              thaw_all();
+            }));
   });
 }
 
@@ -531,7 +542,8 @@ void Resource::on_acknowledge(std::uint64_t sequence, bool is_done) {
 // ---- the administrator's connect and disconnect ----------------------------------------------------------------
 
 void Resource::connect(AdminReplyCallback reply) {
-  if (!has_peer()) return reply({AdminOutcome::refused, config_.name + ": there is no second node in the configuration", {}});
+  if (!has_peer())
+    return reply({AdminOutcome::refused, config_.name + ": there is no second node in the configuration", {}});
   if (!is_opened_ || is_stopping_ || is_metadata_failed_) {
     return reply({AdminOutcome::refused, config_.name + ": the resource is not open; see `status`", {}});
   }
@@ -543,9 +555,11 @@ void Resource::connect(AdminReplyCallback reply) {
 }
 
 void Resource::disconnect(AdminReplyCallback reply) {
-  if (!has_peer()) return reply({AdminOutcome::refused, config_.name + ": there is no second node in the configuration", {}});
+  if (!has_peer())
+    return reply({AdminOutcome::refused, config_.name + ": there is no second node in the configuration", {}});
   if (is_changing_role_ || phase_ == LinkPhase::adding || proposed_term_ != 0) {
-    return reply({AdminOutcome::refused, config_.name + ": a change of role or configuration is under way; try again", {}});
+    return reply(
+        {AdminOutcome::refused, config_.name + ": a change of role or configuration is under way; try again", {}});
   }
   is_standalone_ = true;
   world_.loop.cancel(dial_timer_);

@@ -48,8 +48,10 @@ void Resource::make_primary(bool is_forced, AdminReplyCallback reply) {
   // Arbiter `none` (protocol.md 3.5): grants only to a node that was connected as a member until just now.
   const bool was_connected = connected_term_ != 0 && connected_term_ == record_.configuration.term;
   if (is_whole && was_connected && !is_connected && !may_have_lost_cache_ && !membership::is_in_doubt(record_)) {
-    log_warning("resource {}: no arbiter is configured: this node becomes primary without knowing that the peer has "
-                "stopped; if it still serves, the copies split and the split is reported when the nodes meet", config_.name);
+    log_warning(
+        "resource {}: no arbiter is configured: this node becomes primary without knowing that the peer has "
+        "stopped; if it still serves, the copies split and the split is reported when the nodes meet",
+        config_.name);
     is_changing_role_ = true;
     promote_alone(std::move(reply));
     return;
@@ -58,12 +60,14 @@ void Resource::make_primary(bool is_forced, AdminReplyCallback reply) {
     if (record_.is_inconsistent) return refuse("the local copy is Inconsistent: a resync towards it has not finished");
     if (record_.is_outdated) return refuse("the local copy is Outdated: the peer went on without it");
     if (record_.generations.current.is_none()) {
-      return refuse("the local copy is Inconsistent: it was just created. On the node whose data is to be kept run "
-                    "`replblkctl primary --force` once");
+      return refuse(
+          "the local copy is Inconsistent: it was just created. On the node whose data is to be kept run "
+          "`replblkctl primary --force` once");
     }
     if (is_connected) return refuse("the nodes are still agreeing; try again");
-    return refuse("the peer has not been seen since this daemon started, so it may have newer data or serve right now; "
-                  "if it is surely down and this copy is the one to keep, use --force");
+    return refuse(
+        "the peer has not been seen since this daemon started, so it may have newer data or serve right now; "
+        "if it is surely down and this copy is the one to keep, use --force");
   }
   is_changing_role_ = true;
   promote_by_force(std::move(reply));
@@ -80,8 +84,8 @@ void Resource::promote_alone(AdminReplyCallback reply) {
   server_->when_idle(Callback<void()>::with(waiting, [](void* context) {
     const std::unique_ptr<Waiting> owned(static_cast<Waiting*>(context));
     Resource& resource = *owned->resource;
-    const ResourceRecord next = membership::become_only_member(resource.record_, resource.self(), resource.self(), 0,
-                                                               resource.fresh_nonce());
+    const ResourceRecord next =
+        membership::become_only_member(resource.record_, resource.self(), resource.self(), 0, resource.fresh_nonce());
     // A connection is bound to one configuration: the nodes meet anew.
     if (resource.channel_ != nullptr) resource.end_channel("Unconnected", "this node becomes primary", nullptr);
     resource.may_have_lost_cache_ = false;
@@ -93,7 +97,8 @@ void Resource::promote_alone(AdminReplyCallback reply) {
           return;
         }
         resource.serve();
-        answer(done(fmt::format("{}: primary, alone at term {}", resource.config_.name, resource.record_.configuration.term)));
+        answer(done(
+            fmt::format("{}: primary, alone at term {}", resource.config_.name, resource.record_.configuration.term)));
       });
     });
   }));
@@ -108,8 +113,8 @@ void Resource::promote_with_peer(AdminReplyCallback reply) {
   auto outcome = std::make_shared<Outcome>();
   outcome->reply = std::move(reply);
   propose(3, self(), membership::generations_for_pair(record_.generations), [this, outcome] {
-    ResourceRecord next = membership::join_pair(
-        record_, {proposed_term_, 3, self()}, membership::generations_for_pair(record_.generations));
+    ResourceRecord next = membership::join_pair(record_, {proposed_term_, 3, self()},
+                                                membership::generations_for_pair(record_.generations));
     next.is_primary_open = true;
     next.has_stored_bitmap = false;
     proposed_term_ = 0;
@@ -134,14 +139,17 @@ void Resource::promote_with_peer(AdminReplyCallback reply) {
     if (outcome->is_answered) return;
     outcome->is_answered = true;
     is_changing_role_ = false;
-    outcome->reply({AdminOutcome::failed,
-                    config_.name + ": the connection to the peer broke while both agreed; look at `status` and try again", {}});
+    outcome->reply(
+        {AdminOutcome::failed,
+         config_.name + ": the connection to the peer broke while both agreed; look at `status` and try again",
+         {}});
   };
 }
 
 void Resource::promote_by_force(AdminReplyCallback reply) {
   std::uint64_t above = 0;
-  if (peer_introduction_.has_value()) above = std::max(peer_introduction_->seen, peer_introduction_->configuration.term);
+  if (peer_introduction_.has_value())
+    above = std::max(peer_introduction_->seen, peer_introduction_->configuration.term);
   log_warning("resource {}: forced primary: this copy is kept whatever the peer holds", config_.name);
   if (channel_ != nullptr) end_channel("Unconnected", "this node was forced primary", nullptr);
   may_have_lost_cache_ = false;
@@ -192,7 +200,8 @@ void Resource::make_secondary(AdminReplyCallback reply) {
   stop_serving("the node becomes secondary");
   drain_all([this, answer = std::move(reply)] {
     flush_all([this, answer](bool is_flushed) {
-      if (!is_flushed) log_error("resource {}: the local disk cannot be flushed while becoming secondary", config_.name);
+      if (!is_flushed)
+        log_error("resource {}: the local disk cannot be flushed while becoming secondary", config_.name);
       save_bitmaps([this, answer] { demoted(answer); });
     });
   });

@@ -15,14 +15,20 @@ std::string_view replication_state(LinkPhase phase) {
   switch (phase) {
     case LinkPhase::none:
     case LinkPhase::introducing:
-    case LinkPhase::agreeing: return "Off";
+    case LinkPhase::agreeing:
+      return "Off";
     case LinkPhase::wait_created:
-    case LinkPhase::established: return "Established";
-    case LinkPhase::source_preparing: return "WFBitMapS";
-    case LinkPhase::target_preparing: return "WFBitMapT";
+    case LinkPhase::established:
+      return "Established";
+    case LinkPhase::source_preparing:
+      return "WFBitMapS";
+    case LinkPhase::target_preparing:
+      return "WFBitMapT";
     case LinkPhase::source_syncing:
-    case LinkPhase::adding: return "SyncSource";
-    case LinkPhase::target_syncing: return "SyncTarget";
+    case LinkPhase::adding:
+      return "SyncSource";
+    case LinkPhase::target_syncing:
+      return "SyncTarget";
   }
   RB_UNREACHABLE();
 }
@@ -46,22 +52,26 @@ std::string Resource::disk_reason(const Volume& volume) const {
   }
   if (record_.is_inconsistent) return "a resync towards this copy has not finished; it needs the peer";
   if (record_.is_outdated) return "the peer went on without this copy; it needs a resync from the peer";
-  if (may_have_lost_cache_) return "this host restarted without a clean stop and its write cache may be lost; it needs the peer";
+  if (may_have_lost_cache_)
+    return "this host restarted without a clean stop and its write cache may be lost; it needs the peer";
   return {};
 }
 
 std::string Resource::peer_disk_state() const {
   switch (phase_) {
     case LinkPhase::none:
-    case LinkPhase::introducing: return "DUnknown";
+    case LinkPhase::introducing:
+      return "DUnknown";
     case LinkPhase::wait_created:
     case LinkPhase::source_preparing:
     case LinkPhase::source_syncing:
-    case LinkPhase::adding: return "Inconsistent";
+    case LinkPhase::adding:
+      return "Inconsistent";
     case LinkPhase::agreeing:
     case LinkPhase::target_preparing:
     case LinkPhase::target_syncing:
-    case LinkPhase::established: return "UpToDate";
+    case LinkPhase::established:
+      return "UpToDate";
   }
   RB_UNREACHABLE();
 }
@@ -119,11 +129,13 @@ ResourceStatus Resource::status() const {
   } else if (is_metadata_failed_) {
     status.role_reason = "the metadata cannot be written";
   } else if (is_opened_ && membership::is_in_doubt(record_)) {
-    status.role_reason = "a change of configuration was proposed and its outcome is unknown; the peer is needed to decide it";
+    status.role_reason =
+        "a change of configuration was proposed and its outcome is unknown; the peer is needed to decide it";
   }
   if (has_peer()) {
     status.peer_name = cluster_.nodes[peer()].name;
-    status.connection_state = phase_ == LinkPhase::none ? (is_standalone_ ? "StandAlone" : connection_state_) : "Connected";
+    status.connection_state =
+        phase_ == LinkPhase::none ? (is_standalone_ ? "StandAlone" : connection_state_) : "Connected";
     status.connection_reason = connection_reason_;
     const bool is_known = phase_ != LinkPhase::none && phase_ != LinkPhase::introducing;
     status.peer_role = !is_known ? "Unknown" : is_peer_primary_ ? "Primary" : "Secondary";
@@ -133,7 +145,8 @@ ResourceStatus Resource::status() const {
     const Instant now = world_.loop.now();
     for (const iscsi::SessionInfo& session : target_->sessions()) {
       if (session.is_ending) continue;
-      status.sessions.push_back({session.initiator_name, fmt::format("{:012x}", session.isid), to_string(session.address),
+      status.sessions.push_back({session.initiator_name, fmt::format("{:012x}", session.isid),
+                                 to_string(session.address),
                                  static_cast<std::uint64_t>(to_ms(now - session.since) / 1000),
                                  static_cast<std::uint32_t>(session.commands_in_flight)});
     }

@@ -12,10 +12,10 @@ struct VolumeStatus {
   std::uint32_t volume = 0;
   std::uint16_t lun = 0;
   std::string backing_path;
-  std::string disk_state;       ///< Diskless Attaching Failed Inconsistent Outdated Consistent UpToDate
+  std::string disk_state;  ///< Diskless Attaching Failed Inconsistent Outdated Consistent UpToDate
   std::string disk_reason;
   std::string replication_state;  ///< Off Established WFBitMapS/T SyncSource SyncTarget …
-  std::string peer_disk_state;  ///< DUnknown when not connected
+  std::string peer_disk_state;    ///< DUnknown when not connected
   std::uint64_t size_bytes = 0;
   std::uint64_t read_bytes = 0;
   std::uint64_t written_bytes = 0;
@@ -28,14 +28,14 @@ struct VolumeStatus {
   std::uint64_t pending = 0;        ///< sent to the peer, not answered
   std::uint64_t unacked = 0;        ///< received from the peer, not answered
   bool is_syncing = false;
-  double percent_done = 0;          ///< 0..100
+  double percent_done = 0;  ///< 0..100
   std::uint64_t sync_rate_bytes_per_second = 0;
   std::uint64_t sync_seconds_left = 0;
 };
 
 struct SessionStatus {
   std::string initiator_name;
-  std::string isid;      ///< 12 hex digits
+  std::string isid;  ///< 12 hex digits
   std::string address;
   std::uint64_t seconds = 0;  ///< since login
   std::uint32_t commands_in_flight = 0;
@@ -43,19 +43,19 @@ struct SessionStatus {
 
 struct ResourceStatus {
   std::string name;
-  std::string role;              ///< Primary, Secondary
+  std::string role;  ///< Primary, Secondary
   std::string role_reason;
-  bool is_suspended = false;     ///< commands are held
+  bool is_suspended = false;  ///< commands are held
   std::string suspended_reason;
   std::string target_iqn;
   bool is_serving = false;
   std::uint64_t term = 0;
-  std::string members;           ///< names of the members, comma-separated
+  std::string members;  ///< names of the members, comma-separated
   std::string current_generation;
   std::string peer_name;         ///< empty in a single-node cluster
   std::string connection_state;  ///< StandAlone Unconnected Connecting Connected NetworkFailure ProtocolError Timeout
   std::string connection_reason;
-  std::string peer_role;         ///< Unknown when not connected
+  std::string peer_role;  ///< Unknown when not connected
   std::vector<VolumeStatus> volumes;
   std::vector<SessionStatus> sessions;
 };

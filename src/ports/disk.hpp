@@ -30,10 +30,10 @@ enum class DiskOpKind : std::uint8_t { read, write, flush, discard, write_zeroes
 class DiskOp : public IntrusiveNode<DiskOp> {
  public:
   DiskOpKind kind = DiskOpKind::read;
-  bool is_durable = false;  ///< write, write_zeroes: durable when done (FUA)
+  bool is_durable = false;         ///< write, write_zeroes: durable when done (FUA)
   std::uint64_t offset_bytes = 0;  ///< multiple of Disk::Geometry::alignment_bytes for read and write
   std::uint64_t length_bytes = 0;  ///< likewise; at most BufferPool::kBufferBytesMax for read and write
-  std::byte* memory = nullptr;  ///< read, write: aligned to alignment_bytes; inside the pool's region it is cheapest
+  std::byte* memory = nullptr;     ///< read, write: aligned to alignment_bytes; inside the pool's region it is cheapest
   /// Called once per submit, from the loop. A short read or write is an error (io), never a partial success.
   Callback<void(DiskOp&, Result<void, IoError>)> on_done;
 };
@@ -45,8 +45,8 @@ class Disk {
     std::uint32_t logical_block_bytes = 512;    ///< smallest unit the device addresses: 512 or 4096
     std::uint32_t physical_block_bytes = 4096;  ///< unit written without read-modify-write
     std::uint32_t alignment_bytes = 512;        ///< for offset, length and memory of reads and writes (1 when buffered)
-    bool supports_discard = false;       ///< discard is accepted and reads back as zeroes
-    bool supports_write_zeroes = false;  ///< write_zeroes is accepted without sending zeroes
+    bool supports_discard = false;              ///< discard is accepted and reads back as zeroes
+    bool supports_write_zeroes = false;         ///< write_zeroes is accepted without sending zeroes
     bool is_rotational = false;
   };
 

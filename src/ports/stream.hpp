@@ -73,8 +73,8 @@ class Stream {
   /// Queues a reference to pool memory; it is held until the kernel has taken the bytes.
   virtual void send(BufferRef buffer, std::size_t offset_bytes, std::size_t length_bytes) = 0;
   [[nodiscard]] virtual std::size_t queued_bytes() const noexcept = 0;
-  /// While paused no more bytes are delivered (back-pressure to the sender), except what one receive already in flight brings,
-  /// which is kept and delivered after resume_receive().
+  /// While paused no more bytes are delivered (back-pressure to the sender), except what one receive already in flight
+  /// brings, which is kept and delivered after resume_receive().
   virtual void pause_receive() noexcept = 0;
   virtual void resume_receive() noexcept = 0;
   /// Sends what is queued (for at most 5 s), then FIN. No callback follows.
@@ -107,9 +107,11 @@ enum class ListenError : std::uint8_t { address_in_use, address_not_here, access
 class Network {
  public:
   virtual ~Network() = default;
-  [[nodiscard]] virtual Result<std::unique_ptr<Listener>, ListenError> listen(const Endpoint& local, AcceptSink& sink) = 0;
+  [[nodiscard]] virtual Result<std::unique_ptr<Listener>, ListenError> listen(const Endpoint& local,
+                                                                              AcceptSink& sink) = 0;
   /// Starts to connect, from `local_address` if it is not empty. on_connected() or on_closed() follows within `5 s`.
-  [[nodiscard]] virtual std::unique_ptr<Stream> connect(const Endpoint& remote, std::string_view local_address, StreamSink& sink) = 0;
+  [[nodiscard]] virtual std::unique_ptr<Stream> connect(const Endpoint& remote, std::string_view local_address,
+                                                        StreamSink& sink) = 0;
 };
 
 }  // namespace replblk::ports

@@ -13,7 +13,8 @@ constexpr std::uint8_t kFlagDurable = 1;
 bool is_length_right(const FrameHeader& header) noexcept {
   const std::uint32_t payload = header.payload_length_bytes;
   switch (header.type) {
-    case FrameType::control: return payload >= 1 && payload <= kControlBytesMax;
+    case FrameType::control:
+      return payload >= 1 && payload <= kControlBytesMax;
     case FrameType::write:
     case FrameType::resync_data:
       return payload == header.length_bytes && payload >= 512 && payload % 512 == 0 &&
@@ -21,13 +22,16 @@ bool is_length_right(const FrameHeader& header) noexcept {
     case FrameType::acknowledge:
       return payload >= kAcknowledgeEntryBytes && payload % kAcknowledgeEntryBytes == 0 &&
              payload <= kAcknowledgeEntryBytes * kAcknowledgeEntriesMax;
-    case FrameType::bitmap: return payload == kBitmapPageBytes;
+    case FrameType::bitmap:
+      return payload == kBitmapPageBytes;
     case FrameType::discard:
     case FrameType::write_zeroes:
-    case FrameType::resync_zeroes: return payload == 0 && header.length_bytes > 0 && header.length_bytes % 512 == 0;
+    case FrameType::resync_zeroes:
+      return payload == 0 && header.length_bytes > 0 && header.length_bytes % 512 == 0;
     case FrameType::flush:
     case FrameType::ping:
-    case FrameType::pong: return payload == 0;
+    case FrameType::pong:
+      return payload == 0;
   }
   return false;
 }
@@ -36,12 +40,18 @@ bool is_length_right(const FrameHeader& header) noexcept {
 
 std::string_view to_string(FrameError error) noexcept {
   switch (error) {
-    case FrameError::magic: return "wrong magic: the other side does not speak this protocol";
-    case FrameError::header_checksum: return "header checksum mismatch";
-    case FrameError::type: return "unknown frame type";
-    case FrameError::flags: return "unknown frame flag";
-    case FrameError::reserved: return "reserved bytes are not zero";
-    case FrameError::length: return "payload length does not suit the frame type";
+    case FrameError::magic:
+      return "wrong magic: the other side does not speak this protocol";
+    case FrameError::header_checksum:
+      return "header checksum mismatch";
+    case FrameError::type:
+      return "unknown frame type";
+    case FrameError::flags:
+      return "unknown frame flag";
+    case FrameError::reserved:
+      return "reserved bytes are not zero";
+    case FrameError::length:
+      return "payload length does not suit the frame type";
   }
   RB_UNREACHABLE();
 }

@@ -35,8 +35,7 @@ Handshake::State Handshake::receive(const Message& message, std::vector<Message>
   }
   const auto* proof = std::get_if<Proof>(&message);
   if (proof == nullptr) return fail_with("the peer sent something else than its proof of the secret", true, out);
-  const std::string expected =
-      mac(side_ == HandshakeSide::dialer ? HandshakeSide::acceptor : HandshakeSide::dialer);
+  const std::string expected = mac(side_ == HandshakeSide::dialer ? HandshakeSide::acceptor : HandshakeSide::dialer);
   if (proof->mac.size() != expected.size() || CRYPTO_memcmp(proof->mac.data(), expected.data(), expected.size()) != 0) {
     return fail_with("the shared secret differs: secret_file must have the same content on both nodes", true, out);
   }
@@ -55,8 +54,8 @@ std::string Handshake::check(const Hello& hello) const {
                        kProtocolVersionMin, kProtocolVersionMax, hello.node, hello.protocol_min, hello.protocol_max);
   }
   if (hello.cluster != identity_.cluster) {
-    return fmt::format("cluster name: {} belongs to \"{}\", {} to \"{}\"", identity_.node, identity_.cluster, hello.node,
-                       hello.cluster);
+    return fmt::format("cluster name: {} belongs to \"{}\", {} to \"{}\"", identity_.node, identity_.cluster,
+                       hello.node, hello.cluster);
   }
   if (hello.node == identity_.node) {
     return fmt::format("both nodes are configured as \"{}\": start each with its own name", identity_.node);

@@ -63,9 +63,10 @@ std::string volume_mismatch(const Introduction& mine, const Introduction& yours)
                          to_string(here.uuid), to_string(there.uuid));
     }
     if (here.size_bytes != there.size_bytes) {
-      return fmt::format("volume {}: usable size here {} bytes, there {} bytes: make the larger device as small as the other "
-                         "and run create-md on it again",
-                         index, here.size_bytes, there.size_bytes);
+      return fmt::format(
+          "volume {}: usable size here {} bytes, there {} bytes: make the larger device as small as the other "
+          "and run create-md on it again",
+          index, here.size_bytes, there.size_bytes);
     }
     if (here.logical_block_bytes != there.logical_block_bytes) {
       return fmt::format("volume {}: logical block size here {}, there {}", index, here.logical_block_bytes,
@@ -116,7 +117,8 @@ struct Direction {
 };
 
 /// Rows 3 to 5: the currents are equal.
-Direction compare_equal(NodeIndex self, const Introduction& mine, const Introduction& yours, const Configuration& higher) {
+Direction compare_equal(NodeIndex self, const Introduction& mine, const Introduction& yours,
+                        const Configuration& higher) {
   Direction direction;
   const bool any_crashed = mine.is_crashed_primary || yours.is_crashed_primary;
   if (mine.is_crashed_primary && !yours.is_crashed_primary && yours.survived_connected) {
@@ -158,7 +160,8 @@ Direction compare_generations(NodeIndex self, const Introduction& mine, const In
   const bool yours_is_older = is_in_history(my, your.current);
   const bool mine_is_older = is_in_history(your, my.current);
   if (!base_is_yours && yours_is_older != mine_is_older) return {MeetingRow::in_history, yours_is_older, true, true};
-  if (base_is_yours || yours_is_older || have_common_ancestor(my, your)) return {MeetingRow::split_brain, false, false, true};
+  if (base_is_yours || yours_is_older || have_common_ancestor(my, your))
+    return {MeetingRow::split_brain, false, false, true};
   return {MeetingRow::unrelated, false, false, true};
 }
 
@@ -194,8 +197,10 @@ Plan plan_meeting(NodeIndex self, const Introduction& mine, const Introduction& 
     return plan;
   }
   const auto split = [](MeetingRow row) {
-    Plan result = apart(row, "split brain: both copies were written while the nodes were apart; choose the copy to give up "
-                             "(invalidate it with create-md --force on that node) and connect again", true);
+    Plan result = apart(row,
+                        "split brain: both copies were written while the nodes were apart; choose the copy to give up "
+                        "(invalidate it with create-md --force on that node) and connect again",
+                        true);
     result.is_split = true;
     return result;
   };
@@ -206,8 +211,10 @@ Plan plan_meeting(NodeIndex self, const Introduction& mine, const Introduction& 
   Direction direction = compare_generations(self, mine, yours, higher);
   if (direction.row == MeetingRow::split_brain) return split(direction.row);
   if (direction.row == MeetingRow::unrelated) {
-    return apart(direction.row, "unrelated data: the two copies have no generation in common; run create-md --force on the "
-                                "one to be overwritten", true);
+    return apart(direction.row,
+                 "unrelated data: the two copies have no generation in common; run create-md --force on the "
+                 "one to be overwritten",
+                 true);
   }
   const bool mine_may = may_be_source(mine, self, higher);
   const bool yours_may = may_be_source(yours, peer, higher);
@@ -223,11 +230,11 @@ Plan plan_meeting(NodeIndex self, const Introduction& mine, const Introduction& 
   }
   const bool source_may = direction.is_mine ? mine_may : yours_may;
   if (!source_may) {
-    return apart(direction.row,
-                 fmt::format("the {} copy would be the source of the resync but {}",
-                             direction.is_mine ? "local" : "peer's",
-                             direction.is_mine ? why_not_source(mine, self, higher) : why_not_source(yours, peer, higher)),
-                 false);
+    return apart(
+        direction.row,
+        fmt::format("the {} copy would be the source of the resync but {}", direction.is_mine ? "local" : "peer's",
+                    direction.is_mine ? why_not_source(mine, self, higher) : why_not_source(yours, peer, higher)),
+        false);
   }
   // A copy that serves is never overwritten under its initiators.
   const bool target_serves = direction.is_mine ? yours.is_primary : mine.is_primary;

@@ -14,23 +14,23 @@ enum class PlanKind : std::uint8_t {
   agree,        ///< copies are equal: a common configuration at a higher term
   sync_source,  ///< this node's copy is the good one
   sync_target,
-  apart,        ///< no common way: `reason`
+  apart,  ///< no common way: `reason`
 };
 
 /// The row of the table in protocol.md 5.1 that decided; for logs, status and tests.
 enum class MeetingRow : std::uint8_t {
-  incompatible,      ///< before the table: configuration files or volumes do not fit
+  incompatible,         ///< before the table: configuration files or volumes do not fit
   configuration_split,  ///< two different only members of one term
-  both_created,      // 1
-  one_created,       // 2
-  survivor,          // 3
-  both_crashed,      // 4
-  equal,             // 5
-  base_is_yours,     // 6
-  base_is_mine,      // 7
-  in_history,        // 8
-  split_brain,       // 9
-  unrelated,         // 10
+  both_created,         // 1
+  one_created,          // 2
+  survivor,             // 3
+  both_crashed,         // 4
+  equal,                // 5
+  base_is_yours,        // 6
+  base_is_mine,         // 7
+  in_history,           // 8
+  split_brain,          // 9
+  unrelated,            // 10
 };
 
 struct Plan {
@@ -45,8 +45,8 @@ struct Plan {
 /// `self` is the node whose view is wanted; `mine` and `yours` are what the two said.
 [[nodiscard]] Plan plan_meeting(blockdev::NodeIndex self, const Introduction& mine, const Introduction& yours);
 
-/// Of two configurations the one that both go on from (protocol.md 3.3): the higher term, or of one term the one with one
-/// member. Two different ones with one member each have no higher: returns false.
+/// Of two configurations the one that both go on from (protocol.md 3.3): the higher term, or of one term the one with
+/// one member. Two different ones with one member each have no higher: returns false.
 [[nodiscard]] bool pick_higher(const blockdev::Configuration& one, const blockdev::Configuration& two,
                                blockdev::Configuration& higher) noexcept;
 

@@ -104,8 +104,8 @@ struct Encoder {
 
 std::optional<Message> get(const peer::Hello& from) {
   if (from.nonce().size() != kNonceBytes || from.protocol_min() > from.protocol_max()) return std::nullopt;
-  return Hello{from.protocol_min(), from.protocol_max(), from.features(), from.cluster(),   from.node(),
-               from.expected_peer(), from.resource(),    from.nonce(),    from.incarnation()};
+  return Hello{from.protocol_min(),  from.protocol_max(), from.features(), from.cluster(),    from.node(),
+               from.expected_peer(), from.resource(),     from.nonce(),    from.incarnation()};
 }
 
 std::optional<Message> get(const peer::Introduction& from) {
@@ -145,26 +145,34 @@ std::optional<Message> decode(ConstBytes bytes) {
   peer::Envelope envelope;
   if (!envelope.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return std::nullopt;
   switch (envelope.message_case()) {
-    case peer::Envelope::kHello: return get(envelope.hello());
-    case peer::Envelope::kProof: return Proof{envelope.proof().mac()};
-    case peer::Envelope::kRefusal: return Refusal{envelope.refusal().reason(), envelope.refusal().is_final()};
-    case peer::Envelope::kIntroduction: return get(envelope.introduction());
+    case peer::Envelope::kHello:
+      return get(envelope.hello());
+    case peer::Envelope::kProof:
+      return Proof{envelope.proof().mac()};
+    case peer::Envelope::kRefusal:
+      return Refusal{envelope.refusal().reason(), envelope.refusal().is_final()};
+    case peer::Envelope::kIntroduction:
+      return get(envelope.introduction());
     case peer::Envelope::kSyncStart: {
       SyncStart to;
       if (!get(envelope.sync_start().configuration(), to.configuration)) return std::nullopt;
       to.is_full = envelope.sync_start().is_full();
       return to;
     }
-    case peer::Envelope::kBitmapEnd: return BitmapEnd{};
+    case peer::Envelope::kBitmapEnd:
+      return BitmapEnd{};
     case peer::Envelope::kProposal: {
       Proposal to;
       if (!get(envelope.proposal().configuration(), to.configuration)) return std::nullopt;
       if (!get(envelope.proposal().generations(), to.generations)) return std::nullopt;
       return to;
     }
-    case peer::Envelope::kProposalAck: return ProposalAck{envelope.proposal_ack().term()};
-    case peer::Envelope::kRoleChange: return RoleChange{envelope.role_change().is_primary()};
-    case peer::Envelope::MESSAGE_NOT_SET: return std::nullopt;
+    case peer::Envelope::kProposalAck:
+      return ProposalAck{envelope.proposal_ack().term()};
+    case peer::Envelope::kRoleChange:
+      return RoleChange{envelope.role_change().is_primary()};
+    case peer::Envelope::MESSAGE_NOT_SET:
+      return std::nullopt;
   }
   return std::nullopt;
 }

@@ -20,11 +20,15 @@ constexpr std::size_t kRequestsMax = 512;
 FrameType frame_type(BlockOp op) {
   switch (op) {
     case BlockOp::write:
-    case BlockOp::compare_and_write: return FrameType::write;
-    case BlockOp::discard: return FrameType::discard;
-    case BlockOp::write_zeroes: return FrameType::write_zeroes;
+    case BlockOp::compare_and_write:
+      return FrameType::write;
+    case BlockOp::discard:
+      return FrameType::discard;
+    case BlockOp::write_zeroes:
+      return FrameType::write_zeroes;
     case BlockOp::read:
-    case BlockOp::flush: break;
+    case BlockOp::flush:
+      break;
   }
   RB_UNREACHABLE();
 }
@@ -192,7 +196,8 @@ void Mirror::Request::on_local_done(BlockRequest&) {
   if (local.status != BlockStatus::good) {
     upper->status = local.status;
     // The copies may differ now: the range stays in the resync set.
-    if (upper->is_change() && mirror->is_replicated_) mirror->store_.dirty().set(local.offset_bytes, local.length_bytes);
+    if (upper->is_change() && mirror->is_replicated_)
+      mirror->store_.dirty().set(local.offset_bytes, local.length_bytes);
   }
   mirror->part_done(*this);
 }

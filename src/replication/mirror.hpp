@@ -5,7 +5,8 @@
 //
 //   request → [held while frozen] → range claim → local + peer → release → [answer held while frozen] → answer
 //
-// Invariant: while two are members no change is answered before the peer's acknowledgement, unless the peer was removed first.
+// Invariant: while two are members no change is answered before the peer's acknowledgement, unless the peer was removed
+// first.
 #pragma once
 
 #include <cstdint>
@@ -41,8 +42,8 @@ class Mirror final : public blockdev::BlockBackend {
   void thaw() noexcept;
   [[nodiscard]] bool is_frozen() const noexcept { return is_frozen_; }
 
-  /// On: changes and flushes go to the peer too (the link is attached and the peer's bits are merged). Off, without the loss of
-  /// the peer: only when both copies have been flushed.
+  /// On: changes and flushes go to the peer too (the link is attached and the peer's bits are merged). Off, without the
+  /// loss of the peer: only when both copies have been flushed.
   void set_mirroring(bool is_mirroring) noexcept { is_mirroring_ = is_mirroring; }
   [[nodiscard]] bool is_mirroring() const noexcept { return is_mirroring_; }
   /// Before PeerLink::detach(): unstable blocks become dirty, later changes too.
@@ -68,7 +69,7 @@ class Mirror final : public blockdev::BlockBackend {
     OutstandingOperation peer;
     FlushWaiter flush;
     BufferWaiter compare_buffer;
-    std::uint8_t pending = 0;       ///< local and peer parts not done
+    std::uint8_t pending = 0;  ///< local and peer parts not done
     bool is_at_peer = false;
     bool is_claimed = false;
     void on_granted();
@@ -107,14 +108,14 @@ class Mirror final : public blockdev::BlockBackend {
   PeerCopy peer_copy_;
 
   SlotPool<Request> slots_;
-  RequestList waiting_;   ///< for a slot
+  RequestList waiting_;  ///< for a slot
   RequestList held_requests_;
   RequestList held_answers_;
   RequestList dropped_;
   ports::DeferredTask deferred_;
   Callback<void()> on_idle_;
 
-  FlushList round_;       ///< waiters of the flush under way
+  FlushList round_;  ///< waiters of the flush under way
   FlushList next_round_;
   bool is_round_running_ = false;
   bool is_round_good_ = true;

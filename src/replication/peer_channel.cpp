@@ -19,11 +19,16 @@ constexpr std::size_t kDirectBytesMin = 16384;
 
 std::string_view to_string(ChannelEnd end) noexcept {
   switch (end) {
-    case ChannelEnd::connection_failed: return "Connecting";
-    case ChannelEnd::network_failure: return "NetworkFailure";
-    case ChannelEnd::timeout: return "Timeout";
-    case ChannelEnd::protocol_error: return "ProtocolError";
-    case ChannelEnd::handshake_failed: return "ProtocolError";
+    case ChannelEnd::connection_failed:
+      return "Connecting";
+    case ChannelEnd::network_failure:
+      return "NetworkFailure";
+    case ChannelEnd::timeout:
+      return "Timeout";
+    case ChannelEnd::protocol_error:
+      return "ProtocolError";
+    case ChannelEnd::handshake_failed:
+      return "ProtocolError";
   }
   RB_UNREACHABLE();
 }
@@ -130,7 +135,9 @@ void PeerChannel::fail(ChannelEnd how, const std::string& reason) {
   observer_->on_channel_ended(how, reason);
 }
 
-std::string PeerChannel::remote_text() const { return stream_ == nullptr ? std::string() : to_string(stream_->remote()); }
+std::string PeerChannel::remote_text() const {
+  return stream_ == nullptr ? std::string() : to_string(stream_->remote());
+}
 
 void PeerChannel::on_closed(ports::StreamError error) {
   const bool was_connected = is_proven_ || (handshake_.has_value() && received_bytes_ > 0);
@@ -265,22 +272,31 @@ void PeerChannel::payload_complete() {
     return;
   }
   switch (header.type) {
-    case FrameType::control: dispatch_control(payload); return;
-    case FrameType::acknowledge: dispatch_acknowledge(payload); return;
-    case FrameType::bitmap: observer_->on_bitmap_page(header, payload); return;
+    case FrameType::control:
+      dispatch_control(payload);
+      return;
+    case FrameType::acknowledge:
+      dispatch_acknowledge(payload);
+      return;
+    case FrameType::bitmap:
+      observer_->on_bitmap_page(header, payload);
+      return;
     case FrameType::ping: {
       FrameHeader pong;
       pong.type = FrameType::pong;
       send(pong);
       return;
     }
-    case FrameType::pong: return;
+    case FrameType::pong:
+      return;
     case FrameType::write:
     case FrameType::discard:
     case FrameType::write_zeroes:
     case FrameType::flush:
     case FrameType::resync_data:
-    case FrameType::resync_zeroes: observer_->on_operation(header, std::move(data)); return;
+    case FrameType::resync_zeroes:
+      observer_->on_operation(header, std::move(data));
+      return;
   }
   RB_UNREACHABLE();
 }

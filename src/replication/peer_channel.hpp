@@ -117,9 +117,9 @@ class PeerChannel final : private ports::StreamSink {
   FrameHeaderBytes header_bytes_{};
   std::size_t filled_bytes_ = 0;
   FrameHeader header_;
-  BufferRef data_;                    ///< payload of block data
-  std::vector<std::byte> small_;      ///< payload of everything else
-  std::vector<std::byte> backlog_;    ///< received while waiting for a buffer
+  BufferRef data_;                  ///< payload of block data
+  std::vector<std::byte> small_;    ///< payload of everything else
+  std::vector<std::byte> backlog_;  ///< received while waiting for a buffer
   BufferWaiter buffer_waiter_;
   ports::DeferredTask resume_task_;
 

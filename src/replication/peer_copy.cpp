@@ -57,7 +57,8 @@ void PeerCopy::lost() {
 ByteRange PeerCopy::whole_blocks(ByteRange range) const noexcept {
   const std::uint64_t block = dirty_.block_bytes();
   const std::uint64_t begin = (range.offset_bytes + block - 1) / block * block;
-  const std::uint64_t end = range.end_bytes() >= volume_size_bytes_ ? range.end_bytes() : range.end_bytes() / block * block;
+  const std::uint64_t end =
+      range.end_bytes() >= volume_size_bytes_ ? range.end_bytes() : range.end_bytes() / block * block;
   if (begin >= end) return {};
   return {begin, end - begin};
 }

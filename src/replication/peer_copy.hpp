@@ -1,7 +1,7 @@
-// What the source knows of the peer's copy of one volume (protocol.md 4, 5.3): which acknowledged blocks the peer may still
-// lose in a power cut (unstable), and which dirty bits a flush of the peer will clear. Knows no connection: Mirror and
-// Resync report what was acknowledged, Mirror reports flushes and the loss of the peer.
-// Invariant (A16): a dirty bit is cleared only by a flush that was sent after the block's acknowledgement.
+// What the source knows of the peer's copy of one volume (protocol.md 4, 5.3): which acknowledged blocks the peer may
+// still lose in a power cut (unstable), and which dirty bits a flush of the peer will clear. Knows no connection:
+// Mirror and Resync report what was acknowledged, Mirror reports flushes and the loss of the peer. Invariant (A16): a
+// dirty bit is cleared only by a flush that was sent after the block's acknowledgement.
 #pragma once
 
 #include "blockdev/dirty_bitmap.hpp"

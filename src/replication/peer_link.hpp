@@ -1,6 +1,6 @@
-// The operations that were sent to the peer and are not yet acknowledged, of all volumes of a resource. Gives out sequence
-// numbers, finds the operation of an acknowledgement, knows the oldest, and tells every owner when the peer is lost.
-// Invariant: on_answer comes exactly once for each operation that was sent. Nothing is allocated in steady state.
+// The operations that were sent to the peer and are not yet acknowledged, of all volumes of a resource. Gives out
+// sequence numbers, finds the operation of an acknowledgement, knows the oldest, and tells every owner when the peer is
+// lost. Invariant: on_answer comes exactly once for each operation that was sent. Nothing is allocated in steady state.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,8 @@ class OutstandingOperation : public IntrusiveNode<OutstandingOperation> {
   std::uint64_t length_bytes_ = 0;
 };
 
-/// The sending end of a connection, as Mirror and Resync see it. Lives as long as the resource; connections come and go.
+/// The sending end of a connection, as Mirror and Resync see it. Lives as long as the resource; connections come and
+/// go.
 class PeerLink {
  public:
   explicit PeerLink(ports::Loop& loop) : loop_(loop) {}

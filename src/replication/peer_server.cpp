@@ -21,16 +21,21 @@ constexpr std::size_t kOperationsMaxPerVolume = 1024;
 BlockOp block_op(FrameType type) {
   switch (type) {
     case FrameType::write:
-    case FrameType::resync_data: return BlockOp::write;
-    case FrameType::discard: return BlockOp::discard;
+    case FrameType::resync_data:
+      return BlockOp::write;
+    case FrameType::discard:
+      return BlockOp::discard;
     case FrameType::write_zeroes:
-    case FrameType::resync_zeroes: return BlockOp::write_zeroes;
-    case FrameType::flush: return BlockOp::flush;
+    case FrameType::resync_zeroes:
+      return BlockOp::write_zeroes;
+    case FrameType::flush:
+      return BlockOp::flush;
     case FrameType::control:
     case FrameType::acknowledge:
     case FrameType::bitmap:
     case FrameType::ping:
-    case FrameType::pong: break;
+    case FrameType::pong:
+      break;
   }
   RB_UNREACHABLE();
 }

@@ -33,7 +33,8 @@ class PeerServer {
 
   [[nodiscard]] bool is_idle() const noexcept { return slots_.in_use_count() == 0; }
   [[nodiscard]] std::size_t in_flight_count() const noexcept { return slots_.in_use_count(); }
-  /// Calls `done` once nothing of the peer's is in flight to a disk: no ghost of an old primary is left (protocol.md 4).
+  /// Calls `done` once nothing of the peer's is in flight to a disk: no ghost of an old primary is left (protocol.md
+  /// 4).
   void when_idle(Callback<void()> done);
 
  private:

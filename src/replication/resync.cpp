@@ -103,7 +103,8 @@ void Resync::pump() {
 
 bool Resync::start_piece(Piece& piece) {
   const std::uint64_t size_max = mirror_.in_flight_count() > 0 ? kPieceBytesMaxBeside : kPieceBytesMax;
-  const auto range = store_.dirty().next_dirty(cursor_bytes_, std::max<std::uint64_t>(size_max, store_.dirty().block_bytes()));
+  const auto range =
+      store_.dirty().next_dirty(cursor_bytes_, std::max<std::uint64_t>(size_max, store_.dirty().block_bytes()));
   if (!range.has_value()) {
     cursor_bytes_ = store_.geometry().size_bytes;
     return false;
@@ -113,7 +114,8 @@ bool Resync::start_piece(Piece& piece) {
   piece.range = *range;
   ++in_flight_count_;
   sent_bytes_ += range->length_bytes;
-  if (store_.ranges().acquire(piece.claim, range->offset_bytes, range->length_bytes, blockdev::RangeLock::Mode::exclusive)) {
+  if (store_.ranges().acquire(piece.claim, range->offset_bytes, range->length_bytes,
+                              blockdev::RangeLock::Mode::exclusive)) {
     piece.on_granted();
   }
   return true;
@@ -206,7 +208,8 @@ Resync::Progress Resync::progress() const noexcept {
   const std::uint64_t dirty = store_.dirty().dirty_bytes();
   progress.total_bytes = std::max(total_bytes_, dirty);
   // Bits are cleared by flushes only; what was sent in this pass counts as done for the reader.
-  progress.left_bytes = total_bytes_ > sent_bytes_ ? std::min(dirty, total_bytes_ - sent_bytes_) : std::min(dirty, size);
+  progress.left_bytes =
+      total_bytes_ > sent_bytes_ ? std::min(dirty, total_bytes_ - sent_bytes_) : std::min(dirty, size);
   if (sent_bytes_ >= total_bytes_ && cursor_bytes_ >= size) progress.left_bytes = 0;
   if (progress.total_bytes == 0) {
     progress.percent_done = 100;
@@ -217,7 +220,8 @@ Resync::Progress Resync::progress() const noexcept {
   const double elapsed_seconds = std::chrono::duration<double>(world_.loop.now() - started_).count();
   if (elapsed_seconds > 0 && done > 0) {
     progress.rate_bytes_per_second = static_cast<std::uint64_t>(done / elapsed_seconds);
-    progress.seconds_left = static_cast<std::uint64_t>(static_cast<double>(progress.left_bytes) * elapsed_seconds / done);
+    progress.seconds_left =
+        static_cast<std::uint64_t>(static_cast<double>(progress.left_bytes) * elapsed_seconds / done);
   }
   return progress;
 }

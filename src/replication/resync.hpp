@@ -1,7 +1,7 @@
-// Copies the dirty blocks of one volume to the peer (protocol.md 6): source-driven, ascending, several requests in flight,
-// each holding its range, zeroes sent as operations. Knows nothing of configurations: Resource starts it, and adds the
-// peer when every volume is done.
-// Invariant: done means that no dirty bit is left, and bits are cleared only by flushes of the peer (PeerCopy).
+// Copies the dirty blocks of one volume to the peer (protocol.md 6): source-driven, ascending, several requests in
+// flight, each holding its range, zeroes sent as operations. Knows nothing of configurations: Resource starts it, and
+// adds the peer when every volume is done. Invariant: done means that no dirty bit is left, and bits are cleared only
+// by flushes of the peer (PeerCopy).
 #pragma once
 
 #include <cstdint>

@@ -32,9 +32,10 @@ PYTHON
     -DCMAKE_CXX_FLAGS=-Wno-error >"$copy/log" 2>&1 || { cat "$copy/log"; exit 1; }
   ninja -C "$copy/build" replblk_sim >"$copy/log" 2>&1 || { tail -30 "$copy/log"; exit 1; }
   "$copy/build/replblk_sim" --seeds "$seeds" >"$copy/$name.log" 2>&1 || true
+  runs=$(grep -c '^seed .* build ' "$copy/$name.log" || true)
   found=$(grep -c '^tools/dev sim --seed' "$copy/$name.log" || true)
   first=$(grep -E -A1 '^seed .* FAILED' "$copy/$name.log" | sed -n 2p | cut -c1-160)
-  echo "$name: found in $found of $seeds seeds; first: $first"
+  echo "$name: found in $found of $runs runs; first: $first"
   if [ "$found" -eq 0 ]; then missed=$((missed + 1)); fi
 }
 

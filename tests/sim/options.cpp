@@ -92,7 +92,7 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
   }
   options.quiet_probability = is_lite ? 1.0 : random.chance(0.5) ? 0.2 : 0.5;
   options.step_max = random.duration(milliseconds(100), seconds(2));
-  options.volume_bytes = random.between(1, 4) * kMiB + kMetadataBytes;
+  options.volume_bytes = (random.chance(0.8) ? 1 : random.between(2, 4)) * kMiB + kMetadataBytes;
   options.logical_block_bytes = random.chance(0.2) ? 4096 : 512;
   options.has_write_cache = random.chance(0.8);
   options.has_external_metadata = random.chance(0.3);

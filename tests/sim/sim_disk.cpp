@@ -20,7 +20,7 @@ Medium::Medium(Timeline& timeline, std::string name, ports::Disk::Geometry geome
 
 std::unique_ptr<std::byte[]> Medium::copy(const std::byte* bytes, std::uint64_t length_bytes) {
   if (bytes == nullptr) return nullptr;
-  auto result = std::make_unique<std::byte[]>(length_bytes);
+  auto result = std::make_unique_for_overwrite<std::byte[]>(length_bytes);
   std::memcpy(result.get(), bytes, length_bytes);
   return result;
 }

@@ -42,8 +42,9 @@ TEST(DirtyBitmap, Random_operations_agree_with_a_plain_set_of_blocks) {
     for (int step = 0; step < 400; ++step) {
       const bool is_large = random() % 8 == 0;
       const std::uint64_t offset = random() % size_bytes / 512 * 512;
-      const std::uint64_t length =
-          std::min<std::uint64_t>(size_bytes - offset, (is_large ? random() % (size_bytes / 2) : random() % (8ull * block_bytes)) / 512 * 512 + 512);
+      const std::uint64_t length = std::min<std::uint64_t>(
+          size_bytes - offset,
+          (is_large ? random() % (size_bytes / 2) : random() % (8ull * block_bytes)) / 512 * 512 + 512);
       const std::uint64_t end = offset + length;
       if (random() % 2 == 0) {
         bitmap.set(offset, length);
@@ -69,7 +70,8 @@ TEST(DirtyBitmap, Random_operations_agree_with_a_plain_set_of_blocks) {
       if (run) {
         ASSERT_EQ(run->offset_bytes, *hit * block_bytes);
         std::uint64_t blocks = 0;
-        for (auto at = hit; at != model.end() && *at == *hit + blocks && blocks < (1u << 20) / block_bytes; ++at) ++blocks;
+        for (auto at = hit; at != model.end() && *at == *hit + blocks && blocks < (1u << 20) / block_bytes; ++at)
+          ++blocks;
         ASSERT_EQ(run->length_bytes, std::min(blocks * block_bytes, size_bytes - run->offset_bytes));
       }
     }

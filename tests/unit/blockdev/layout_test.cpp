@@ -51,7 +51,8 @@ TEST(Layout, Every_plan_is_sound_and_too_small_devices_have_none) {
     const auto layout = plan_layout(request);
     if (!layout) continue;
     ASSERT_TRUE(is_sound(*layout));
-    const std::uint64_t metadata_device = layout->placement == Placement::internal ? request.data_device_bytes : request.metadata_device_bytes;
+    const std::uint64_t metadata_device =
+        layout->placement == Placement::internal ? request.data_device_bytes : request.metadata_device_bytes;
     ASSERT_LE(layout->metadata_end_bytes, metadata_device);
     ASSERT_LE(layout->usable_bytes, request.data_device_bytes);
     const auto offsets = superblock_offsets(layout->placement, metadata_device);

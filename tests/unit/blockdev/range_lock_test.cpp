@@ -153,13 +153,15 @@ struct Model {
     }
     for (const Entry& entry : entries) {
       if (entry.number == number) return true;
-      if (entry.begin < mine->end && mine->begin < entry.end && (entry.is_exclusive || mine->is_exclusive)) return false;
+      if (entry.begin < mine->end && mine->begin < entry.end && (entry.is_exclusive || mine->is_exclusive))
+        return false;
     }
     return false;
   }
 };
 
-// Short and long claims, same and colliding regions, any order of release: the buckets must find what a plain list finds.
+// Short and long claims, same and colliding regions, any order of release: the buckets must find what a plain list
+// finds.
 TEST(RangeLock, Random_claims_are_held_exactly_when_the_plain_rule_says_so) {
   for (std::uint32_t seed = 1; seed <= 20; ++seed) {
     std::mt19937_64 random(seed);

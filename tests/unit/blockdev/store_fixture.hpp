@@ -21,15 +21,19 @@ class ZeroRandom final : public ports::Random {
 };
 class NoNetwork final : public ports::Network {
  public:
-  Result<std::unique_ptr<ports::Listener>, ports::ListenError> listen(const ports::Endpoint&, ports::AcceptSink&) override {
+  Result<std::unique_ptr<ports::Listener>, ports::ListenError> listen(const ports::Endpoint&,
+                                                                      ports::AcceptSink&) override {
     return fail(ports::ListenError::other);
   }
-  std::unique_ptr<ports::Stream> connect(const ports::Endpoint&, std::string_view, ports::StreamSink&) override { RB_UNREACHABLE(); }
+  std::unique_ptr<ports::Stream> connect(const ports::Endpoint&, std::string_view, ports::StreamSink&) override {
+    RB_UNREACHABLE();
+  }
 };
 
 inline constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 
-[[nodiscard]] inline ports::Disk::Geometry disk_geometry(std::uint64_t size_bytes, std::uint32_t alignment_bytes = 512) {
+[[nodiscard]] inline ports::Disk::Geometry disk_geometry(std::uint64_t size_bytes,
+                                                         std::uint32_t alignment_bytes = 512) {
   ports::Disk::Geometry geometry;
   geometry.size_bytes = size_bytes;
   geometry.alignment_bytes = alignment_bytes;
@@ -82,16 +86,20 @@ struct StoreBench {
   std::vector<Result<void, ports::IoError>> save_results;
 
   explicit StoreBench(ports::Disk::Geometry geometry) : data(geometry) { restart(); }
-  StoreBench(ports::Disk::Geometry geometry, std::vector<std::byte> image) : data(geometry, std::move(image)) { restart(); }
+  StoreBench(ports::Disk::Geometry geometry, std::vector<std::byte> image) : data(geometry, std::move(image)) {
+    restart();
+  }
   explicit StoreBench(ports::Disk::Geometry geometry, std::uint64_t metadata_bytes)
-      : data(FakeDisk::hollow(geometry, std::min<std::uint64_t>(geometry.size_bytes, 16 * kMiB))), metadata(std::make_unique<FakeDisk>(disk_geometry(metadata_bytes))) {
+      : data(FakeDisk::hollow(geometry, std::min<std::uint64_t>(geometry.size_bytes, 16 * kMiB))),
+        metadata(std::make_unique<FakeDisk>(disk_geometry(metadata_bytes))) {
     restart();
   }
   ~StoreBench() { run(); }
 
   void restart(StoreOptions options = store_options()) {
     if (store) run();
-    store = std::make_unique<Store>(ports::World{loop, random, network, buffers}, data, metadata.get(), std::move(options));
+    store =
+        std::make_unique<Store>(ports::World{loop, random, network, buffers}, data, metadata.get(), std::move(options));
     create_result.reset();
     open_result.reset();
     save_results.clear();
@@ -123,7 +131,9 @@ struct StoreBench {
   void begin_save(const ResourceRecord& record) {
     store->save(record, Callback<void(Result<void, ports::IoError>)>::to<&StoreBench::on_saved>(*this));
   }
-  void begin_save_bitmap() { store->save_bitmap(Callback<void(Result<void, ports::IoError>)>::to<&StoreBench::on_saved>(*this)); }
+  void begin_save_bitmap() {
+    store->save_bitmap(Callback<void(Result<void, ports::IoError>)>::to<&StoreBench::on_saved>(*this));
+  }
   Result<void, ports::IoError> save(const ResourceRecord& record) {
     begin_save(record);
     run();

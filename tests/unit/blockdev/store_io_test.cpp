@@ -78,8 +78,10 @@ TEST(StoreIo, An_aligned_request_is_one_disk_operation_on_its_own_memory) {
 /// Random operations with random alignment against a plain array; the whole volume is compared at the end.
 void compare_with_model(IoBench& bench, std::uint64_t seed) {
   const std::uint64_t size = bench.store->geometry().size_bytes;
-  std::vector<std::byte> model(bench.data.bytes().begin(), bench.data.bytes().begin() + static_cast<std::ptrdiff_t>(size));
-  const std::vector<std::byte> metadata(bench.data.bytes().begin() + static_cast<std::ptrdiff_t>(size), bench.data.bytes().end());
+  std::vector<std::byte> model(bench.data.bytes().begin(),
+                               bench.data.bytes().begin() + static_cast<std::ptrdiff_t>(size));
+  const std::vector<std::byte> metadata(bench.data.bytes().begin() + static_cast<std::ptrdiff_t>(size),
+                                        bench.data.bytes().end());
   std::mt19937_64 random(seed);
   for (int step = 0; step < 600; ++step) {
     const std::uint64_t blocks_max = random() % 10 == 0 ? 800 : 20;
@@ -105,7 +107,8 @@ void compare_with_model(IoBench& bench, std::uint64_t seed) {
     }
   }
   ASSERT_TRUE(std::equal(model.begin(), model.end(), bench.data.bytes().begin()));
-  ASSERT_TRUE(std::equal(metadata.begin(), metadata.end(), bench.data.bytes().begin() + static_cast<std::ptrdiff_t>(size)))
+  ASSERT_TRUE(
+      std::equal(metadata.begin(), metadata.end(), bench.data.bytes().begin() + static_cast<std::ptrdiff_t>(size)))
       << "metadata was overwritten by data";
 }
 
@@ -237,7 +240,9 @@ TEST(StoreIo, Each_disk_error_has_its_answer_on_every_way) {
       for (std::size_t failing = 0; failing < 4; ++failing) {
         IoBench bench(disk_geometry(kDiskBytes, alignment));
         std::size_t seen = 0;
-        bench.data.fault = [&](const ports::DiskOp&) { return seen++ == failing ? std::optional(ports::IoError::no_space) : std::nullopt; };
+        bench.data.fault = [&](const ports::DiskOp&) {
+          return seen++ == failing ? std::optional(ports::IoError::no_space) : std::nullopt;
+        };
         Probe probe(op, 512, 200 * 1024);
         if (op == BlockOp::flush) probe.request.offset_bytes = probe.request.length_bytes = 0;
         if (op == BlockOp::read || op == BlockOp::write) probe.request.buffer = bench.buffer(200 * 1024, std::byte{1});

@@ -63,7 +63,8 @@ TEST(StoreMetadata, Save_writes_and_flushes_one_copy_after_the_other) {
                                                            {Op::flush, 0, 0, false}}));
 }
 
-// Old or new, whole, after a power cut at every step, and never "one superblock": a torn copy is no reason to be out of service.
+// Old or new, whole, after a power cut at every step, and never "one superblock": a torn copy is no reason to be out of
+// service.
 TEST(StoreMetadata, Power_cut_at_each_step_of_a_save_leaves_old_or_new) {
   const std::vector<std::byte> image = prepared_image(20);
   std::size_t old_count = 0, new_count = 0;
@@ -99,7 +100,8 @@ TEST(StoreMetadata, Power_cut_at_each_step_of_a_save_leaves_old_or_new) {
   EXPECT_GT(new_count, 20u);
 }
 
-// One byte after the other of both copies: the record is still shown, the sentence says that it must not be trusted alone.
+// One byte after the other of both copies: the record is still shown, the sentence says that it must not be trusted
+// alone.
 TEST(StoreMetadata, A_flipped_bit_in_either_superblock_falls_to_the_sentence) {
   const std::vector<std::byte> image = prepared_image(7);
   StoreBench bench(disk_geometry(kDiskBytes), image);
@@ -192,8 +194,7 @@ TEST(StoreMetadata, A_shrunk_device_is_noticed) {
   EXPECT_EQ(kind_of(internal.open()), StoreErrorKind::no_metadata);
   // The superblocks copied to the new end do not help.
   const std::vector<std::byte> image = prepared_image(7);
-  StoreBench moved(disk_geometry(kDiskBytes - 65536),
-                   std::vector<std::byte>(image.begin() + 65536, image.end()));
+  StoreBench moved(disk_geometry(kDiskBytes - 65536), std::vector<std::byte>(image.begin() + 65536, image.end()));
   EXPECT_EQ(kind_of(moved.open()), StoreErrorKind::shrunk);
 
   StoreBench external(disk_geometry(kDiskBytes), 2 * kMiB);
@@ -230,7 +231,9 @@ TEST(StoreMetadata, The_first_failed_save_fails_all_later_ones) {
     StoreBench bench(disk_geometry(kDiskBytes), prepared_image(7));
     ASSERT_TRUE(bench.open().has_value());
     std::size_t seen = 0;
-    bench.data.fault = [&](const ports::DiskOp&) { return seen++ == failing ? std::optional(ports::IoError::io) : std::nullopt; };
+    bench.data.fault = [&](const ports::DiskOp&) {
+      return seen++ == failing ? std::optional(ports::IoError::io) : std::nullopt;
+    };
     bench.begin_save(sample_record(8));
     bench.begin_save(sample_record(9));
     bench.run();
@@ -256,7 +259,8 @@ TEST(StoreMetadata, Power_cut_at_each_step_of_create_never_leaves_a_mixture) {
       StoreBench bench(disk_geometry(kDiskBytes), image);
       CreateOptions options = create_options(sample_record(1));
       options.volume_uuid.bytes.fill(std::byte{0x77});
-      bench.store->create(options, Callback<void(Result<std::uint64_t, StoreError>)>::to<&StoreBench::on_created>(bench));
+      bench.store->create(options,
+                          Callback<void(Result<std::uint64_t, StoreError>)>::to<&StoreBench::on_created>(bench));
       std::size_t done = 0;
       while (done < step && bench.data.complete_next()) ++done;
       const bool is_done = bench.create_result.has_value();
@@ -320,7 +324,8 @@ TEST(StoreMetadata, Stored_bitmap_comes_back_and_damage_comes_back_as_dirty) {
   metadata.flip_bit(page_1_at + 100, 3);
   // Unreadable: likewise, and its neighbours are read on their own.
   metadata.fault = [&](const ports::DiskOp& op) {
-    const bool hits = op.kind == Op::read && op.offset_bytes <= page_1_at && op.offset_bytes + op.length_bytes > page_1_at;
+    const bool hits =
+        op.kind == Op::read && op.offset_bytes <= page_1_at && op.offset_bytes + op.length_bytes > page_1_at;
     return hits ? std::optional(ports::IoError::io) : std::nullopt;
   };
   EXPECT_EQ(reopen(), 32768 + dirty_count - 2);
@@ -338,8 +343,9 @@ TEST(StoreMetadata, A_bitmap_of_another_save_is_not_believed) {
   ASSERT_TRUE(bench.create(create_options(sample_record(4))).has_value());
   ASSERT_TRUE(bench.open().has_value());
   ASSERT_TRUE(bench.save_bitmap().has_value());
-  const std::vector<std::byte> stale(bench.data.bytes().begin() + static_cast<std::ptrdiff_t>(bench.store->geometry().size_bytes),
-                                     bench.data.bytes().begin() + static_cast<std::ptrdiff_t>(bench.store->geometry().size_bytes) + 4096);
+  const std::vector<std::byte> stale(
+      bench.data.bytes().begin() + static_cast<std::ptrdiff_t>(bench.store->geometry().size_bytes),
+      bench.data.bytes().begin() + static_cast<std::ptrdiff_t>(bench.store->geometry().size_bytes) + 4096);
   bench.store->dirty().set(0, 4096);
   ASSERT_TRUE(bench.save_bitmap().has_value());
   ASSERT_TRUE(bench.save(with_bitmap(5)).has_value());

@@ -35,8 +35,8 @@ Slot encoded(const Superblock& superblock, std::uint8_t copy, std::size_t* used_
 
 // What is saved must be what is read, with records of every shape up to the largest.
 TEST(Superblock, Comes_back_as_it_was_written) {
-  for (const std::size_t record_bytes : {std::size_t{0}, std::size_t{1}, std::size_t{496}, std::size_t{497}, std::size_t{3472},
-                                         std::size_t{3473}, std::size_t{20'000}, kRecordBytesMax}) {
+  for (const std::size_t record_bytes : {std::size_t{0}, std::size_t{1}, std::size_t{496}, std::size_t{497},
+                                         std::size_t{3472}, std::size_t{3473}, std::size_t{20'000}, kRecordBytesMax}) {
     const Superblock superblock = sample(77, record_bytes);
     std::size_t used_bytes = 0;
     Slot slot = encoded(superblock, 1, &used_bytes);
@@ -67,10 +67,12 @@ TEST(Superblock, Any_single_flipped_bit_is_detected) {
   }
 }
 
-// A power cut in mid-write must look like one, whichever sectors got through: else the node would claim nothing after it.
+// A power cut in mid-write must look like one, whichever sectors got through: else the node would claim nothing after
+// it.
 TEST(Superblock, Any_mixture_of_two_saves_is_torn_or_one_of_them) {
   std::mt19937_64 random(3);
-  for (const auto& [old_bytes, new_bytes] : {std::pair<std::size_t, std::size_t>{700, 900}, {3000, 5000}, {9000, 100}, {100, 30'000}}) {
+  for (const auto& [old_bytes, new_bytes] :
+       {std::pair<std::size_t, std::size_t>{700, 900}, {3000, 5000}, {9000, 100}, {100, 30'000}}) {
     const Superblock older = sample(10, old_bytes), newer = sample(11, new_bytes);
     std::size_t written_bytes = 0;
     const Slot before = encoded(older, 0), after = encoded(newer, 0, &written_bytes);
@@ -96,7 +98,9 @@ TEST(Superblock, Any_mixture_of_two_saves_is_torn_or_one_of_them) {
   }
 }
 
-void reseal_first_sector(Slot& slot) { store_le<std::uint32_t>(slot.data() + 508, crc32c(ConstBytes(slot).first(508))); }
+void reseal_first_sector(Slot& slot) {
+  store_le<std::uint32_t>(slot.data() + 508, crc32c(ConstBytes(slot).first(508)));
+}
 
 // A newer replblk may mean something by bits that this one would overwrite.
 TEST(Superblock, Newer_version_and_unknown_incompatible_features_are_told_from_damage) {
@@ -146,8 +150,8 @@ SuperblockCopy copy_of(CopyState state, std::uint64_t sequence) {
 
 // The table of docs/ondisk_format.md 2.4, against its rule, for all pairs of states and near sequences.
 TEST(Superblock, Verdict_on_two_copies_is_the_documented_one) {
-  constexpr std::array kStates{CopyState::unreadable, CopyState::absent, CopyState::damaged,
-                               CopyState::from_the_future, CopyState::torn, CopyState::whole};
+  constexpr std::array kStates{CopyState::unreadable,      CopyState::absent, CopyState::damaged,
+                               CopyState::from_the_future, CopyState::torn,   CopyState::whole};
   for (const CopyState a : kStates) {
     for (const CopyState b : kStates) {
       for (std::uint64_t a_sequence = 8; a_sequence <= 12; ++a_sequence) {
@@ -194,7 +198,8 @@ TEST(RecordCodec, Every_field_comes_back) {
   record.arbiter_record_id.bytes.fill(std::byte{0xfe});
   record.generations.current = {4, UINT64_MAX};
   record.generations.base = {3, 1};
-  for (std::uint64_t n = 0; n < GenerationSet::kHistoryCountMax; ++n) record.generations.history.push_back({UINT64_MAX - n, n});
+  for (std::uint64_t n = 0; n < GenerationSet::kHistoryCountMax; ++n)
+    record.generations.history.push_back({UINT64_MAX - n, n});
   record.boot_id.bytes.fill(std::byte{1});
   record.lease_ms_max = UINT32_MAX;
   for (int flag = 0; flag < 5; ++flag) {

@@ -1,8 +1,8 @@
 #include "control/admin_server.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/file.h>
-#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -42,7 +42,8 @@ class RawClient {
   [[nodiscard]] std::string receive_all() const {
     std::string all;
     char buffer[4096];
-    for (ssize_t count = 0; (count = ::recv(fd_, buffer, sizeof buffer, 0)) > 0;) all.append(buffer, static_cast<std::size_t>(count));
+    for (ssize_t count = 0; (count = ::recv(fd_, buffer, sizeof buffer, 0)) > 0;)
+      all.append(buffer, static_cast<std::size_t>(count));
     return all;
   }
   [[nodiscard]] std::optional<node::AdminReply> receive_reply() const {
@@ -77,7 +78,9 @@ class AdminServerTest : public ::testing::Test {
   }
   /// A reactor that answers at once, from the calling thread.
   static bool echo(const node::AdminRequest& request, const AdminServer::Reply& reply) {
-    reply({.outcome = node::AdminOutcome::done, .message = request.resource + (request.is_forced ? "!" : ""), .status = {}});
+    reply({.outcome = node::AdminOutcome::done,
+           .message = request.resource + (request.is_forced ? "!" : ""),
+           .status = {}});
     return true;
   }
   void start(AdminServer::Post post = echo) {
@@ -104,7 +107,7 @@ TEST_F(AdminServerTest, Request_reaches_the_reactor_and_its_answer_comes_back) {
 // Whoever may talk to the socket may promote: it is the owner's alone.
 TEST_F(AdminServerTest, Socket_is_the_owners_and_is_gone_afterwards) {
   start();
-  struct stat status {};
+  struct stat status{};
   ASSERT_EQ(::stat(path_.c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777u, 0600u);
   server_.reset();
@@ -115,8 +118,9 @@ TEST_F(AdminServerTest, Second_daemon_is_refused_and_a_socket_left_by_a_crash_is
   start();
   const auto second = AdminServer::start(options(), echo);
   ASSERT_FALSE(second);
-  EXPECT_EQ(second.error(), "process " + std::to_string(::getpid()) + " is using " + path_ +
-                                ": a replblkd of this node runs already; stop it, or give this one another admin_socket");
+  EXPECT_EQ(second.error(),
+            "process " + std::to_string(::getpid()) + " is using " + path_ +
+                ": a replblkd of this node runs already; stop it, or give this one another admin_socket");
   EXPECT_TRUE(ask());
   server_.reset();
   // What kill -9 leaves: a socket file without a listener.
@@ -158,9 +162,11 @@ TEST_F(AdminServerTest, Directory_that_is_missing_or_forbidden_is_explained) {
   deep.socket_path = directory_ / "a" / "b" / "c.sock";
   const auto server = AdminServer::start(deep, echo);
   ASSERT_FALSE(server);
-  EXPECT_EQ(server.error(), deep.socket_path +
-                                ".lock: cannot be made: No such file or directory; is the directory of admin_socket there, and writable for "
-                                "this user?");
+  EXPECT_EQ(
+      server.error(),
+      deep.socket_path +
+          ".lock: cannot be made: No such file or directory; is the directory of admin_socket there, and writable for "
+          "this user?");
 }
 
 TEST_F(AdminServerTest, Garbage_and_oversized_requests_get_a_sentence_and_a_hang_up) {
@@ -278,8 +284,8 @@ TEST_F(AdminServerTest, Server_can_end_while_a_request_is_with_the_reactor) {
 TEST_F(AdminServerTest, Daemon_that_does_not_run_is_named_with_its_socket) {
   const auto reply = ask();
   ASSERT_FALSE(reply);
-  EXPECT_EQ(reply.error(),
-            "replblkd does not run on this node: nobody listens on " + path_ + "; start it, or check --config and --node");
+  EXPECT_EQ(reply.error(), "replblkd does not run on this node: nobody listens on " + path_ +
+                               "; start it, or check --config and --node");
 }
 
 }  // namespace

@@ -62,7 +62,8 @@ TEST_F(CreateMd, Blank_file_becomes_a_volume_and_its_size_and_identity_are_told)
   ASSERT_EQ(report.outcome, CreateMdOutcome::done) << (report.problems.empty() ? "" : report.problems[0]);
   ASSERT_EQ(report.made.size(), 1u);
   EXPECT_TRUE(report.made[0].starts_with("data volume 0 on " + (directory_ / "a").string() + ": ")) << report.made[0];
-  EXPECT_NE(report.made[0].find(to_string(derive_volume_uuid(config, config.resources[0], 10))), std::string::npos) << report.made[0];
+  EXPECT_NE(report.made[0].find(to_string(derive_volume_uuid(config, config.resources[0], 10))), std::string::npos)
+      << report.made[0];
   EXPECT_NE(report.made[0].find(" of 8388608 bytes ("), std::string::npos) << report.made[0];
 }
 
@@ -76,8 +77,9 @@ TEST_F(CreateMd, File_system_is_named_and_left_alone_until_forced) {
   const CreateMdReport refused = create_metadata(config, {});
   EXPECT_EQ(refused.outcome, CreateMdOutcome::refused);
   ASSERT_EQ(refused.problems.size(), 1u);
-  EXPECT_EQ(refused.problems[0],
-            path + " holds something else: ext4 at byte 1080; nothing was written; --force makes metadata all the same");
+  EXPECT_EQ(
+      refused.problems[0],
+      path + " holds something else: ext4 at byte 1080; nothing was written; --force makes metadata all the same");
   EXPECT_TRUE(refused.made.empty());
   EXPECT_EQ(read(path), before);
   EXPECT_EQ(read(other), std::string(kFileBytes, '\0'));
@@ -104,7 +106,8 @@ TEST_F(CreateMd, Volume_of_ours_is_left_alone_until_forced) {
   node::ClusterConfig renamed = config;
   renamed.resources[0].name = "other";
   EXPECT_EQ(create_metadata(renamed, {}).outcome, CreateMdOutcome::refused);
-  EXPECT_EQ(create_metadata(config, {.resource = "", .is_forced = true, .volume_uuid = {}}).outcome, CreateMdOutcome::done);
+  EXPECT_EQ(create_metadata(config, {.resource = "", .is_forced = true, .volume_uuid = {}}).outcome,
+            CreateMdOutcome::done);
 }
 
 TEST_F(CreateMd, External_metadata_leaves_the_whole_device_to_the_data) {
@@ -112,7 +115,8 @@ TEST_F(CreateMd, External_metadata_leaves_the_whole_device_to_the_data) {
   config.resources[0].volumes[0].disks[0].metadata_path = make_file("m");
   const CreateMdReport report = create_metadata(config, {});
   ASSERT_EQ(report.outcome, CreateMdOutcome::done) << (report.problems.empty() ? "" : report.problems[0]);
-  EXPECT_NE(report.made[0].find(": 8388608 of 8388608 bytes (8.0 MiB) for initiators, metadata on " + (directory_ / "m").string()),
+  EXPECT_NE(report.made[0].find(": 8388608 of 8388608 bytes (8.0 MiB) for initiators, metadata on " +
+                                (directory_ / "m").string()),
             std::string::npos)
       << report.made[0];
   EXPECT_EQ(create_metadata(config, {}).outcome, CreateMdOutcome::refused);
@@ -131,14 +135,17 @@ TEST_F(CreateMd, What_cannot_be_opened_or_is_too_small_fails_with_a_sentence) {
 
 TEST_F(CreateMd, Given_identity_is_for_one_volume) {
   const Uuid uuid = *parse_uuid("01234567-89ab-cdef-0123-456789abcdef");
-  const CreateMdReport one = create_metadata(pair({make_file("a")}), {.resource = "", .is_forced = false, .volume_uuid = uuid});
+  const CreateMdReport one =
+      create_metadata(pair({make_file("a")}), {.resource = "", .is_forced = false, .volume_uuid = uuid});
   ASSERT_EQ(one.made.size(), 1u);
   EXPECT_TRUE(one.made[0].ends_with("identity 01234567-89ab-cdef-0123-456789abcdef"));
-  const CreateMdReport two = create_metadata(pair({make_file("b"), make_file("c")}), {.resource = "", .is_forced = true, .volume_uuid = uuid});
+  const CreateMdReport two =
+      create_metadata(pair({make_file("b"), make_file("c")}), {.resource = "", .is_forced = true, .volume_uuid = uuid});
   EXPECT_EQ(two.outcome, CreateMdOutcome::refused);
 }
 
-// Initiators see one disk only when both nodes choose one identity, and two disks only when everything else gets another.
+// Initiators see one disk only when both nodes choose one identity, and two disks only when everything else gets
+// another.
 TEST(VolumeIdentity, Both_nodes_derive_the_same_and_every_part_counts) {
   node::ClusterConfig config;
   config.name = "store1";

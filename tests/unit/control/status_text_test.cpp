@@ -69,9 +69,10 @@ TEST(StatusText, Peer_that_is_away_shows_the_connection_and_nothing_of_the_peer)
             "iscsi_data role:Secondary\n"
             "  disk:Outdated\n"
             "  pcmk-2 connection:Connecting\n");
-  EXPECT_EQ(status_reasons(status),
-            "iscsi_data: volume 0 disk Outdated: the peer has newer data\n"
-            "iscsi_data: connection Connecting: 192.0.2.2:7789 refused the connection; is replblkd running on pcmk-2?\n");
+  EXPECT_EQ(
+      status_reasons(status),
+      "iscsi_data: volume 0 disk Outdated: the peer has newer data\n"
+      "iscsi_data: connection Connecting: 192.0.2.2:7789 refused the connection; is replblkd running on pcmk-2?\n");
 }
 
 TEST(StatusText, Volumes_are_numbered_when_there_are_several_or_it_is_not_zero) {
@@ -110,14 +111,15 @@ TEST(StatusText, Single_node_has_no_connection_and_held_commands_are_shown) {
 }
 
 TEST(StatusText, Verbose_and_statistics_show_everything) {
-  EXPECT_EQ(status_text(healthy(), {.is_verbose = true, .has_statistics = true}),
-            "iscsi_data node-id:0 role:Primary suspended:no force-io-failures:no\n"
-            "    write-ordering:flush\n"
-            "  volume:0 disk:UpToDate backing_dev:/dev/vdb quorum:yes open:no\n"
-            "      size:1048576 read:10 written:2 al-writes:0 bm-writes:3 upper-pending:0 lower-pending:0 al-suspended:no\n"
-            "  pcmk-2 node-id:1 connection:Connected role:Secondary tls:no congested:no\n"
-            "    volume:0 replication:Established peer-disk:UpToDate resync-suspended:no\n"
-            "        received:0 sent:0 out-of-sync:0 pending:0 unacked:0\n");
+  EXPECT_EQ(
+      status_text(healthy(), {.is_verbose = true, .has_statistics = true}),
+      "iscsi_data node-id:0 role:Primary suspended:no force-io-failures:no\n"
+      "    write-ordering:flush\n"
+      "  volume:0 disk:UpToDate backing_dev:/dev/vdb quorum:yes open:no\n"
+      "      size:1048576 read:10 written:2 al-writes:0 bm-writes:3 upper-pending:0 lower-pending:0 al-suspended:no\n"
+      "  pcmk-2 node-id:1 connection:Connected role:Secondary tls:no congested:no\n"
+      "    volume:0 replication:Established peer-disk:UpToDate resync-suspended:no\n"
+      "        received:0 sent:0 out-of-sync:0 pending:0 unacked:0\n");
 }
 
 // drbd-reactor and monitoring scripts look these keys up.
@@ -127,30 +129,33 @@ TEST(StatusJson, Has_the_keys_of_drbdsetup) {
   volume.out_of_sync_bytes = std::uint64_t{1} << 29;
   volume.is_syncing = true;
   volume.percent_done = 50.004;
-  status.resources[0].sessions.push_back({.initiator_name = "iqn.\xff", .isid = "0", .address = "::1", .seconds = 1, .commands_in_flight = 2});
+  status.resources[0].sessions.push_back(
+      {.initiator_name = "iqn.\xff", .isid = "0", .address = "::1", .seconds = 1, .commands_in_flight = 2});
   const nlohmann::json json = nlohmann::json::parse(status_json(status));
   ASSERT_EQ(json.size(), 1u);
   const nlohmann::json& resource = json[0];
-  for (const char* key : {"name", "node-id", "role", "suspended", "suspended-user", "suspended-no-data", "suspended-fencing",
-                          "suspended-quorum", "force-io-failures", "write-ordering", "devices", "connections"}) {
+  for (const char* key :
+       {"name", "node-id", "role", "suspended", "suspended-user", "suspended-no-data", "suspended-fencing",
+        "suspended-quorum", "force-io-failures", "write-ordering", "devices", "connections"}) {
     EXPECT_TRUE(resource.contains(key)) << key;
   }
   const nlohmann::json& device = resource["devices"][0];
-  for (const char* key : {"volume", "minor", "disk-state", "client", "open", "quorum", "size", "read", "written", "al-writes", "bm-writes",
-                          "upper-pending", "lower-pending"}) {
+  for (const char* key : {"volume", "minor", "disk-state", "client", "open", "quorum", "size", "read", "written",
+                          "al-writes", "bm-writes", "upper-pending", "lower-pending"}) {
     EXPECT_TRUE(device.contains(key)) << key;
   }
   EXPECT_EQ(device["size"], 1048576);
   EXPECT_EQ(device["open"], true);
   const nlohmann::json& connection = resource["connections"][0];
-  for (const char* key : {"peer-node-id", "name", "connection-state", "congested", "peer-role", "tls", "paths", "peer_devices"}) {
+  for (const char* key :
+       {"peer-node-id", "name", "connection-state", "congested", "peer-role", "tls", "paths", "peer_devices"}) {
     EXPECT_TRUE(connection.contains(key)) << key;
   }
   EXPECT_EQ(connection["peer-node-id"], 1);
   const nlohmann::json& peer_device = connection["peer_devices"][0];
-  for (const char* key : {"volume", "replication-state", "peer-disk-state", "peer-client", "resync-suspended", "received", "sent",
-                          "out-of-sync", "pending", "unacked", "has-sync-details", "has-online-verify-details", "percent-in-sync",
-                          "percent-resync-done"}) {
+  for (const char* key : {"volume", "replication-state", "peer-disk-state", "peer-client", "resync-suspended",
+                          "received", "sent", "out-of-sync", "pending", "unacked", "has-sync-details",
+                          "has-online-verify-details", "percent-in-sync", "percent-resync-done"}) {
     EXPECT_TRUE(peer_device.contains(key)) << key;
   }
   EXPECT_EQ(peer_device["out-of-sync"], 524288);

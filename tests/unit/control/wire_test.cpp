@@ -7,19 +7,53 @@ namespace {
 
 // A field forgotten in one direction would show as zero for ever.
 TEST(Wire, Every_field_of_a_reply_survives_the_way) {
-  node::VolumeStatus volume{.volume = 1, .lun = 2, .backing_path = "/dev/vdb", .disk_state = "UpToDate", .disk_reason = "r1",
-                            .replication_state = "SyncSource", .peer_disk_state = "Inconsistent", .size_bytes = 3, .read_bytes = 4,
-                            .written_bytes = 5, .metadata_writes = 6, .received_bytes = 7, .sent_bytes = 8, .out_of_sync_bytes = 9,
-                            .upper_pending = 10, .lower_pending = 11, .pending = 12, .unacked = 13, .is_syncing = true,
-                            .percent_done = 14.5, .sync_rate_bytes_per_second = 15, .sync_seconds_left = 16};
-  node::SessionStatus session{.initiator_name = std::string("iqn.\xff", 5), .isid = "00023d000001", .address = "::1", .seconds = 17,
+  node::VolumeStatus volume{.volume = 1,
+                            .lun = 2,
+                            .backing_path = "/dev/vdb",
+                            .disk_state = "UpToDate",
+                            .disk_reason = "r1",
+                            .replication_state = "SyncSource",
+                            .peer_disk_state = "Inconsistent",
+                            .size_bytes = 3,
+                            .read_bytes = 4,
+                            .written_bytes = 5,
+                            .metadata_writes = 6,
+                            .received_bytes = 7,
+                            .sent_bytes = 8,
+                            .out_of_sync_bytes = 9,
+                            .upper_pending = 10,
+                            .lower_pending = 11,
+                            .pending = 12,
+                            .unacked = 13,
+                            .is_syncing = true,
+                            .percent_done = 14.5,
+                            .sync_rate_bytes_per_second = 15,
+                            .sync_seconds_left = 16};
+  node::SessionStatus session{.initiator_name = std::string("iqn.\xff", 5),
+                              .isid = "00023d000001",
+                              .address = "::1",
+                              .seconds = 17,
                               .commands_in_flight = 18};
-  node::ResourceStatus resource{.name = "data", .role = "Primary", .role_reason = "r2", .is_suspended = true, .suspended_reason = "r3",
-                                .target_iqn = "iqn.x", .is_serving = true, .term = 19, .members = "a,b", .current_generation = "g",
-                                .peer_name = "beta", .connection_state = "Connected", .connection_reason = "r4", .peer_role = "Secondary",
-                                .volumes = {volume}, .sessions = {session}};
-  const node::AdminReply reply{.outcome = node::AdminOutcome::refused, .message = "why",
-                               .status = {.node_name = "alpha", .node_id = 1, .version = "0.1", .resources = {resource}}};
+  node::ResourceStatus resource{.name = "data",
+                                .role = "Primary",
+                                .role_reason = "r2",
+                                .is_suspended = true,
+                                .suspended_reason = "r3",
+                                .target_iqn = "iqn.x",
+                                .is_serving = true,
+                                .term = 19,
+                                .members = "a,b",
+                                .current_generation = "g",
+                                .peer_name = "beta",
+                                .connection_state = "Connected",
+                                .connection_reason = "r4",
+                                .peer_role = "Secondary",
+                                .volumes = {volume},
+                                .sessions = {session}};
+  const node::AdminReply reply{
+      .outcome = node::AdminOutcome::refused,
+      .message = "why",
+      .status = {.node_name = "alpha", .node_id = 1, .version = "0.1", .resources = {resource}}};
   const auto back = decode_reply(encode_reply(reply));
   ASSERT_TRUE(back);
   EXPECT_EQ(back->outcome, node::AdminOutcome::refused);
@@ -51,7 +85,8 @@ TEST(Wire, Requests_survive_the_way_and_garbage_does_not) {
   EXPECT_FALSE(decode_request(""));                // no verb
   EXPECT_FALSE(decode_request("\x08\x63"));        // a verb that does not exist
   EXPECT_FALSE(decode_request("GET / HTTP/1.1"));  // not protobuf
-  EXPECT_FALSE(decode_request(encode_request({.verb = node::AdminVerb::status, .resource = std::string(5000, 'x'), .is_forced = false})));
+  EXPECT_FALSE(decode_request(
+      encode_request({.verb = node::AdminVerb::status, .resource = std::string(5000, 'x'), .is_forced = false})));
   EXPECT_EQ(decode_length(encode_length(0x01020304)), 0x01020304u);
 }
 

@@ -14,7 +14,8 @@ class ConnectionTest : public IscsiTest {
 // If it failed, a slow network would make logins and commands impossible.
 TEST_F(ConnectionTest, Understands_login_and_command_byte_by_byte) {
   connect(initiator);
-  const std::string text = keys({"InitiatorName=iqn.2026-11.org.example:host", "TargetName=iqn.2026-11.org.example:disk"});
+  const std::string text =
+      keys({"InitiatorName=iqn.2026-11.org.example:host", "TargetName=iqn.2026-11.org.example:disk"});
   std::vector<std::byte> bytes = initiator.pack(encode(initiator.login_request(1, 3, 1)), as_bytes(text));
   for (const std::byte byte : bytes) initiator.wire.deliver(ConstBytes(&byte, 1));
   loop.run();

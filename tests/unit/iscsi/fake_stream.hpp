@@ -17,10 +17,10 @@ class FakeStream;
 /// The test's end. Outlives the stream.
 struct Wire {
   FakeStream* stream = nullptr;
-  std::vector<std::byte> sent;       ///< by the target, not yet taken by the test
+  std::vector<std::byte> sent;         ///< by the target, not yet taken by the test
   std::vector<std::byte> undelivered;  ///< by the test, while the target has paused
-  std::size_t queued_bytes = 0;      ///< what the target is told of its queue
-  std::size_t direct_bytes = 0;      ///< delivered through direct targets
+  std::size_t queued_bytes = 0;        ///< what the target is told of its queue
+  std::size_t direct_bytes = 0;        ///< delivered through direct targets
   bool is_aborted = false;
   bool is_closed = false;
 
@@ -46,8 +46,15 @@ class FakeStream final : public ports::Stream {
   [[nodiscard]] std::size_t queued_bytes() const noexcept override { return wire_.queued_bytes; }
   void pause_receive() noexcept override { is_paused_ = true; }
   void resume_receive() noexcept override { is_paused_ = false; }
-  void close() noexcept override { wire_.is_closed = true; sink_ = nullptr; }
-  void abort() noexcept override { wire_.is_aborted = true; sink_ = nullptr; wire_.sent.clear(); }
+  void close() noexcept override {
+    wire_.is_closed = true;
+    sink_ = nullptr;
+  }
+  void abort() noexcept override {
+    wire_.is_aborted = true;
+    sink_ = nullptr;
+    wire_.sent.clear();
+  }
   [[nodiscard]] const ports::Endpoint& local() const noexcept override { return local_; }
   [[nodiscard]] const ports::Endpoint& remote() const noexcept override { return remote_; }
 
@@ -105,10 +112,13 @@ inline void Wire::give_room() {
 
 class NoNetwork final : public ports::Network {
  public:
-  Result<std::unique_ptr<ports::Listener>, ports::ListenError> listen(const ports::Endpoint&, ports::AcceptSink&) override {
+  Result<std::unique_ptr<ports::Listener>, ports::ListenError> listen(const ports::Endpoint&,
+                                                                      ports::AcceptSink&) override {
     return fail(ports::ListenError::other);
   }
-  std::unique_ptr<ports::Stream> connect(const ports::Endpoint&, std::string_view, ports::StreamSink&) override { return nullptr; }
+  std::unique_ptr<ports::Stream> connect(const ports::Endpoint&, std::string_view, ports::StreamSink&) override {
+    return nullptr;
+  }
 };
 
 class NoRandom final : public ports::Random {

@@ -196,7 +196,8 @@ class IscsiTest : public ::testing::Test {
   std::string log_in(Initiator& initiator, std::uint64_t isid = 1, const std::string& more = {}) {
     if (initiator.wire.stream == nullptr) connect(initiator);
     const std::string text = keys({"InitiatorName=iqn.2026-11.org.example:host", "SessionType=Normal",
-                                   "TargetName=iqn.2026-11.org.example:disk"}) + more;
+                                   "TargetName=iqn.2026-11.org.example:disk"}) +
+                             more;
     initiator.send(encode(initiator.login_request(1, 3, isid)), as_bytes(text));
     loop.run();
     const Answer answer = initiator.take_answer();

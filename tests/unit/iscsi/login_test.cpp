@@ -48,7 +48,8 @@ class LoginTest : public ::testing::Test {
 
 // If it failed, open-iscsi and libiscsi, which go through both stages, could not log in.
 TEST_F(LoginTest, Passes_security_and_operational_stage) {
-  LoginAnswer first = send(request(0, 1), keys({"InitiatorName=iqn.i", "SessionType=Normal", "TargetName=iqn.t", "AuthMethod=CHAP,None"}));
+  LoginAnswer first = send(
+      request(0, 1), keys({"InitiatorName=iqn.i", "SessionType=Normal", "TargetName=iqn.t", "AuthMethod=CHAP,None"}));
   EXPECT_EQ(status_of(first), 0u);
   EXPECT_EQ(first.text, keys({"AuthMethod=None", "TargetAlias=alias", "TargetPortalGroupTag=1"}));
   EXPECT_TRUE(first.response.transit);
@@ -72,7 +73,8 @@ TEST_F(LoginTest, Passes_security_and_operational_stage) {
 
 // If it failed, an initiator that negotiates without asking for the next stage would be thrown out or dragged along.
 TEST_F(LoginTest, Stays_in_a_stage_until_the_initiator_wants_to_leave) {
-  const LoginAnswer answer = send(request(1, 0, false), keys({"InitiatorName=iqn.i", "TargetName=iqn.t", "ImmediateData=Yes"}));
+  const LoginAnswer answer =
+      send(request(1, 0, false), keys({"InitiatorName=iqn.i", "TargetName=iqn.t", "ImmediateData=Yes"}));
   EXPECT_EQ(status_of(answer), 0u);
   EXPECT_FALSE(answer.response.transit);
   EXPECT_EQ(login.state(), Login::State::negotiating);

@@ -44,11 +44,18 @@ class MemoryBackend final : public blockdev::BlockBackend {
     using blockdev::BlockOp;
     std::byte* place = data.data() + request.offset_bytes;
     switch (request.op) {
-      case BlockOp::read: std::memcpy(request.data(), place, request.length_bytes); return;
-      case BlockOp::write: std::memcpy(place, request.data(), request.length_bytes); return;
-      case BlockOp::flush: return;
+      case BlockOp::read:
+        std::memcpy(request.data(), place, request.length_bytes);
+        return;
+      case BlockOp::write:
+        std::memcpy(place, request.data(), request.length_bytes);
+        return;
+      case BlockOp::flush:
+        return;
       case BlockOp::discard:
-      case BlockOp::write_zeroes: std::memset(place, 0, request.length_bytes); return;
+      case BlockOp::write_zeroes:
+        std::memset(place, 0, request.length_bytes);
+        return;
       case BlockOp::compare_and_write:
         for (std::size_t at = 0; at < request.length_bytes; ++at) {
           if (request.data()[at] == place[at]) continue;

@@ -27,8 +27,11 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: iscsi_memory_target PORT MEBIBYTES\n");
     return 2;
   }
-  set_log_sink([](LogLevel, std::string_view line) { std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data()); },
-               LogLevel::debug);
+  set_log_sink(
+      [](LogLevel, std::string_view line) {
+        std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
+      },
+      LogLevel::debug);
   std::signal(SIGINT, [](int) { is_stopping = 1; });
   std::signal(SIGTERM, [](int) { is_stopping = 1; });
   BufferPool buffers(std::size_t{128} << 20);
@@ -56,7 +59,8 @@ int main(int argc, char** argv) {
     portal.add_target(target);
     auto listener = network.listen({"127.0.0.1", static_cast<std::uint16_t>(std::atoi(argv[1]))}, portal);
     if (!listener) {
-      std::fprintf(stderr, "%.*s\n", static_cast<int>(to_string(listener.error()).size()), to_string(listener.error()).data());
+      std::fprintf(stderr, "%.*s\n", static_cast<int>(to_string(listener.error()).size()),
+                   to_string(listener.error()).data());
       return 1;
     }
     std::fprintf(stderr, "listening on %s\n", to_string((*listener)->local()).c_str());

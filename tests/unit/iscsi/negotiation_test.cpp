@@ -14,22 +14,38 @@ struct Case {
 // If it failed, both sides would go on with different parameters: lost data or a dropped connection at the first write.
 TEST(Negotiation, Each_offer_has_the_answer_of_the_standard) {
   const Case cases[] = {
-      {"HeaderDigest", "CRC32C,None", "CRC32C"}, {"HeaderDigest", "None,CRC32C", "None"},
-      {"DataDigest", "X-md5,CRC32C", "CRC32C"},  {"DataDigest", "X-md5", "Reject"},
-      {"MaxConnections", "8", "1"},              {"MaxConnections", "0", "Reject"},
-      {"InitialR2T", "No", "No"},                {"InitialR2T", "Yes", "Yes"},
-      {"InitialR2T", "no", "Reject"},            {"ImmediateData", "Yes", "Yes"},
-      {"ImmediateData", "No", "No"},             {"MaxRecvDataSegmentLength", "65536", ""},
-      {"MaxBurstLength", "16776192", "16776192"}, {"MaxBurstLength", "16777215", "16776192"},
-      {"MaxBurstLength", "511", "Reject"},       {"FirstBurstLength", "1048576", "262144"},
-      {"FirstBurstLength", "0x10000", "65536"},  {"DefaultTime2Wait", "0", "2"},
-      {"DefaultTime2Wait", "20", "20"},          {"DefaultTime2Retain", "20", "0"},
-      {"MaxOutstandingR2T", "1", "1"},           {"MaxOutstandingR2T", "64", "8"},
-      {"DataPDUInOrder", "No", "Yes"},           {"DataSequenceInOrder", "No", "Yes"},
-      {"ErrorRecoveryLevel", "2", "0"},          {"ErrorRecoveryLevel", "3", "Reject"},
-      {"IFMarker", "Yes", "No"},                 {"OFMarkInt", "2048~65535", "Reject"},
-      {"TaskReporting", "FastAbort", "RFC3720"}, {"iSCSIProtocolLevel", "2", "1"},
-      {"X-com.example.foo", "bar", "NotUnderstood"}, {"Nonsense", "Yes", "NotUnderstood"},
+      {"HeaderDigest", "CRC32C,None", "CRC32C"},
+      {"HeaderDigest", "None,CRC32C", "None"},
+      {"DataDigest", "X-md5,CRC32C", "CRC32C"},
+      {"DataDigest", "X-md5", "Reject"},
+      {"MaxConnections", "8", "1"},
+      {"MaxConnections", "0", "Reject"},
+      {"InitialR2T", "No", "No"},
+      {"InitialR2T", "Yes", "Yes"},
+      {"InitialR2T", "no", "Reject"},
+      {"ImmediateData", "Yes", "Yes"},
+      {"ImmediateData", "No", "No"},
+      {"MaxRecvDataSegmentLength", "65536", ""},
+      {"MaxBurstLength", "16776192", "16776192"},
+      {"MaxBurstLength", "16777215", "16776192"},
+      {"MaxBurstLength", "511", "Reject"},
+      {"FirstBurstLength", "1048576", "262144"},
+      {"FirstBurstLength", "0x10000", "65536"},
+      {"DefaultTime2Wait", "0", "2"},
+      {"DefaultTime2Wait", "20", "20"},
+      {"DefaultTime2Retain", "20", "0"},
+      {"MaxOutstandingR2T", "1", "1"},
+      {"MaxOutstandingR2T", "64", "8"},
+      {"DataPDUInOrder", "No", "Yes"},
+      {"DataSequenceInOrder", "No", "Yes"},
+      {"ErrorRecoveryLevel", "2", "0"},
+      {"ErrorRecoveryLevel", "3", "Reject"},
+      {"IFMarker", "Yes", "No"},
+      {"OFMarkInt", "2048~65535", "Reject"},
+      {"TaskReporting", "FastAbort", "RFC3720"},
+      {"iSCSIProtocolLevel", "2", "1"},
+      {"X-com.example.foo", "bar", "NotUnderstood"},
+      {"Nonsense", "Yes", "NotUnderstood"},
       {"Nonsense", "NotUnderstood", ""},
   };
   for (const Case& one : cases) {
@@ -69,10 +85,12 @@ TEST(Negotiation, A_key_that_comes_twice_is_a_protocol_error) {
   TextBuilder answer;
   (void)negotiation.offer({"ImmediateData", "Yes"}, NegotiationPhase::login, answer);
   EXPECT_EQ(negotiation.offer({"ImmediateData", "No"}, NegotiationPhase::login, answer), OfferVerdict::protocol_error);
-  EXPECT_EQ(negotiation.offer({"MaxRecvDataSegmentLength", "0"}, NegotiationPhase::login, answer), OfferVerdict::protocol_error);
+  EXPECT_EQ(negotiation.offer({"MaxRecvDataSegmentLength", "0"}, NegotiationPhase::login, answer),
+            OfferVerdict::protocol_error);
 }
 
-// If it failed, discovery would hang on keys that mean nothing there, or session keys would change under a running session.
+// If it failed, discovery would hang on keys that mean nothing there, or session keys would change under a running
+// session.
 TEST(Negotiation, Keys_out_of_place_are_irrelevant_or_rejected) {
   Negotiation discovery{NegotiationLimits{}};
   discovery.set_session_type(SessionType::discovery);

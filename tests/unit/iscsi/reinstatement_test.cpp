@@ -12,8 +12,9 @@ class ReinstatementTest : public IscsiTest {
   Initiator& log_in_again(std::uint64_t isid = 1) {
     Initiator& successor = make_initiator();
     connect(successor);
-    successor.send(encode(successor.login_request(1, 3, isid)),
-                   as_bytes(keys({"InitiatorName=iqn.2026-11.org.example:host", "TargetName=iqn.2026-11.org.example:disk"})));
+    successor.send(
+        encode(successor.login_request(1, 3, isid)),
+        as_bytes(keys({"InitiatorName=iqn.2026-11.org.example:host", "TargetName=iqn.2026-11.org.example:disk"})));
     loop.run();
     return successor;
   }
@@ -145,7 +146,9 @@ TEST_F(ReinstatementTest, A_tsih_finds_no_place_in_a_session) {
     connect(second);
     LoginRequest request = second.login_request(1, 3, 1);
     request.tsih = tsih;
-    second.send(encode(request), as_bytes(keys({"InitiatorName=iqn.2026-11.org.example:host", "TargetName=iqn.2026-11.org.example:disk"})));
+    second.send(
+        encode(request),
+        as_bytes(keys({"InitiatorName=iqn.2026-11.org.example:host", "TargetName=iqn.2026-11.org.example:disk"})));
     loop.run();
     const LoginResponse answer = decode_login_response(second.take_answer().bhs);
     EXPECT_EQ(answer.status_class, 2);
@@ -173,11 +176,12 @@ TEST_F(ReinstatementTest, Losing_the_role_resets_every_connection_at_once) {
 
 class TwoSessionsTest : public IscsiTest {
  protected:
-  TwoSessionsTest() : IscsiTest([] {
-    TargetConfig config;
-    config.sessions_max = 2;
-    return config;
-  }()) {}
+  TwoSessionsTest()
+      : IscsiTest([] {
+          TargetConfig config;
+          config.sessions_max = 2;
+          return config;
+        }()) {}
 };
 
 // If it failed, peers could make sessions until the memory is gone.

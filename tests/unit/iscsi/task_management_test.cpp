@@ -63,7 +63,8 @@ TEST_F(TaskManagementTest, An_abort_of_a_task_that_was_answered_says_so) {
   const ScsiCommand read = initiator.read10(0, 1);
   EXPECT_EQ(exchange(initiator, read).size(), 1u);
   EXPECT_EQ(manage(initiator, initiator.function(1, read.initiator_task_tag, read.cmd_sn)), 1u);
-  EXPECT_EQ(manage(initiator, initiator.function(1, 0x7777, initiator.cmd_sn)), 1u) << "not sent yet: an initiator's error";
+  EXPECT_EQ(manage(initiator, initiator.function(1, 0x7777, initiator.cmd_sn)), 1u)
+      << "not sent yet: an initiator's error";
 }
 
 // If it failed, commands after the abort of 128 stuck ones would wait for ever: no answer would tell of the new room.

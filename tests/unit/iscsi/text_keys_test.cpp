@@ -42,7 +42,8 @@ TEST(TextKeys, Numbers_are_decimal_or_hexadecimal_and_nothing_else) {
   EXPECT_EQ(parse_number("262144"), 262144u);
   EXPECT_EQ(parse_number("0x40000"), 262144u);
   EXPECT_EQ(parse_number("4294967295"), 4294967295u);
-  for (const char* bad : {"", "-1", "+1", " 1", "1 ", "12x", "0x", "4294967296", "1~2"}) EXPECT_FALSE(parse_number(bad)) << bad;
+  for (const char* bad : {"", "-1", "+1", " 1", "1 ", "12x", "0x", "4294967296", "1~2"})
+    EXPECT_FALSE(parse_number(bad)) << bad;
 }
 
 }  // namespace

@@ -7,7 +7,8 @@
 namespace replblk::iscsi {
 namespace {
 
-SessionParameters parameters(bool initial_r2t, std::uint32_t first_burst, std::uint32_t max_burst, std::uint16_t r2t = 1) {
+SessionParameters parameters(bool initial_r2t, std::uint32_t first_burst, std::uint32_t max_burst,
+                             std::uint16_t r2t = 1) {
   SessionParameters made;
   made.initial_r2t = initial_r2t;
   made.first_burst_bytes = first_burst;
@@ -58,7 +59,8 @@ TEST(DataOutTransfer, Keeps_several_r2t_outstanding_in_order) {
 // If it failed, an initiator could write outside what it was asked for.
 TEST(DataOutTransfer, Refuses_what_was_not_negotiated_or_asked_for) {
   DataOutTransfer transfer;
-  EXPECT_FALSE(transfer.start({8192, 8192, 5000, false}, parameters(false, 4096, 8192))) << "immediate data > FirstBurstLength";
+  EXPECT_FALSE(transfer.start({8192, 8192, 5000, false}, parameters(false, 4096, 8192)))
+      << "immediate data > FirstBurstLength";
   EXPECT_FALSE(transfer.start({512, 512, 1024, false}, parameters(false, 4096, 8192))) << "more than was announced";
   EXPECT_FALSE(transfer.start({8192, 8192, 0, true}, parameters(true, 4096, 8192))) << "unsolicited with InitialR2T";
   SessionParameters no_immediate = parameters(false, 4096, 8192);

@@ -62,12 +62,14 @@ class ConfigFile : public ::testing::Test {
       at = text.find(from, at + to.size());
     }
   }
-  [[nodiscard]] Result<ClusterConfig, std::vector<std::string>> parse(const std::string& text, std::string_view node = "alpha",
-                                                                       std::string_view host = "") const {
+  [[nodiscard]] Result<ClusterConfig, std::vector<std::string>> parse(const std::string& text,
+                                                                      std::string_view node = "alpha",
+                                                                      std::string_view host = "") const {
     return parse_config(text, {.path = "node.conf", .node_name = std::string(node), .host_name = std::string(host)});
   }
   /// All complaints, one a line; the temporary directory is called DIR.
-  [[nodiscard]] std::string complaints(const std::string& text, std::string_view node = "alpha", std::string_view host = "") const {
+  [[nodiscard]] std::string complaints(const std::string& text, std::string_view node = "alpha",
+                                       std::string_view host = "") const {
     const auto result = parse(text, node, host);
     if (result) return "accepted";
     std::string all;
@@ -154,25 +156,32 @@ struct Bad {
 
 // Each rule once: a rule that no longer fires lets a mistake through to the disks or to the initiators.
 TEST_F(ConfigFile, Each_broken_rule_is_named_with_its_place_key_value_and_rule) {
-  constexpr std::string_view kName = "a name is 1 to 63 letters, digits, '_', '.' or '-', and begins with a letter or digit";
+  constexpr std::string_view kName =
+      "a name is 1 to 63 letters, digits, '_', '.' or '-', and begins with a letter or digit";
   const std::string name_rule(kName);
   const std::vector<Bad> table = {
       {"name: \"store1\"", "name: \"store 1\"", "2:3: cluster.name: \"store 1\" is not a name; NAME"},
       {"  name: \"store1\"\n", "\n", "1:1: cluster.name: is missing; NAME"},
       {"\"beta\"", "\"Alpha\"",
        "4:10: cluster.node[1].name: \"Alpha\" is used twice; each node has its own name (case does not count)\n"
-       "node.conf:11:3: resource[0].volume[0].disk: is missing; node \"Alpha\" has no copy of this volume; each node has one\n"
-       "node.conf:14:12: resource[0].volume[0].disk[1].on: \"Alpha\" is used twice; each node has one copy of a volume\n"
+       "node.conf:11:3: resource[0].volume[0].disk: is missing; node \"Alpha\" has no copy of this volume; each node "
+       "has one\n"
+       "node.conf:14:12: resource[0].volume[0].disk[1].on: \"Alpha\" is used twice; each node has one copy of a "
+       "volume\n"
        "node.conf:14:24: resource[0].volume[0].disk[1].path: \"/dev/vdb\" is used twice on node \"alpha\" (also by "
        "resource[0].volume[0].disk[0].path); a device or file holds one thing"},
       {"  node { name: \"beta\" address: \"192.0.2.2\" }", "  node { name: \"beta\" }",
-       "4:3: cluster.node[1].address: is missing; a numeric IPv4 or IPv6 address, without brackets, zone or prefix length"},
+       "4:3: cluster.node[1].address: is missing; a numeric IPv4 or IPv6 address, without brackets, zone or prefix "
+       "length"},
       {"192.0.2.2", "beta.example.org",
-       "4:23: cluster.node[1].address: \"beta.example.org\" is not an address; a numeric IPv4 or IPv6 address, without brackets, "
+       "4:23: cluster.node[1].address: \"beta.example.org\" is not an address; a numeric IPv4 or IPv6 address, without "
+       "brackets, "
        "zone or prefix length"},
-      {"192.0.2.2", "192.0.2.1", "4:23: cluster.node[1].address: \"192.0.2.1\" is used twice; each node has its own address"},
+      {"192.0.2.2", "192.0.2.1",
+       "4:23: cluster.node[1].address: \"192.0.2.1\" is used twice; each node has its own address"},
       {"192.0.2.2", "0.0.0.0",
-       "4:23: cluster.node[1].address: \"0.0.0.0\" is no node's address; the peer connects to it, so it names one host"},
+       "4:23: cluster.node[1].address: \"0.0.0.0\" is no node's address; the peer connects to it, so it names one "
+       "host"},
       {"192.0.2.2", "224.0.0.9", "4:23: cluster.node[1].address: \"224.0.0.9\" is multicast; an address of one host"},
       {"address: \"192.0.2.2\" }", "address: \"192.0.2.2\" admin_socket: \"run/x\" }",
        "4:44: cluster.node[1].admin_socket: \"run/x\" cannot be used; a path is absolute"},
@@ -180,39 +189,51 @@ TEST_F(ConfigFile, Each_broken_rule_is_named_with_its_place_key_value_and_rule) 
        "4:44: cluster.node[1].buffer_memory_mib: 15 is out of range; 16 to 65536"},
       {"  arbiter", "  node { name: \"c\" address: \"192.0.2.3\" }\n  arbiter",
        "6:3: cluster.node[2]: is one too many; a cluster has two nodes, or one without a mirror\n"
-       "node.conf:12:3: resource[0].volume[0].disk: is missing; node \"c\" has no copy of this volume; each node has one"},
+       "node.conf:12:3: resource[0].volume[0].disk: is missing; node \"c\" has no copy of this volume; each node has "
+       "one"},
       {"  secret_file: \"SECRET\"\n", "\n",
-       "1:1: cluster.secret_file: is missing; the nodes of a pair prove to each other who they are with a shared secret"},
+       "1:1: cluster.secret_file: is missing; the nodes of a pair prove to each other who they are with a shared "
+       "secret"},
       {"  secret_file: \"SECRET\"\n", "  secret_file: \"secret\"\n",
        "5:3: cluster.secret_file: \"secret\" cannot be used; a path is absolute"},
       {"arbiter { none {} }", "replication_port: 0", "6:3: cluster.replication_port: 0 is out of range; 1 to 65535"},
-      {"arbiter { none {} }", "replication_port: 65536", "6:3: cluster.replication_port: 65536 is out of range; 1 to 65535"},
-      {"arbiter { none {} }", "connect_interval_ms: 99", "6:3: cluster.connect_interval_ms: 99 is out of range; 100 to 120000"},
-      {"arbiter { none {} }", "ping_interval_ms: 120001", "6:3: cluster.ping_interval_ms: 120001 is out of range; 100 to 120000"},
-      {"arbiter { none {} }", "ping_timeout_ms: 30001", "6:3: cluster.ping_timeout_ms: 30001 is out of range; 100 to 30000"},
-      {"arbiter { none {} }", "peer_timeout_ms: 60001", "6:3: cluster.peer_timeout_ms: 60001 is out of range; 100 to 60000"},
-      {"arbiter { none {} }", "flush_interval_ms: 1", "6:3: cluster.flush_interval_ms: 1 is out of range; 100 to 60000"},
+      {"arbiter { none {} }", "replication_port: 65536",
+       "6:3: cluster.replication_port: 65536 is out of range; 1 to 65535"},
+      {"arbiter { none {} }", "connect_interval_ms: 99",
+       "6:3: cluster.connect_interval_ms: 99 is out of range; 100 to 120000"},
+      {"arbiter { none {} }", "ping_interval_ms: 120001",
+       "6:3: cluster.ping_interval_ms: 120001 is out of range; 100 to 120000"},
+      {"arbiter { none {} }", "ping_timeout_ms: 30001",
+       "6:3: cluster.ping_timeout_ms: 30001 is out of range; 100 to 30000"},
+      {"arbiter { none {} }", "peer_timeout_ms: 60001",
+       "6:3: cluster.peer_timeout_ms: 60001 is out of range; 100 to 60000"},
+      {"arbiter { none {} }", "flush_interval_ms: 1",
+       "6:3: cluster.flush_interval_ms: 1 is out of range; 100 to 60000"},
       {"arbiter { none {} }", "arbiter { etcd { endpoint: \"https://10.0.0.9\" } }",
        "6:13: etcd: unknown key; known here are none"},
-      {"name: \"data\"", "name: \"all\"", "9:3: resource[0].name: \"all\" is taken; replblkctl means every resource by it"},
+      {"name: \"data\"", "name: \"all\"",
+       "9:3: resource[0].name: \"all\" is taken; replblkctl means every resource by it"},
       {"  name: \"data\"", "", "8:1: resource[0].name: is missing; NAME"},
       {"  target { iqn: \"iqn.2026-11.org.example:data\" }", "",
        "8:1: resource[0].target: is missing; a resource is served as one iSCSI target"},
       {"iqn: \"iqn.2026-11.org.example:data\"", "",
        "10:3: resource[0].target.iqn: is missing; an iSCSI name, as in iqn.2026-11.org.example:disk"},
       {"iqn.2026-11.org.example:data", "iqn.2026-11.org.example:Data",
-       "10:12: resource[0].target.iqn: \"iqn.2026-11.org.example:Data\" is not an iSCSI name; an iSCSI name is lower case (RFC 7143 "
+       "10:12: resource[0].target.iqn: \"iqn.2026-11.org.example:Data\" is not an iSCSI name; an iSCSI name is lower "
+       "case (RFC 7143 "
        "4.2.7.2)"},
       {"example:data\" }", "example:data\" alias: \"a\\nb\" }",
        "10:48: resource[0].target.alias: \"a\\x0ab\" cannot be sent; one line of at most 255 bytes"},
       {"example:data\" }", "example:data\" port: 0 }", "10:48: resource[0].target.port: 0 is out of range; 1 to 65535"},
       {"example:data\" }", "example:data\" port: 7789 }",
-       "10:48: resource[0].target.port: 7789 is the replication port, on the same address; initiators and the peer need "
+       "10:48: resource[0].target.port: 7789 is the replication port, on the same address; initiators and the peer "
+       "need "
        "different ports or addresses"},
       {"example:data\" }", "example:data\" portal { on: \"gamma\" address: \"192.0.2.9\" } }",
        "10:57: resource[0].target.portal[0].on: there is no node \"gamma\"; the name of a node: alpha, beta"},
       {"example:data\" }", "example:data\" portal { address: \"store1\" } }",
-       "10:57: resource[0].target.portal[0].address: \"store1\" is not an address; a numeric IPv4 or IPv6 address, without "
+       "10:57: resource[0].target.portal[0].address: \"store1\" is not an address; a numeric IPv4 or IPv6 address, "
+       "without "
        "brackets, zone or prefix length"},
       {"example:data\" }", "example:data\" portal { address: \"::1\" } portal { address: \"0::1\" on: \"beta\" } }",
        "10:83: resource[0].target.portal[1].address: \"0::1\" is used twice; a portal of a target is named once"},
@@ -263,20 +284,24 @@ TEST_F(ConfigFile, Values_that_must_be_unique_in_the_file_are) {
   volume { lun: 1  disk { on: "alpha" path: "/dev/./vdb" }  disk { on: "beta" path: "/dev/vdd" } }
 }
 )";
-  EXPECT_EQ(complaints(twice),
-            "node.conf:18:3: resource[1].name: \"data\" is used twice; each resource has its own name\n"
-            "node.conf:19:12: resource[1].target.iqn: \"iqn.2026-11.org.example:data\" is used twice; each target has its own name\n"
-            "node.conf:21:12: resource[1].volume[1].lun: 1 is used twice; each LUN of a resource must be unique\n"
-            "node.conf:21:39: resource[1].volume[1].disk[0].path: \"/dev/vdb\" is used twice on node \"alpha\" (also by "
-            "resource[0].volume[0].disk[0].path); a device or file holds one thing");
+  EXPECT_EQ(
+      complaints(twice),
+      "node.conf:18:3: resource[1].name: \"data\" is used twice; each resource has its own name\n"
+      "node.conf:19:12: resource[1].target.iqn: \"iqn.2026-11.org.example:data\" is used twice; each target has its "
+      "own name\n"
+      "node.conf:21:12: resource[1].volume[1].lun: 1 is used twice; each LUN of a resource must be unique\n"
+      "node.conf:21:39: resource[1].volume[1].disk[0].path: \"/dev/vdb\" is used twice on node \"alpha\" (also by "
+      "resource[0].volume[0].disk[0].path); a device or file holds one thing");
 }
 
 TEST_F(ConfigFile, All_unknown_keys_are_named_in_one_run) {
-  EXPECT_EQ(complaints(pair_with("arbiter { none {} }", "heartbeat { lease_ms: 1000 }\n  vip: 3")),
-            "node.conf:6:3: heartbeat: unknown key; known here are name, node, secret_file, replication_port, connect_interval_ms, "
-            "ping_interval_ms, ping_timeout_ms, peer_timeout_ms, flush_interval_ms, arbiter\n"
-            "node.conf:7:3: vip: unknown key; known here are name, node, secret_file, replication_port, connect_interval_ms, "
-            "ping_interval_ms, ping_timeout_ms, peer_timeout_ms, flush_interval_ms, arbiter");
+  EXPECT_EQ(
+      complaints(pair_with("arbiter { none {} }", "heartbeat { lease_ms: 1000 }\n  vip: 3")),
+      "node.conf:6:3: heartbeat: unknown key; known here are name, node, secret_file, replication_port, "
+      "connect_interval_ms, "
+      "ping_interval_ms, ping_timeout_ms, peer_timeout_ms, flush_interval_ms, arbiter\n"
+      "node.conf:7:3: vip: unknown key; known here are name, node, secret_file, replication_port, connect_interval_ms, "
+      "ping_interval_ms, ping_timeout_ms, peer_timeout_ms, flush_interval_ms, arbiter");
 }
 
 TEST_F(ConfigFile, Empty_and_binary_files_are_refused) {
@@ -304,9 +329,11 @@ TEST_F(ConfigFile, Secret_file_is_checked) {
   EXPECT_EQ(with_secret(write("f", std::string(4097, 'x'))),
             "node.conf:5:3: cluster.secret_file: \"DIR/f\" holds more than 4096 bytes; a secret has 16 to 4096 bytes");
   EXPECT_EQ(with_secret(directory_ / "g"),
-            "node.conf:5:3: cluster.secret_file: \"DIR/g\" does not exist; make it on one node (head -c 32 /dev/urandom | base64 > "
+            "node.conf:5:3: cluster.secret_file: \"DIR/g\" does not exist; make it on one node (head -c 32 "
+            "/dev/urandom | base64 > "
             "DIR/g) and copy it to the other");
-  EXPECT_EQ(with_secret(directory_), "node.conf:5:3: cluster.secret_file: \"DIR\" is not a file; a file with the shared secret");
+  EXPECT_EQ(with_secret(directory_),
+            "node.conf:5:3: cluster.secret_file: \"DIR\" is not a file; a file with the shared secret");
 }
 
 TEST_F(ConfigFile, Node_is_chosen_by_host_name_or_by_option) {
@@ -314,28 +341,41 @@ TEST_F(ConfigFile, Node_is_chosen_by_host_name_or_by_option) {
   EXPECT_EQ(parse(pair_with(), "", "BETA.example.org")->self, 1);
   EXPECT_EQ(parse(pair_with(), "beta", "alpha")->self, 1);
   EXPECT_EQ(complaints(pair_with(), "", "gamma.example.org"),
-            "node.conf:3:3: cluster.node[0]: none has the name of this host, \"gamma.example.org\"; choose one with --node: alpha, beta");
+            "node.conf:3:3: cluster.node[0]: none has the name of this host, \"gamma.example.org\"; choose one with "
+            "--node: alpha, beta");
   EXPECT_EQ(complaints(pair_with(), "gamma"),
             "node.conf:3:3: cluster.node[0]: there is no node \"gamma\", as --node says; the nodes are alpha, beta");
 }
 
 TEST_F(ConfigFile, Portals_of_the_other_node_are_not_this_ones) {
-  const std::string text = pair_with("example:data\" }",
-                                     "example:data\" portal { on: \"alpha\" address: \"127.0.0.1\" } portal { on: \"beta\" address: "
-                                     "\"127.0.0.2\" } portal { address: \"192.0.2.100\" } }");
-  EXPECT_EQ(parse(text, "alpha")->resources[0].target.portal_addresses, (std::vector<std::string>{"127.0.0.1", "192.0.2.100"}));
-  EXPECT_EQ(parse(text, "beta")->resources[0].target.portal_addresses, (std::vector<std::string>{"127.0.0.2", "192.0.2.100"}));
+  const std::string text =
+      pair_with("example:data\" }",
+                "example:data\" portal { on: \"alpha\" address: \"127.0.0.1\" } portal { on: \"beta\" address: "
+                "\"127.0.0.2\" } portal { address: \"192.0.2.100\" } }");
+  EXPECT_EQ(parse(text, "alpha")->resources[0].target.portal_addresses,
+            (std::vector<std::string>{"127.0.0.1", "192.0.2.100"}));
+  EXPECT_EQ(parse(text, "beta")->resources[0].target.portal_addresses,
+            (std::vector<std::string>{"127.0.0.2", "192.0.2.100"}));
 }
 
 // The handshake compares these lines: what one node fills in by itself must not be among them.
 TEST_F(ConfigFile, Shared_fields_are_the_same_on_both_nodes_and_name_a_difference) {
-  const std::vector<std::string> expected = {
-      "cluster.name=store1", "cluster.node[0].name=alpha", "cluster.node[0].address=192.0.2.1", "cluster.node[1].name=beta",
-      "cluster.node[1].address=192.0.2.2", "cluster.replication_port=7789", "resource[0].name=data",
-      "resource[0].target.iqn=iqn.2026-11.org.example:data", "resource[0].target.alias=", "resource[0].volume[0].lun=0",
-      "resource[0].volume[0].write_cache=true", "resource[0].volume[0].logical_block_size=512"};
+  const std::vector<std::string> expected = {"cluster.name=store1",
+                                             "cluster.node[0].name=alpha",
+                                             "cluster.node[0].address=192.0.2.1",
+                                             "cluster.node[1].name=beta",
+                                             "cluster.node[1].address=192.0.2.2",
+                                             "cluster.replication_port=7789",
+                                             "resource[0].name=data",
+                                             "resource[0].target.iqn=iqn.2026-11.org.example:data",
+                                             "resource[0].target.alias=",
+                                             "resource[0].volume[0].lun=0",
+                                             "resource[0].volume[0].write_cache=true",
+                                             "resource[0].volume[0].logical_block_size=512"};
   EXPECT_EQ(parse(pair_with(), "alpha")->shared_fields, expected);
-  EXPECT_EQ(parse(pair_with("example:data\" }", "example:data\" portal { on: \"beta\" address: \"::1\" } }"), "beta")->shared_fields, expected);
+  EXPECT_EQ(parse(pair_with("example:data\" }", "example:data\" portal { on: \"beta\" address: \"::1\" } }"), "beta")
+                ->shared_fields,
+            expected);
   std::vector<std::string> other = expected;
   other[9] = "resource[0].volume[0].lun=7";
   EXPECT_EQ(parse(pair_with("lun: 0", "lun: 7"), "beta")->shared_fields, other);
@@ -355,7 +395,8 @@ TEST_F(ConfigFile, Files_that_cannot_be_read_are_refused_in_words) {
   };
   EXPECT_EQ(sentence(directory_), directory_.string() + ": is a directory, not a configuration file");
   EXPECT_EQ(sentence("/nonexistent/node.conf"),
-            "/nonexistent/node.conf: does not exist; write it (an example is in docs/node.conf.example) or name another with --config");
+            "/nonexistent/node.conf: does not exist; write it (an example is in docs/node.conf.example) or name "
+            "another with --config");
   const std::string path = write("node.conf", pair_with());
   EXPECT_TRUE(load_config({.path = path, .node_name = "alpha", .host_name = ""}));
 }

@@ -13,10 +13,11 @@ TEST(ConfigRules, Iscsi_names_follow_the_standard) {
     EXPECT_FALSE(iscsi_name_violation(good)) << good;
   }
   for (const std::string_view bad :
-       {"", "iqn.", "iqn.2026-13.org.example", "iqn.2026-00.org.example", "iqn.2026-11", "iqn.2026-11.", "iqn.2026-11.org.",
-        "iqn.26-11.org.example:x", "iqn.2026-11.org.example:", "iqn.2026-11.-org:x", "iqn.2026-11.Org.example:x",
-        "iqn.2026-11.org.example:X", "iqn.2026-11.org.example:a b", "iqn.2026-11.org.example:a_b", "eui.02004567A425678",
-        "eui.02004567A425678Z", "naa.52004567BA64678D00", "disk0"}) {
+       {"", "iqn.", "iqn.2026-13.org.example", "iqn.2026-00.org.example", "iqn.2026-11", "iqn.2026-11.",
+        "iqn.2026-11.org.", "iqn.26-11.org.example:x", "iqn.2026-11.org.example:", "iqn.2026-11.-org:x",
+        "iqn.2026-11.Org.example:x", "iqn.2026-11.org.example:X", "iqn.2026-11.org.example:a b",
+        "iqn.2026-11.org.example:a_b", "eui.02004567A425678", "eui.02004567A425678Z", "naa.52004567BA64678D00",
+        "disk0"}) {
     EXPECT_TRUE(iscsi_name_violation(bad)) << bad;
   }
   EXPECT_FALSE(iscsi_name_violation("iqn.2026-11.org.example:" + std::string(199, 'x')));

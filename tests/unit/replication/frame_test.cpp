@@ -50,14 +50,16 @@ TEST(Frame, What_a_type_does_not_allow_is_refused_although_the_checksum_is_right
     return decode_frame_header(encode_frame_header(header));
   };
   EXPECT_EQ(decode_with([](FrameHeader& h) { h.payload_length_bytes = 512; }).error(), FrameError::length);
-  EXPECT_EQ(decode_with([](FrameHeader& h) { h.payload_length_bytes = 0, h.length_bytes = 0; }).error(), FrameError::length);
+  EXPECT_EQ(decode_with([](FrameHeader& h) { h.payload_length_bytes = 0, h.length_bytes = 0; }).error(),
+            FrameError::length);
   EXPECT_EQ(decode_with([](FrameHeader& h) { h.payload_length_bytes = 8u << 20, h.length_bytes = 8u << 20; }).error(),
             FrameError::length);
   EXPECT_EQ(decode_with([](FrameHeader& h) { h.type = FrameType::ping; }).error(), FrameError::length);
   EXPECT_EQ(decode_with([](FrameHeader& h) { h.type = FrameType::acknowledge, h.payload_length_bytes = 15; }).error(),
             FrameError::length);
-  EXPECT_EQ(decode_with([](FrameHeader& h) { h.type = FrameType::discard, h.payload_length_bytes = 0, h.length_bytes = 100; })
-                .error(),
+  EXPECT_EQ(decode_with([](FrameHeader& h) {
+              h.type = FrameType::discard, h.payload_length_bytes = 0, h.length_bytes = 100;
+            }).error(),
             FrameError::length);
   FrameHeaderBytes bytes = encode_frame_header(write_header());
   bytes[4] = std::byte{12};

@@ -5,7 +5,8 @@
 namespace replblk::replication {
 namespace {
 
-HandshakeIdentity identity(const std::string& node, const std::string& peer, char nonce, const std::string& secret = "secret") {
+HandshakeIdentity identity(const std::string& node, const std::string& peer, char nonce,
+                           const std::string& secret = "secret") {
   return {"cluster", node, peer, "r0", secret, std::string(kNonceBytes, nonce), 1};
 }
 
@@ -88,7 +89,8 @@ TEST(Handshake, Each_mismatch_is_named_to_both_sides) {
     return acceptor.failure();
   };
   EXPECT_NE(failure_with([](auto& id) { id.cluster = "elsewhere"; }).find("elsewhere"), std::string::npos);
-  EXPECT_NE(failure_with([](auto& id) { id.node = "a"; }).find("both nodes are configured as \"a\""), std::string::npos);
+  EXPECT_NE(failure_with([](auto& id) { id.node = "a"; }).find("both nodes are configured as \"a\""),
+            std::string::npos);
   EXPECT_NE(failure_with([](auto& id) { id.node = "c"; }).find("met \"c\""), std::string::npos);
   EXPECT_NE(failure_with([](auto& id) { id.resource = "r9"; }).find("r9"), std::string::npos);
 }

@@ -131,9 +131,10 @@ TEST(Meeting, Volumes_of_different_size_are_named) {
 
 // The whole small domain: both sides must come to mirrored plans, and the rules that guard data must hold in each.
 TEST(Meeting, Plans_are_mirrored_and_no_bad_copy_is_source_over_the_whole_domain) {
-  const std::vector<Configuration> configurations = {{}, {2, 3, 0}, {2, 3, blockdev::kNoNode}, {3, 1, 0}, {3, 2, 1}, {4, 3, 1}, {4, 1, blockdev::kNoNode}};
-  const std::vector<GenerationSet> generations = {{},          {g1, {}, {}},   {g2, g1, {}},   {g2, {}, {g1}},
-                                                  {g3, g2, {g1}}, {g3, g1, {}}, {g4, {}, {}}, {g4, g2, {g3, g1}}};
+  const std::vector<Configuration> configurations = {{},        {2, 3, 0}, {2, 3, blockdev::kNoNode}, {3, 1, 0},
+                                                     {3, 2, 1}, {4, 3, 1}, {4, 1, blockdev::kNoNode}};
+  const std::vector<GenerationSet> generations = {
+      {}, {g1, {}, {}}, {g2, g1, {}}, {g2, {}, {g1}}, {g3, g2, {g1}}, {g3, g1, {}}, {g4, {}, {}}, {g4, g2, {g3, g1}}};
   std::vector<Introduction> sides;
   for (const Configuration& configuration : configurations) {
     for (const GenerationSet& set : generations) {

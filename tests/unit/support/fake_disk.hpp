@@ -1,10 +1,11 @@
-// A ports::Disk in memory for unit tests, with a volatile cache and power cuts. Operations wait until run() or complete_next();
-// their effect happens then, so a test decides the order. Not a simulator of time.
+// A ports::Disk in memory for unit tests, with a volatile cache and power cuts. Operations wait until run() or
+// complete_next(); their effect happens then, so a test decides the order. Not a simulator of time.
 //
-// Fault model: a write lands in the cache when it completes. A flush makes durable all that was in the cache when it was
-// submitted; is_durable writes are durable at completion. power_cut() keeps, drops or tears each write that is not durable, and
-// each write that was submitted and not completed, at 512-byte boundaries, independently and by the seed; operations in flight are
-// never completed. What is durable never changes. `fault` makes an operation fail without effect.
+// Fault model: a write lands in the cache when it completes. A flush makes durable all that was in the cache when it
+// was submitted; is_durable writes are durable at completion. power_cut() keeps, drops or tears each write that is not
+// durable, and each write that was submitted and not completed, at 512-byte boundaries, independently and by the seed;
+// operations in flight are never completed. What is durable never changes. `fault` makes an operation fail without
+// effect.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +23,8 @@ namespace replblk::test {
 class FakeDisk final : public ports::Disk {
  public:
   /// A disk with this content, all durable.
-  FakeDisk(Geometry geometry, std::vector<std::byte> image) : geometry_(geometry), durable_(image), cached_(std::move(image)) {
+  FakeDisk(Geometry geometry, std::vector<std::byte> image)
+      : geometry_(geometry), durable_(image), cached_(std::move(image)) {
     RB_ASSERT(durable_.size() == geometry.size_bytes);
   }
   explicit FakeDisk(Geometry geometry) : FakeDisk(geometry, std::vector<std::byte>(geometry.size_bytes)) {}
@@ -42,7 +44,8 @@ class FakeDisk final : public ports::Disk {
                 address % geometry_.alignment_bytes == 0);
     }
     if (op.kind == ports::DiskOpKind::discard || op.kind == ports::DiskOpKind::write_zeroes) {
-      RB_ASSERT(op.offset_bytes % geometry_.logical_block_bytes == 0 && op.length_bytes % geometry_.logical_block_bytes == 0);
+      RB_ASSERT(op.offset_bytes % geometry_.logical_block_bytes == 0 &&
+                op.length_bytes % geometry_.logical_block_bytes == 0);
     }
     RB_ASSERT(op.kind == ports::DiskOpKind::flush || (op.length_bytes > 0 && op.length_bytes <= geometry_.size_bytes &&
                                                       op.offset_bytes <= geometry_.size_bytes - op.length_bytes));
@@ -81,12 +84,14 @@ class FakeDisk final : public ports::Disk {
       const auto choice = random() % 3;
       for (std::size_t at = 0; at < length_bytes; at += 512) {
         const bool is_kept = choice == 0 || (choice == 1 && random() % 2 == 0);
-        if (is_kept) std::memcpy(image.data() + offset_bytes + at, from + at, std::min<std::size_t>(512, length_bytes - at));
+        if (is_kept)
+          std::memcpy(image.data() + offset_bytes + at, from + at, std::min<std::size_t>(512, length_bytes - at));
       }
     };
     for (const Unsynced& write : unsynced_) keep_some(write.offset_bytes, write.bytes.data(), write.bytes.size());
     for (const Queued& queued : queue_) {
-      if (queued.op->kind == ports::DiskOpKind::write) keep_some(queued.op->offset_bytes, queued.op->memory, queued.op->length_bytes);
+      if (queued.op->kind == ports::DiskOpKind::write)
+        keep_some(queued.op->offset_bytes, queued.op->memory, queued.op->length_bytes);
     }
     return image;
   }
@@ -146,9 +151,15 @@ class FakeDisk final : public ports::Disk {
     }
     RB_ASSERT(op.kind == ports::DiskOpKind::flush || op.offset_bytes + op.length_bytes <= cached_.size());
     switch (op.kind) {
-      case ports::DiskOpKind::read: std::memcpy(op.memory, cached_.data() + op.offset_bytes, op.length_bytes); return {};
-      case ports::DiskOpKind::write: store(op, {op.memory, op.memory + op.length_bytes}); return {};
-      case ports::DiskOpKind::flush: sync(queued.unsynced_before); return {};
+      case ports::DiskOpKind::read:
+        std::memcpy(op.memory, cached_.data() + op.offset_bytes, op.length_bytes);
+        return {};
+      case ports::DiskOpKind::write:
+        store(op, {op.memory, op.memory + op.length_bytes});
+        return {};
+      case ports::DiskOpKind::flush:
+        sync(queued.unsynced_before);
+        return {};
       case ports::DiskOpKind::discard:
         if (!geometry_.supports_discard) return fail(ports::IoError::not_supported);
         store(op, std::vector<std::byte>(op.length_bytes));
@@ -174,7 +185,9 @@ class FakeDisk final : public ports::Disk {
   static void overlay(Unsynced& older, std::uint64_t offset_bytes, const std::vector<std::byte>& bytes) {
     const std::uint64_t begin = std::max(older.offset_bytes, offset_bytes);
     const std::uint64_t end = std::min(older.offset_bytes + older.bytes.size(), offset_bytes + bytes.size());
-    if (begin < end) std::memcpy(older.bytes.data() + (begin - older.offset_bytes), bytes.data() + (begin - offset_bytes), end - begin);
+    if (begin < end)
+      std::memcpy(older.bytes.data() + (begin - older.offset_bytes), bytes.data() + (begin - offset_bytes),
+                  end - begin);
   }
   /// The first writes of the cache, as many as there were when the flush was submitted, become durable.
   void sync(std::uint64_t unsynced_before) {
