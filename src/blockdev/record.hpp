@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "base/uuid.hpp"
@@ -42,12 +43,14 @@ struct Configuration {
 };
 
 struct ResourceRecord {
+  static constexpr std::size_t kReservationsBytesMax = 40960;  ///< leaves the rest of a superblock slot room
   Configuration configuration;
   std::uint64_t seen = 0;  ///< the highest term named or agreed to; > configuration.term means doubt
   Uuid arbiter_record_id;
   GenerationSet generations;
   Uuid boot_id;                    ///< the host's, when the copy was last opened
   std::uint32_t lease_ms_max = 0;  ///< the longest lease ever promised
+  std::string reservations;        ///< scsi's table of persistent reservations, opaque here
   bool is_inconsistent = false;    ///< a resync towards this copy has begun and not been finished
   bool is_outdated = false;        ///< gave way to the peer
   bool is_primary_open = false;    ///< serves or served without a clean end: found at open, it is a crashed primary

@@ -4,11 +4,15 @@
 #include <cstring>
 
 #include "base/assert.hpp"
+#include "blockdev/superblock.hpp"
 #include "metadata.pb.h"
 
 namespace replblk::blockdev {
 
 namespace {
+
+// What is left for the resource's name, the history and the rest.
+static_assert(ResourceRecord::kReservationsBytesMax + 16384 <= kRecordBytesMax);
 
 void encode_generation(const Generation& generation, metadata::Generation& message) {
   message.set_term(generation.term);
@@ -35,6 +39,7 @@ void encode_generation(const Generation& generation, metadata::Generation& messa
 
 std::vector<std::byte> encode_record(std::string_view resource_name, const ResourceRecord& record) {
   RB_ASSERT(record.generations.history.size() <= GenerationSet::kHistoryCountMax);
+  RB_ASSERT(record.reservations.size() <= ResourceRecord::kReservationsBytesMax);
   RB_ASSERT(record.configuration.primary < 2 || record.configuration.primary == kNoNode);
   metadata::MetadataRecord message;
   message.set_resource_name(std::string(resource_name));
@@ -53,6 +58,7 @@ std::vector<std::byte> encode_record(std::string_view resource_name, const Resou
   message.set_is_primary_open(record.is_primary_open);
   message.set_is_clean_stop(record.is_clean_stop);
   message.set_has_stored_bitmap(record.has_stored_bitmap);
+  message.set_reservations(record.reservations);
   std::vector<std::byte> bytes(message.ByteSizeLong());
   const bool is_done = message.SerializeToArray(bytes.data(), static_cast<int>(bytes.size()));
   RB_ASSERT(is_done);
@@ -65,6 +71,7 @@ std::optional<NamedRecord> decode_record(ConstBytes bytes) {
     return std::nullopt;
   if (message.members() > 3 || message.primary_plus_one() > 2) return std::nullopt;
   if (message.history_size() > static_cast<int>(GenerationSet::kHistoryCountMax)) return std::nullopt;
+  if (message.reservations().size() > ResourceRecord::kReservationsBytesMax) return std::nullopt;
   NamedRecord named;
   named.resource_name = message.resource_name();
   ResourceRecord& record = named.record;
@@ -86,6 +93,7 @@ std::optional<NamedRecord> decode_record(ConstBytes bytes) {
   record.is_primary_open = message.is_primary_open();
   record.is_clean_stop = message.is_clean_stop();
   record.has_stored_bitmap = message.has_stored_bitmap();
+  record.reservations = message.reservations();
   return named;
 }
 

@@ -176,7 +176,7 @@ void Resource::serve() {
     if (phase_ == LinkPhase::established) volume->mirror->set_mirroring(true);
   }
   thaw_all();
-  device_->forget_reservations();
+  device_->load_reservations(record_.reservations);
   target_->set_serving(true);
   log_info("resource {}: role Primary, term {}", config_.name, record_.configuration.term);
   send_role();

@@ -105,7 +105,7 @@ class Device::Impl {
     return nexuses_[slot].generation == nexus.value >> 16 ? nexuses_[slot].executing_count : 0;
   }
 
-  void forget_reservations() {
+  void load_reservations(std::string_view) {
     for (const auto& unit : units_) unit->persistent_reservation() = {};
   }
 
@@ -170,7 +170,7 @@ TaskFunctionResult Device::manage(TaskFunction function, NexusId nexus, std::uin
   return impl_->manage(function, nexus, lun_field);
 }
 std::size_t Device::executing_count(NexusId nexus) const { return impl_->executing_count(nexus); }
-void Device::forget_reservations() { impl_->forget_reservations(); }
+void Device::load_reservations(std::string_view table) { impl_->load_reservations(table); }
 void Device::capacity_changed(std::uint16_t lun) { impl_->capacity_changed(lun); }
 
 }  // namespace replblk::scsi

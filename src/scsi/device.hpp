@@ -27,11 +27,25 @@ struct UnitConfig {
   blockdev::BlockBackend* backend = nullptr;  ///< outlives the device
 };
 
+/// Keeps the persistent reservations beyond this process: durable on every copy before it is done.
+class ReservationKeeper {
+ public:
+  /// `table` is opaque and replaces the one before, at most Device::kReservationTableBytesMax. Several may be
+  /// outstanding; they are done in the order they came in, never from inside keep(). Not kept: a table that was kept
+  /// before still is, and maybe this one.
+  virtual void keep(std::string table, Callback<void(bool is_kept)> done) = 0;
+
+ protected:
+  ~ReservationKeeper() = default;
+};
+
 struct DeviceConfig {
   std::string target_name;  ///< IQN: VPD 83 SCSI name string
   std::uint16_t target_portal_group_tag = 1;
   std::uint16_t relative_target_port_id = 1;
   std::vector<UnitConfig> units;
+  /// None: persistent reservations last as long as this device serves. Outlives the device.
+  ReservationKeeper* reservation_keeper = nullptr;
 };
 
 /// The initiator port of a session: SAM-5 "I_T nexus" is {name,i,ISID} × {target,t,TPGT}.
@@ -55,6 +69,9 @@ enum class TaskFunctionResult : std::uint8_t { complete, task_not_found, lun_not
 
 class Device {
  public:
+  /// So that it fits the record in a superblock (docs/ondisk_format.md 3).
+  static constexpr std::size_t kReservationTableBytesMax = 40960;
+
   Device(DeviceConfig config, ports::Loop& loop, BufferPool& buffers);
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -80,9 +97,9 @@ class Device {
   /// The tasks of `nexus` that are executing (submitted and not complete).
   [[nodiscard]] std::size_t executing_count(NexusId nexus) const;
 
-  /// The node begins to serve, maybe after its peer did: persistent reservations that were left here are of the past.
-  /// No nexus is attached.
-  void forget_reservations();
+  /// The node begins to serve, maybe after its peer did: from now on the persistent reservations are those of `table`
+  /// (which a keeper got; empty: none), whatever was left here. No nexus is attached.
+  void load_reservations(std::string_view table);
 
   /// The size of a unit changed: CAPACITY DATA HAS CHANGED (2A/09) on every nexus.
   void capacity_changed(std::uint16_t lun);

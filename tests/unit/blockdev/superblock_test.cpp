@@ -202,13 +202,17 @@ TEST(RecordCodec, Every_field_comes_back) {
     record.generations.history.push_back({UINT64_MAX - n, n});
   record.boot_id.bytes.fill(std::byte{1});
   record.lease_ms_max = UINT32_MAX;
+  record.reservations.assign(ResourceRecord::kReservationsBytesMax, '\xff');
+  record.reservations[1] = '\0';
   for (int flag = 0; flag < 5; ++flag) {
     record.is_inconsistent = flag == 0;
     record.is_outdated = flag == 1;
     record.is_primary_open = flag == 2;
     record.is_clean_stop = flag == 3;
     record.has_stored_bitmap = flag == 4;
-    const auto back = decode_record(encode_record("name", record));
+    const std::vector<std::byte> bytes = encode_record("name", record);
+    EXPECT_LE(bytes.size(), kRecordBytesMax);
+    const auto back = decode_record(bytes);
     ASSERT_TRUE(back.has_value());
     EXPECT_EQ(back->record, record);
     EXPECT_EQ(back->resource_name, "name");
@@ -216,6 +220,20 @@ TEST(RecordCodec, Every_field_comes_back) {
   const auto empty = decode_record(encode_record("", ResourceRecord{}));
   ASSERT_TRUE(empty.has_value());
   EXPECT_EQ(empty->record, ResourceRecord{});
+}
+
+// Taken, it would not fit the slot again together with what the next save adds.
+TEST(RecordCodec, Reservations_that_are_too_long_are_refused) {
+  ResourceRecord record;
+  record.reservations.assign(ResourceRecord::kReservationsBytesMax, 'r');
+  std::vector<std::byte> bytes = encode_record("", record);
+  ASSERT_TRUE(decode_record(bytes).has_value());
+  // Field 17, length 40960 as a varint of three bytes, the content.
+  const std::size_t length_at = bytes.size() - record.reservations.size() - 3;
+  ASSERT_EQ(bytes[length_at], std::byte{0x80});
+  bytes[length_at] = std::byte{0x81};
+  bytes.push_back(std::byte{'r'});
+  EXPECT_FALSE(decode_record(bytes).has_value());
 }
 
 TEST(RecordCodec, Foreign_bytes_are_refused_or_harmless) {

@@ -202,7 +202,7 @@ TEST_F(Persistent, Survives_sessions_and_resets_and_not_the_change_of_the_node) 
   EXPECT_EQ(status(kRelease, nexus, kOne, 0, 3), Status::good);
   EXPECT_EQ(in(0).size(), 8u + 16);
   EXPECT_EQ(status(kReserve, nexus, kOne, 0, 3), Status::good);
-  device->forget_reservations();
+  device->load_reservations({});
   EXPECT_EQ(write(other), Status::good);
   EXPECT_EQ(in(0), Bytes(8));
 }
