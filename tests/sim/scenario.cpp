@@ -322,7 +322,8 @@ bool Scenario::has_converged() {
   for (const auto& host : hosts_) {
     const auto view = host->inspect();
     serving += view->is_serving && !view->is_frozen ? 1 : 0;
-    for (const node::VolumeStatus& volume : host->node()->status().resources.front().volumes) {
+    const node::Status status = host->node()->status();  // Named: the loop below would outlive a temporary.
+    for (const node::VolumeStatus& volume : status.resources.front().volumes) {
       if (volume.disk_state != "UpToDate" || volume.peer_disk_state != "UpToDate" ||
           volume.replication_state != "Established")
         return false;
