@@ -100,13 +100,13 @@ TEST(StoreMetadata, Power_cut_at_each_step_of_a_save_leaves_old_or_new) {
   EXPECT_GT(new_count, 20u);
 }
 
-// One byte after the other of both copies: the record is still shown, the sentence says that it must not be trusted
-// alone.
+// Bytes of both copies, all bits in turn (Superblock's own test has every bit of every byte): the record is still shown,
+// the sentence says that it must not be trusted alone.
 TEST(StoreMetadata, A_flipped_bit_in_either_superblock_falls_to_the_sentence) {
   const std::vector<std::byte> image = prepared_image(7);
   StoreBench bench(disk_geometry(kDiskBytes), image);
   for (const std::uint64_t slot : {kSlotA, kSlotB}) {
-    for (std::uint64_t at = 0; at < 4096; ++at) {
+    for (std::uint64_t at = 0; at < 4096; at += 7) {
       bench.data.flip_bit(slot + at, static_cast<unsigned>(at % 8));
       bench.restart();
       ASSERT_EQ(kind_of(bench.open()), StoreErrorKind::one_superblock);
