@@ -1,28 +1,64 @@
 #include "blockdev/bitmap_area.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 
 #include "base/assert.hpp"
 #include "base/crc32c.hpp"
+#include "blockdev/sealed_sector.hpp"
 
 namespace replblk::blockdev {
 
+namespace {
+
 using IoResult = Result<void, ports::IoError>;
-using PageBytes = std::span<std::byte, DirtyBitmap::kPageBytes>;
 
-std::uint64_t BitmapArea::pages_end() const noexcept {
-  return std::min(pages_begin() + kBitmapTableEntries, layout_.bitmap_pages_count());
+constexpr std::size_t kPageSectors = kPageBytes / kSectorBytes;
+constexpr std::size_t kSectorWords = DirtyBitmap::kSavedPageWords / kPageSectors;
+constexpr std::size_t kPlaceAt = kSectorWords * 8;
+constexpr std::size_t kCrcAt = 508;
+static_assert(kSectorWords * kPageSectors == DirtyBitmap::kSavedPageWords && kPlaceAt + 4 == kCrcAt);
+
+using SectorWords = std::array<std::uint64_t, kSectorWords>;
+
+/// The number of a sector within the area, as far as it fits: a sector of another place is not believed.
+[[nodiscard]] std::uint32_t place_of(std::uint64_t page, std::size_t sector) noexcept {
+  return static_cast<std::uint32_t>(page * kPageSectors + sector);
 }
 
-BitmapTableIdentity BitmapArea::identity() const noexcept {
-  return {sequence_, static_cast<std::uint32_t>(table_block_), static_cast<std::uint32_t>(pages_end() - pages_begin())};
+void encode_sector(std::uint64_t page, std::size_t sector, const SectorWords& words, MutableBytes bytes) noexcept {
+  for (std::size_t index = 0; index < kSectorWords; ++index) {
+    store_le<std::uint64_t>(bytes.data() + index * 8, words[index]);
+  }
+  store_le<std::uint32_t>(bytes.data() + kPlaceAt, place_of(page, sector));
+  store_le<std::uint32_t>(bytes.data() + kCrcAt, crc32c(bytes.first(kCrcAt)));
 }
 
-void BitmapArea::begin(const Layout& layout, std::uint64_t sequence, Done done) noexcept {
+[[nodiscard]] bool decode_sector(std::uint64_t page, std::size_t sector, ConstBytes bytes,
+                                 SectorWords& words) noexcept {
+  if (load_le<std::uint32_t>(bytes.data() + kCrcAt) != crc32c(bytes.first(kCrcAt))) return false;
+  if (load_le<std::uint32_t>(bytes.data() + kPlaceAt) != place_of(page, sector)) return false;
+  for (std::size_t index = 0; index < kSectorWords; ++index) {
+    words[index] = load_le<std::uint64_t>(bytes.data() + index * 8);
+  }
+  return true;
+}
+
+void encode_page(std::uint64_t page, const DirtyBitmap* dirty, MutableBytes bytes) noexcept {
+  for (std::size_t sector = 0; sector < kPageSectors; ++sector) {
+    SectorWords words{};
+    if (dirty != nullptr) dirty->get_words(page * DirtyBitmap::kSavedPageWords + sector * kSectorWords, words);
+    encode_sector(page, sector, words, bytes.subspan(sector * kSectorBytes, kSectorBytes));
+  }
+}
+
+}  // namespace
+
+void BitmapArea::begin(const Layout& layout, Done done) noexcept {
   layout_ = layout;
-  sequence_ = sequence;
   done_ = done;
-  table_block_ = 0;
+  page_ = 0;
   run_pages_ = 0;
   run_pages_max_ = kRunPagesMax;
 }
@@ -32,130 +68,137 @@ void BitmapArea::finish(IoResult result) {
   done(result);
 }
 
-/// Moves page_ to the next stored page of this table block and says how many follow each other there; 0: none is left.
-std::size_t BitmapArea::next_run(std::size_t count_max) noexcept {
-  while (page_ < pages_end() && !entry(page_).is_stored) ++page_;
-  std::size_t count = 0;
-  while (count < count_max && page_ + count < pages_end() && entry(page_ + count).is_stored) ++count;
+// ---- create ----------------------------------------------------------------------------------------------------
+
+void BitmapArea::create(const Layout& layout, Done done) {
+  begin(layout, done);
+  create_run();
+}
+
+void BitmapArea::create_run() {
+  run_pages_ = static_cast<std::size_t>(std::min<std::uint64_t>(kRunPagesMax, layout_.bitmap_pages_count() - page_));
+  for (std::size_t n = 0; n < run_pages_; ++n) {
+    encode_page(page_ + n, nullptr, io_.memory().subspan(n * kPageBytes, kPageBytes));
+  }
+  io_.write(layout_.bitmap_page_offset_bytes(page_), run_pages_ * kPageBytes,
+            Done::to<&BitmapArea::on_run_created>(*this));
+}
+
+void BitmapArea::on_run_created(IoResult result) {
+  if (!result) return finish(result);
+  page_ += run_pages_;
+  if (page_ == layout_.bitmap_pages_count()) return io_.flush(done_);
+  create_run();
+}
+
+// ---- save ------------------------------------------------------------------------------------------------------
+
+void BitmapArea::save(const Layout& layout, DirtyBitmap& dirty, Done done) {
+  begin(layout, done);
+  dirty_ = &dirty;
+  wanted_pages_ = nullptr;
+  page_ = next_changed(0);
+  save_run();
+}
+
+void BitmapArea::save_pages(const Layout& layout, DirtyBitmap& dirty, const std::vector<std::uint64_t>& pages,
+                            Done done) {
+  begin(layout, done);
+  dirty_ = &dirty;
+  wanted_pages_ = &pages;
+  wanted_index_ = 0;
+  page_ = next_changed(0);
+  save_run();
+}
+
+/// The first page at or after `page` that is to be saved; saved_pages_count() of the set: none.
+std::uint64_t BitmapArea::next_changed(std::uint64_t page) noexcept {
+  const std::uint64_t count = dirty_->saved_pages_count();
+  if (wanted_pages_ == nullptr) {
+    while (page < count && !dirty_->is_changed(page)) ++page;
+    return page;
+  }
+  for (; wanted_index_ < wanted_pages_->size(); ++wanted_index_) {
+    const std::uint64_t wanted = (*wanted_pages_)[wanted_index_];
+    if (wanted >= page && dirty_->is_changed(wanted)) return wanted;
+  }
   return count;
 }
 
-void BitmapArea::save(const Layout& layout, std::uint64_t sequence, const DirtyBitmap* dirty, Done done) {
-  begin(layout, sequence, done);
-  saved_ = dirty;
-  save_block();
+void BitmapArea::save_run() {
+  const std::uint64_t first = page_;
+  run_pages_ = 0;
+  while (run_pages_ < kRunPagesMax && page_ == first + run_pages_ && page_ < dirty_->saved_pages_count()) {
+    encode_page(page_, dirty_, io_.memory().subspan(run_pages_ * kPageBytes, kPageBytes));
+    dirty_->set_saved(page_);
+    ++run_pages_;
+    page_ = next_changed(page_ + 1);
+  }
+  if (run_pages_ == 0) return io_.flush(done_);
+  written_pages_count_ += run_pages_;
+  io_.write(layout_.bitmap_page_offset_bytes(first), run_pages_ * kPageBytes,
+            Done::to<&BitmapArea::on_run_saved>(*this));
 }
 
-void BitmapArea::save_block() {
-  if (table_block_ == layout_.bitmap_table_blocks_count()) {
-    io_.flush(done_);
-    return;
-  }
-  page_ = pages_begin();
-  for (std::uint64_t page = pages_begin(); page < pages_end(); ++page) {
-    entry(page) = {
-        saved_ != nullptr && page < saved_->pages_count() && saved_->has_page(static_cast<std::size_t>(page)), 0};
-  }
-  save_pages();
+void BitmapArea::on_run_saved(IoResult result) {
+  if (!result) return finish(result);
+  save_run();
 }
 
-void BitmapArea::save_pages() {
-  run_pages_ = next_run(kRunPagesMax);
-  if (run_pages_ == 0) {
-    encode_bitmap_table(identity(), std::span(entries_).first(pages_end() - pages_begin()),
-                        io_.memory().first(kPageBytes));
-    io_.write(layout_.bitmap_table_offset_bytes(table_block_), kPageBytes,
-              Done::to<&BitmapArea::on_block_saved>(*this));
-    return;
-  }
-  for (std::size_t n = 0; n < run_pages_; ++n) {
-    const PageBytes bytes = PageBytes(io_.memory().subspan(n * kPageBytes, kPageBytes));
-    saved_->get_page(static_cast<std::size_t>(page_ + n), bytes);
-    entry(page_ + n).page_crc = crc32c(bytes);
-  }
-  io_.write(layout_.bitmap_page_offset_bytes(page_), run_pages_ * kPageBytes,
-            Done::to<&BitmapArea::on_pages_saved>(*this));
+// ---- load ------------------------------------------------------------------------------------------------------
+
+void BitmapArea::load(const Layout& layout, DirtyBitmap& dirty, Done done) {
+  begin(layout, done);
+  dirty_ = &dirty;
+  damaged_sectors_count_ = 0;
+  load_run();
 }
 
-void BitmapArea::on_pages_saved(IoResult result) {
-  if (!result) {
-    finish(result);
-    return;
-  }
-  page_ += run_pages_;
-  save_pages();
-}
-
-void BitmapArea::on_block_saved(IoResult result) {
-  if (!result) {
-    finish(result);
-    return;
-  }
-  ++table_block_;
-  save_block();
-}
-
-void BitmapArea::load(const Layout& layout, std::uint64_t sequence, DirtyBitmap& dirty, Done done) {
-  begin(layout, sequence, done);
-  loaded_ = &dirty;
-  damaged_pages_count_ = 0;
-  load_block();
-}
-
-void BitmapArea::load_block() {
-  if (table_block_ == layout_.bitmap_table_blocks_count()) {
-    finish({});
-    return;
-  }
-  page_ = pages_begin();
-  io_.read(layout_.bitmap_table_offset_bytes(table_block_), kPageBytes, Done::to<&BitmapArea::on_block_loaded>(*this));
-}
-
-void BitmapArea::on_block_loaded(IoResult result) {
-  const std::span<BitmapTableEntry> entries = std::span(entries_).first(pages_end() - pages_begin());
-  if (!result || !decode_bitmap_table(identity(), io_.memory().first(kPageBytes), entries)) {
-    for (std::uint64_t page = pages_begin(); page < pages_end(); ++page) doubt_page(page);
-    for (BitmapTableEntry& one : entries) one = {};
-  }
-  load_pages();
-}
-
-void BitmapArea::load_pages() {
-  run_pages_ = next_run(run_pages_max_);
-  if (run_pages_ == 0) {
-    ++table_block_;
-    load_block();
-    return;
-  }
+void BitmapArea::load_run() {
+  const std::uint64_t count = dirty_->saved_pages_count();
+  if (page_ == count) return finish({});
+  run_pages_ = static_cast<std::size_t>(std::min<std::uint64_t>(run_pages_max_, count - page_));
   io_.read(layout_.bitmap_page_offset_bytes(page_), run_pages_ * kPageBytes,
-           Done::to<&BitmapArea::on_pages_loaded>(*this));
+           Done::to<&BitmapArea::on_run_loaded>(*this));
 }
 
-void BitmapArea::on_pages_loaded(IoResult result) {
+void BitmapArea::on_run_loaded(IoResult result) {
   if (!result && run_pages_ > 1) {
     run_pages_max_ = 1;  // One bad spot should not cost its neighbours: page by page from here.
-    load_pages();
-    return;
+    return load_run();
   }
   for (std::size_t n = 0; n < run_pages_; ++n) {
-    const std::uint64_t page = page_ + n;
-    const PageBytes bytes = PageBytes(io_.memory().subspan(n * kPageBytes, kPageBytes));
-    if (!result || crc32c(bytes) != entry(page).page_crc) {
-      doubt_page(page);
-    } else if (page < loaded_->pages_count()) {
-      loaded_->merge_page(static_cast<std::size_t>(page), bytes);
+    if (result) {
+      take_page(page_ + n, io_.memory().subspan(n * kPageBytes, kPageBytes));
+    } else {
+      for (std::size_t sector = 0; sector < kPageSectors; ++sector) doubt_sector(page_ + n, sector);
     }
   }
   page_ += run_pages_;
-  load_pages();
+  load_run();
 }
 
-void BitmapArea::doubt_page(std::uint64_t page) {
-  ++damaged_pages_count_;
-  const std::uint64_t page_bytes = kPageBytes * 8 * layout_.bitmap_block_bytes;
-  const std::uint64_t begin_bytes = std::min(page * page_bytes, layout_.usable_bytes);
-  const std::uint64_t end_bytes = std::min(begin_bytes + page_bytes, layout_.usable_bytes);
-  loaded_->set(begin_bytes, end_bytes - begin_bytes);
+void BitmapArea::take_page(std::uint64_t page, ConstBytes bytes) {
+  bool is_whole = true;
+  for (std::size_t sector = 0; sector < kPageSectors; ++sector) {
+    SectorWords words;
+    if (decode_sector(page, sector, bytes.subspan(sector * kSectorBytes, kSectorBytes), words)) {
+      dirty_->merge_words(page * DirtyBitmap::kSavedPageWords + sector * kSectorWords, words);
+    } else {
+      doubt_sector(page, sector);
+      is_whole = false;
+    }
+  }
+  if (is_whole) dirty_->set_saved(page);
+}
+
+void BitmapArea::doubt_sector(std::uint64_t page, std::size_t sector) {
+  const std::uint64_t block = (page * DirtyBitmap::kSavedPageWords + sector * kSectorWords) * 64;
+  if (block >= dirty_->blocks_count()) return;
+  ++damaged_sectors_count_;
+  const std::uint64_t begin_bytes = block * layout_.bitmap_block_bytes;
+  const std::uint64_t length_bytes = std::uint64_t{kSectorWords} * 64 * layout_.bitmap_block_bytes;
+  dirty_->set(begin_bytes, std::min(length_bytes, layout_.usable_bytes - begin_bytes));
 }
 
 }  // namespace replblk::blockdev

@@ -1,13 +1,14 @@
-// The dirty set on disk (docs/ondisk_format.md 4): writes it whole and reads it back. What cannot be read for certain
-// comes back as dirty, never as clean. Not responsible for when it counts: the record and the superblock say that.
-// Called by Store, one thing at a time. Invariant: memory is constant, whatever the size of the volume.
+// The dirty set on disk (docs/ondisk_format.md 4): writes the pages that changed and reads all back. What cannot be
+// read for certain comes back as dirty, never as clean. Not responsible for what else counts as dirty: the activity log
+// says that. Called by Store, one thing at a time. Invariant: whatever stops a save, each sector comes back as it was
+// before or as it is after it.
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <vector>
 
-#include "blockdev/bitmap_table.hpp"
 #include "blockdev/dirty_bitmap.hpp"
+#include "blockdev/layout.hpp"
 #include "blockdev/metadata_io.hpp"
 
 namespace replblk::blockdev {
@@ -18,47 +19,49 @@ class BitmapArea {
 
   explicit BitmapArea(MetadataIo& io) : io_(io) {}
 
-  /// Bits that are set while this runs may or may not be written. `dirty` null: an empty set (create-md). Ends with a
-  /// flush.
-  void save(const Layout& layout, std::uint64_t sequence, const DirtyBitmap* dirty, Done done);
-  /// Sets in `dirty` what is stored, or might be. Never fails: see damaged_pages_count().
-  void load(const Layout& layout, std::uint64_t sequence, DirtyBitmap& dirty, Done done);
-  [[nodiscard]] std::uint64_t damaged_pages_count() const noexcept { return damaged_pages_count_; }
+  /// An empty set (create-md). Ends with a flush.
+  void create(const Layout& layout, Done done);
+  /// Sets in `dirty` what is stored, or might be; pages that are the same there and here count as saved. Never fails:
+  /// see damaged_sectors_count().
+  void load(const Layout& layout, DirtyBitmap& dirty, Done done);
+  /// Every page that was changed since it was last saved. Bits that are set while this runs may or may not be written,
+  /// and count as changed. Ends with a flush, also when nothing was to be written.
+  void save(const Layout& layout, DirtyBitmap& dirty, Done done);
+  /// Those among the changed pages that are in `pages` (ascending, none twice; alive until `done`).
+  void save_pages(const Layout& layout, DirtyBitmap& dirty, const std::vector<std::uint64_t>& pages, Done done);
+
+  [[nodiscard]] std::uint64_t damaged_sectors_count() const noexcept { return damaged_sectors_count_; }
+  [[nodiscard]] std::uint64_t written_pages_count() const noexcept { return written_pages_count_; }
 
  private:
   static constexpr std::size_t kRunPagesMax = MetadataIo::kMemoryBytes / kPageBytes;
 
-  [[nodiscard]] std::uint64_t pages_begin() const noexcept { return table_block_ * kBitmapTableEntries; }
-  [[nodiscard]] std::uint64_t pages_end() const noexcept;
-  [[nodiscard]] BitmapTableIdentity identity() const noexcept;
-  [[nodiscard]] BitmapTableEntry& entry(std::uint64_t page) noexcept { return entries_[page - pages_begin()]; }
-  [[nodiscard]] std::size_t next_run(std::size_t count_max) noexcept;
-  void begin(const Layout& layout, std::uint64_t sequence, Done done) noexcept;
+  void begin(const Layout& layout, Done done) noexcept;
   void finish(Result<void, ports::IoError> result);
 
-  void save_block();
-  void save_pages();
-  void on_pages_saved(Result<void, ports::IoError> result);
-  void on_block_saved(Result<void, ports::IoError> result);
+  void create_run();
+  void on_run_created(Result<void, ports::IoError> result);
 
-  void load_block();
-  void on_block_loaded(Result<void, ports::IoError> result);
-  void load_pages();
-  void on_pages_loaded(Result<void, ports::IoError> result);
-  void doubt_page(std::uint64_t page);
+  [[nodiscard]] std::uint64_t next_changed(std::uint64_t page) noexcept;
+  void save_run();
+  void on_run_saved(Result<void, ports::IoError> result);
+
+  void load_run();
+  void on_run_loaded(Result<void, ports::IoError> result);
+  void take_page(std::uint64_t page, ConstBytes bytes);
+  void doubt_sector(std::uint64_t page, std::size_t sector);
 
   MetadataIo& io_;
   Layout layout_;
-  std::uint64_t sequence_ = 0;
-  const DirtyBitmap* saved_ = nullptr;
-  DirtyBitmap* loaded_ = nullptr;
+  DirtyBitmap* dirty_ = nullptr;
+  const std::vector<std::uint64_t>* wanted_pages_ = nullptr;  ///< null: all
+  std::size_t wanted_index_ = 0;
   Done done_;
-  std::uint64_t table_block_ = 0;
   std::uint64_t page_ = 0;     ///< the next one to look at
-  std::size_t run_pages_ = 0;  ///< pages page_ … in flight
+  std::size_t run_pages_ = 0;  ///< in flight
   std::size_t run_pages_max_ = kRunPagesMax;
-  std::uint64_t damaged_pages_count_ = 0;
-  std::array<BitmapTableEntry, kBitmapTableEntries> entries_;
+  std::uint64_t damaged_sectors_count_ = 0;
+  std::uint64_t written_pages_count_ = 0;
 };
 
 }  // namespace replblk::blockdev

@@ -27,6 +27,8 @@ DirtyBitmap::DirtyBitmap(std::uint64_t volume_size_bytes, std::uint32_t block_by
   pages_.resize(pages_count);
   page_counts_.resize(pages_count, 0);
   dirty_pages_.resize((pages_count + 63) / 64, 0);
+  saved_pages_count_ = static_cast<std::size_t>((blocks_count_ + kSavedPageBlocks - 1) / kSavedPageBlocks);
+  changed_pages_.resize((saved_pages_count_ + 63) / 64, 0);
   spare_pages_.reserve(kSparePagesMax);
 }
 
@@ -55,6 +57,12 @@ void DirtyBitmap::drop_page_if_clean(std::size_t page) noexcept {
   dirty_pages_[page / 64] &= ~(std::uint64_t{1} << (page % 64));
 }
 
+void DirtyBitmap::set_changed(std::uint64_t begin, std::uint64_t end) noexcept {
+  for (std::uint64_t page = begin / kSavedPageBlocks; page <= (end - 1) / kSavedPageBlocks; ++page) {
+    changed_pages_[page / 64] |= std::uint64_t{1} << (page % 64);
+  }
+}
+
 void DirtyBitmap::set_blocks(std::uint64_t begin, std::uint64_t end) {
   while (begin < end) {
     const std::size_t page = static_cast<std::size_t>(begin / kPageBlocks);
@@ -69,6 +77,7 @@ void DirtyBitmap::set_blocks(std::uint64_t begin, std::uint64_t end) {
       added_count += static_cast<std::uint32_t>(std::popcount(mask & ~word));
       word |= mask;
     }
+    if (added_count > 0) set_changed(begin, stop);
     page_counts_[page] += added_count;
     dirty_count_ += added_count;
     begin = stop;
@@ -89,6 +98,7 @@ void DirtyBitmap::clear_blocks(std::uint64_t begin, std::uint64_t end) noexcept 
         removed_count += static_cast<std::uint32_t>(std::popcount(mask & word));
         word &= ~mask;
       }
+      if (removed_count > 0) set_changed(begin, stop);
       page_counts_[page] -= removed_count;
       dirty_count_ -= removed_count;
       drop_page_if_clean(page);
@@ -213,9 +223,33 @@ void DirtyBitmap::merge_page(std::size_t page, std::span<const std::byte, kPageB
     added_count += static_cast<std::uint32_t>(std::popcount(bits & ~words[index]));
     words[index] |= bits;
   }
+  if (added_count > 0) set_changed(page * kPageBlocks, page * kPageBlocks + bits_count);
   page_counts_[page] += added_count;
   dirty_count_ += added_count;
   drop_page_if_clean(page);
+}
+
+void DirtyBitmap::get_words(std::uint64_t first, std::span<std::uint64_t> into) const noexcept {
+  for (std::size_t index = 0; index < into.size(); ++index) {
+    const std::uint64_t page = (first + index) / kPageWords;
+    const std::uint64_t* words = page < pages_.size() ? pages_[page].get() : nullptr;
+    into[index] = words == nullptr ? 0 : words[(first + index) % kPageWords];
+  }
+}
+
+void DirtyBitmap::merge_words(std::uint64_t first, std::span<const std::uint64_t> from) {
+  for (std::size_t index = 0; index < from.size(); ++index) {
+    const std::uint64_t block = (first + index) * 64;
+    for (std::uint64_t bits = from[index]; bits != 0 && block < blocks_count_;) {
+      // Run by run of ones: few in a sparse word, one in a full one.
+      const auto begin = static_cast<std::uint64_t>(std::countr_zero(bits));
+      const std::uint64_t end = begin + static_cast<std::uint64_t>(std::countr_one(bits >> begin));
+      if (block + begin >= blocks_count_) break;
+      set_blocks(block + begin, std::min(block + end, blocks_count_));
+      if (end == 64) break;
+      bits &= ~std::uint64_t{0} << end;
+    }
+  }
 }
 
 }  // namespace replblk::blockdev

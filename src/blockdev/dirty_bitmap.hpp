@@ -24,7 +24,7 @@ struct ByteRange {
 
 class DirtyBitmap {
  public:
-  static constexpr std::size_t kPageBytes = 4096;  ///< of bits: unit of memory and of storage
+  static constexpr std::size_t kPageBytes = 4096;  ///< of bits: unit of memory and of transfer
 
   /// `block_bytes` is a power of two ≥ 4096.
   DirtyBitmap(std::uint64_t volume_size_bytes, std::uint32_t block_bytes);
@@ -47,13 +47,29 @@ class DirtyBitmap {
   [[nodiscard]] std::uint32_t block_bytes() const noexcept { return block_bytes_; }
   [[nodiscard]] std::uint64_t blocks_count() const noexcept { return blocks_count_; }
 
-  /// Storage and transfer: little-endian 64-bit words, bit n of the page is block page*32768 + n.
+  /// Transfer: little-endian 64-bit words, bit n of the page is block page*32768 + n.
   [[nodiscard]] std::size_t pages_count() const noexcept { return pages_.size(); }
   /// False: the page is all zero (get_page then gives zeroes).
   [[nodiscard]] bool has_page(std::size_t page) const noexcept { return pages_[page] != nullptr; }
   void get_page(std::size_t page, std::span<std::byte, kPageBytes> into) const noexcept;
   /// Sets the page's bits in addition to what is set (union). Bits beyond the volume's end are ignored.
   void merge_page(std::size_t page, std::span<const std::byte, kPageBytes> from);
+
+  /// Storage. A page of the bitmap area holds fewer words than one here, since its sectors are sealed.
+  static constexpr std::size_t kSavedPageWords = 504;
+  static constexpr std::uint64_t kSavedPageBlocks = kSavedPageWords * 64;
+  [[nodiscard]] std::size_t saved_pages_count() const noexcept { return saved_pages_count_; }
+  /// Whether a bit of this page of the bitmap area was set or cleared since set_saved().
+  [[nodiscard]] bool is_changed(std::size_t saved_page) const noexcept {
+    return (changed_pages_[saved_page / 64] >> (saved_page % 64) & 1) != 0;
+  }
+  /// The page is on disk as it is here, or about to be.
+  void set_saved(std::size_t saved_page) noexcept {
+    changed_pages_[saved_page / 64] &= ~(std::uint64_t{1} << (saved_page % 64));
+  }
+  /// Words of 64 blocks from word `first` on; beyond the volume's end they are zero and ignored.
+  void get_words(std::uint64_t first, std::span<std::uint64_t> into) const noexcept;
+  void merge_words(std::uint64_t first, std::span<const std::uint64_t> from);
 
  private:
   static constexpr std::size_t kPageWords = kPageBytes / 8;
@@ -68,6 +84,8 @@ class DirtyBitmap {
   [[nodiscard]] std::uint64_t next_clean_block(std::uint64_t block, std::uint64_t limit) const noexcept;
   std::uint64_t* make_page(std::size_t page);
   void drop_page_if_clean(std::size_t page) noexcept;
+  /// Some of the blocks `begin` … `end` − 1 were set or cleared.
+  void set_changed(std::uint64_t begin, std::uint64_t end) noexcept;
   void set_blocks(std::uint64_t begin, std::uint64_t end);
   void clear_blocks(std::uint64_t begin, std::uint64_t end) noexcept;
 
@@ -80,6 +98,8 @@ class DirtyBitmap {
   std::vector<std::uint32_t> page_counts_;  ///< set bits of each page
   std::vector<std::uint64_t>
       dirty_pages_;  ///< bit n: page n exists; 128 GiB of clean 4 KiB blocks are skipped by a few words
+  std::size_t saved_pages_count_;
+  std::vector<std::uint64_t> changed_pages_;  ///< bit n: page n of the bitmap area is not as it was saved
   std::vector<Page> spare_pages_;
 };
 

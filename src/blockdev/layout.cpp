@@ -6,7 +6,6 @@ namespace replblk::blockdev {
 
 namespace {
 
-constexpr std::uint64_t kPageBlocks = kPageBytes * 8;
 constexpr std::uint64_t kSuperblocksBytes = 2 * kSuperblockSlotBytes;
 constexpr std::uint64_t kBlockBytesMax = std::uint64_t{1} << 30;
 /// Keeps all sums below far from overflow.
@@ -31,19 +30,11 @@ constexpr std::uint64_t kDeviceBytesMax = std::uint64_t{1} << 60;
 }  // namespace
 
 std::uint64_t Layout::bitmap_pages_count() const noexcept {
-  return divide_up(divide_up(data_device_bytes, bitmap_block_bytes), kPageBlocks);
-}
-
-std::uint64_t Layout::bitmap_table_blocks_count() const noexcept {
-  return divide_up(bitmap_pages_count(), kBitmapTableEntries);
+  return divide_up(divide_up(data_device_bytes, bitmap_block_bytes), kBitmapPageBlocks);
 }
 
 std::uint64_t Layout::bitmap_page_offset_bytes(std::uint64_t page) const noexcept {
-  return bitmap_offset_bytes + (bitmap_table_blocks_count() + page) * kPageBytes;
-}
-
-std::uint64_t Layout::bitmap_table_offset_bytes(std::uint64_t block) const noexcept {
-  return bitmap_offset_bytes + block * kPageBytes;
+  return bitmap_offset_bytes + page * kPageBytes;
 }
 
 std::optional<Layout> plan_layout(const LayoutRequest& request) noexcept {
@@ -55,7 +46,7 @@ std::optional<Layout> plan_layout(const LayoutRequest& request) noexcept {
       request.bitmap_block_bytes != 0 ? request.bitmap_block_bytes : default_block_bytes(layout.data_device_bytes);
   if (!is_block_size(block_bytes)) return std::nullopt;
   layout.bitmap_block_bytes = static_cast<std::uint32_t>(block_bytes);
-  layout.bitmap_bytes = (layout.bitmap_pages_count() + layout.bitmap_table_blocks_count()) * kPageBytes;
+  layout.bitmap_bytes = layout.bitmap_pages_count() * kPageBytes;
   layout.activity_log_bytes = kActivityLogBytes;
   if (request.placement == Placement::internal) {
     const std::uint64_t metadata_bytes = kSuperblocksBytes + kActivityLogBytes + layout.bitmap_bytes;
@@ -89,9 +80,9 @@ bool is_sound(const Layout& layout) noexcept {
     if (!is_page_multiple(bytes) || bytes > kDeviceBytesMax) return false;
   }
   if (!is_block_size(layout.bitmap_block_bytes)) return false;
+  if (layout.activity_log_bytes != kActivityLogBytes) return false;
   if (layout.usable_bytes == 0 || layout.usable_bytes > layout.data_device_bytes) return false;
-  if (layout.bitmap_bytes < (layout.bitmap_pages_count() + layout.bitmap_table_blocks_count()) * kPageBytes)
-    return false;
+  if (layout.bitmap_bytes < layout.bitmap_pages_count() * kPageBytes) return false;
   const bool is_internal = layout.placement == Placement::internal;
   if (is_internal && layout.metadata_end_bytes != layout.data_device_bytes) return false;
   if (layout.metadata_end_bytes < kSuperblocksBytes) return false;

@@ -12,10 +12,10 @@ namespace replblk::blockdev {
 inline constexpr std::uint64_t kPageBytes = 4096;
 inline constexpr std::uint64_t kSuperblockSlotBytes = 64 * 1024;
 inline constexpr std::uint64_t kActivityLogBytes = 1024 * 1024;
-/// Bits of a volume take at most this much memory, and as much on disk.
+/// Bits of a volume take at most this much memory, and little more on disk.
 inline constexpr std::uint64_t kBitmapBytesMax = std::uint64_t{128} << 20;
-/// Entries of a bitmap table block (docs/ondisk_format.md 4).
-inline constexpr std::uint64_t kBitmapTableEntries = 508;
+/// Blocks whose bits one page of the bitmap area holds (docs/ondisk_format.md 4).
+inline constexpr std::uint64_t kBitmapPageBlocks = 8 * 63 * 64;
 
 enum class Placement : std::uint8_t { internal = 0, external = 1 };
 
@@ -32,9 +32,7 @@ struct Layout {
   friend bool operator==(const Layout&, const Layout&) = default;
 
   [[nodiscard]] std::uint64_t bitmap_pages_count() const noexcept;
-  [[nodiscard]] std::uint64_t bitmap_table_blocks_count() const noexcept;
   [[nodiscard]] std::uint64_t bitmap_page_offset_bytes(std::uint64_t page) const noexcept;
-  [[nodiscard]] std::uint64_t bitmap_table_offset_bytes(std::uint64_t block) const noexcept;
 };
 
 /// What a device of this size is used up to.

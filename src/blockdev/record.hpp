@@ -55,7 +55,6 @@ struct ResourceRecord {
   bool is_outdated = false;        ///< gave way to the peer
   bool is_primary_open = false;    ///< serves or served without a clean end: found at open, it is a crashed primary
   bool is_clean_stop = false;      ///< cleared, durably, when opened
-  bool has_stored_bitmap = false;  ///< the bitmap on disk is the whole truth; cleared before memory gets ahead of it
   friend bool operator==(const ResourceRecord&, const ResourceRecord&) = default;
 };
 

@@ -57,7 +57,6 @@ std::vector<std::byte> encode_record(std::string_view resource_name, const Resou
   message.set_is_outdated(record.is_outdated);
   message.set_is_primary_open(record.is_primary_open);
   message.set_is_clean_stop(record.is_clean_stop);
-  message.set_has_stored_bitmap(record.has_stored_bitmap);
   message.set_reservations(record.reservations);
   std::vector<std::byte> bytes(message.ByteSizeLong());
   const bool is_done = message.SerializeToArray(bytes.data(), static_cast<int>(bytes.size()));
@@ -92,7 +91,6 @@ std::optional<NamedRecord> decode_record(ConstBytes bytes) {
   record.is_outdated = message.is_outdated();
   record.is_primary_open = message.is_primary_open();
   record.is_clean_stop = message.is_clean_stop();
-  record.has_stored_bitmap = message.has_stored_bitmap();
   record.reservations = message.reservations();
   return named;
 }

@@ -1,8 +1,10 @@
 // One volume's copy on this node: the data area and the metadata area of its backing device(s). Carries local requests
 // (alignment, bounce buffers, durable writes, discard and zeroing with their fall-backs), keeps the record durable
-// and owns the range lock and the dirty set. Not responsible for what the record means, nor for the peer.
-// Called by Mirror, PeerServer, Resync and the resource; one thread. Invariant: save() is done only when the record
-// is durable in both superblocks; a failed metadata write is reported, never ignored.
+// and owns the range lock, the dirty set and the activity log. Not responsible for what the record means, nor for the
+// peer. Called by Mirror, PeerServer, Resync and the resource; one thread. Invariant: save() is done only when the
+// record is durable in both superblocks; a failed metadata write is reported, never ignored; bits on disk and active
+// extents together cover the dirty set in memory, but for the peer's bits during a resync, which are on the peer's
+// disk.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +14,7 @@
 
 #include "base/result.hpp"
 #include "base/uuid.hpp"
+#include "blockdev/activity_log_writer.hpp"
 #include "blockdev/block_request.hpp"
 #include "blockdev/dirty_bitmap.hpp"
 #include "blockdev/range_lock.hpp"
@@ -25,6 +28,8 @@ struct StoreOptions {
   std::string resource_name;          ///< must match the superblock
   std::uint32_t volume = 0;           ///< volume number within the resource: must match the superblock
   std::uint32_t requests_max = 1024;  ///< in flight to the disk; more wait in order
+  /// The default keeps no log of single extents: after a crash of whoever changes data every block is dirty.
+  ActivityLog::Shape activity_log{63, 1};
 };
 
 /// Why a volume could not be opened: `sentence` says what was found, where, and what to do.
@@ -58,9 +63,11 @@ class Store final : public BlockBackend {
   Store(ports::World world, ports::Disk& data, ports::Disk* metadata, StoreOptions options);
   ~Store() override;
 
-  /// Writes fresh metadata (superblocks, empty bitmap and activity log), durable. `done` gets the usable size.
+  /// Writes fresh metadata (superblocks, empty bitmap, closed activity log), durable. `done` gets the usable size.
   void create(const CreateOptions& options, Callback<void(Result<std::uint64_t, StoreError>)> done);
-  /// Reads superblocks and, when the record says has_stored_bitmap, the bitmap. Serves nothing before.
+  /// Reads superblocks, bitmap and activity log. Serves nothing before. Extents that a crash left active become bits;
+  /// when the log cannot be believed every block does. The data device is flushed first, and the bits are on disk and
+  /// the log closed before `done` is called (protocol.md 5.3).
   /// StoreErrorKind::one_superblock: only one of the two is readable; the record is available, but must not be used
   /// to claim anything (protocol.md 3.1); Resource decides.
   void open(Callback<void(Result<void, StoreError>)> done);
@@ -74,8 +81,14 @@ class Store final : public BlockBackend {
   /// Makes the record durable in both superblocks (write, flush, write, flush; each write in turn so that one is always
   /// whole). Calls are served in order; a later call waits. On failure the volume's metadata is failed and stays so.
   void save(const ResourceRecord& record, Callback<void(Result<void, ports::IoError>)> done);
-  /// Writes the whole dirty set to the bitmap area, durable.
+  /// Writes what was changed of the dirty set to the bitmap area, durable.
   void save_bitmap(Callback<void(Result<void, ports::IoError>)> done);
+  /// Lets go of the activity log: waits until nothing is changed in it, flushes the data device, turns extents that
+  /// some copy may not have flushed into bits, saves the dirty set, closes the log. If the data device cannot be
+  /// flushed all but the last is done. Changes that are asked for meanwhile wait.
+  void settle(Callback<void(Result<void, ports::IoError>)> done);
+  /// Told when a write of the activity log or of bits that it waits for has failed: the metadata is failed then.
+  void set_failure_listener(Callback<void(ports::IoError)> on_failed) noexcept;
 
   /// Local read, write, flush, discard, write_zeroes. compare_and_write is Mirror's business: asserted away.
   /// The caller holds the range (RangeLock), so an unaligned edge can be read, modified and written here.
@@ -84,6 +97,8 @@ class Store final : public BlockBackend {
 
   [[nodiscard]] RangeLock& ranges() noexcept;
   [[nodiscard]] DirtyBitmap& dirty() noexcept;
+  /// Whoever changes data on more than one copy claims the extents first (protocol.md 4 step 2).
+  [[nodiscard]] ActivityLogWriter& activity_log() noexcept;
   [[nodiscard]] std::uint32_t in_flight_count() const noexcept;
 
   struct Counters {
@@ -92,6 +107,8 @@ class Store final : public BlockBackend {
     std::uint64_t flushes = 0;
     std::uint64_t bounces = 0;
     std::uint64_t metadata_writes = 0;
+    std::uint64_t bitmap_page_writes = 0;
+    ActivityLog::Counters activity_log;
     std::uint64_t io_errors = 0;
   };
   [[nodiscard]] const Counters& counters() const noexcept;

@@ -1,6 +1,6 @@
 // Inside of Store: what it is made of, and the order in which metadata work is done. Included by store*.cpp only.
-// Metadata jobs (save, save_bitmap) run one after the other in the order of asking; the first that fails fails all
-// later ones. open() and create() run alone, before any job.
+// Metadata jobs (save, save_bitmap, settle, the bits of extents that leave the log) run one after the other in the
+// order of asking; the first that fails fails all later ones. open() and create() run alone, before any job.
 #pragma once
 
 #include <deque>
@@ -29,6 +29,7 @@ class Store::Impl {
   // store.cpp
   void save(const ResourceRecord& record, SaveDone done);
   void save_bitmap(SaveDone done);
+  void settle(SaveDone done);
   [[nodiscard]] const Counters& counters() const noexcept;
   [[nodiscard]] std::uint32_t in_flight_count() const noexcept;
   [[nodiscard]] const Superblock& superblock() const noexcept { return superblocks_.current(); }
@@ -40,23 +41,40 @@ class Store::Impl {
   DataArea data;
   RangeLock ranges;
   std::optional<DirtyBitmap> dirty;
+  ActivityLogWriter activity_log;
+  Callback<void(ports::IoError)> on_failed;
   ResourceRecord record;
   VolumeGeometry geometry;
   bool is_open = false;
 
  private:
   struct Job {
-    enum class Kind : std::uint8_t { save, save_bitmap };
+    enum class Kind : std::uint8_t { save, save_bitmap, save_extents, settle };
     Kind kind = Kind::save;
     ResourceRecord record;
     SaveDone done;
   };
   using IoResult = Result<void, ports::IoError>;
+  using IoDone = Callback<void(IoResult)>;
 
   void add_job(Job job);
   void run_next_job();
   void on_job_done(IoResult result);
   void fail_next_job();
+  void fail_metadata(ports::IoError error);
+
+  // The activity log's wishes.
+  [[nodiscard]] bool are_saved(std::uint32_t extent);
+  void save_extents(const std::vector<std::uint32_t>& extents);
+  void on_extents_saved(IoResult result);
+  [[nodiscard]] ByteRange extent_range(std::uint32_t extent, std::uint8_t shift) const noexcept;
+  void on_log_quiescent();
+  void on_settle_flushed(IoResult result);
+  void on_settle_saved(IoResult result);
+  void on_settle_closed(IoResult result);
+
+  void flush_data(Callback<void(IoResult)> done) noexcept;
+  void on_data_flushed(ports::DiskOp& op, IoResult result);
 
   void on_superblocks_read(IoResult result);
   [[nodiscard]] std::optional<StoreError> verdict_error() const;
@@ -65,12 +83,21 @@ class Store::Impl {
   void on_repaired(IoResult result);
   void load_bitmap();
   void on_bitmap_loaded(IoResult result);
+  void read_log();
+  void on_log_read(IoResult result);
+  void recover();
+  void on_recovery_flushed(IoResult result);
+  void on_recovered_bits_saved(IoResult result);
+  void on_log_closed(IoResult result);
+  void refuse_recovery(ports::IoError error);
   void finish_open();
   void refuse(StoreError error);
   void tell_refused();
 
   void on_wiped(IoResult result);
-  void on_log_zeroed(IoResult result);
+  void write_ring(const Layout& layout, const Uuid& volume, IoDone done);
+  void on_ring_part_written(IoResult result);
+  void on_ring_created(IoResult result);
   void on_bitmap_created(IoResult result);
   void on_created(IoResult result);
   void fail_create(ports::IoError error, std::string_view what);
@@ -78,17 +105,26 @@ class Store::Impl {
   MetadataIo io_;
   SuperblockPair superblocks_;
   BitmapArea bitmap_;
-  std::uint64_t bitmap_sequence_ = 0;  ///< of the bitmap on disk, or of one that may be there in part
   std::deque<Job> jobs_;
   bool is_job_running_ = false;
   std::optional<ports::IoError> failure_;
   ports::DeferredTask fail_task_;
+  std::vector<std::uint64_t> cleaned_pages_;  ///< of the bitmap area: what the save_extents job writes
+  std::deque<SaveDone> settling_;             ///< wait until the log is quiescent
+  bool is_settle_flushed_ = false;
+  ports::DiskOp flush_op_;  ///< of the data device
+  IoDone flush_done_;
 
   bool is_busy_opening_ = false;  ///< open() or create() under way
   OpenDone open_done_;
   CreateDone create_done_;
   Superblock created_;
-  std::uint64_t zeroed_bytes_ = 0;
+  std::vector<std::byte> ring_;  ///< while it is read
+  std::uint64_t ring_bytes_ = 0;
+  Layout ring_layout_;
+  Uuid ring_volume_;
+  IoDone ring_done_;
+  LogRecovery recovery_;
   std::optional<StoreError> refusal_;
   ports::DeferredTask refuse_task_;
   mutable Counters counters_;

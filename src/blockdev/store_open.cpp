@@ -12,8 +12,6 @@ namespace replblk::blockdev {
 
 namespace {
 
-using IoDone = Callback<void(Result<void, ports::IoError>)>;
-
 [[nodiscard]] std::string_view describe(CopyState state) noexcept {
   switch (state) {
     case CopyState::unreadable:
@@ -174,21 +172,120 @@ void Store::Impl::on_repaired(IoResult result) {
 void Store::Impl::load_bitmap() {
   const Layout& layout = superblock().layout;
   dirty.emplace(layout.usable_bytes, layout.bitmap_block_bytes);
-  bitmap_sequence_ = superblock().bitmap_sequence;
-  if (!record.has_stored_bitmap) {
-    finish_open();
-    return;
-  }
-  bitmap_.load(layout, bitmap_sequence_, *dirty, IoDone::to<&Impl::on_bitmap_loaded>(*this));
+  bitmap_.load(layout, *dirty, IoDone::to<&Impl::on_bitmap_loaded>(*this));
 }
 
 void Store::Impl::on_bitmap_loaded(IoResult) {
-  if (bitmap_.damaged_pages_count() > 0) {
-    log_warning(
-        "{} of {} pages of the stored bitmap of resource {} volume {} are damaged: their blocks count as different",
-        bitmap_.damaged_pages_count(), superblock().layout.bitmap_pages_count(), options.resource_name, options.volume);
+  if (bitmap_.damaged_sectors_count() > 0) {
+    log_warning("{} sectors of the stored bitmap of resource {} volume {} are damaged: their blocks count as different",
+                bitmap_.damaged_sectors_count(), options.resource_name, options.volume);
+  }
+  ring_.resize(kActivityLogBytes);
+  ring_bytes_ = 0;
+  read_log();
+}
+
+// ---- the activity log after a stop of any kind -----------------------------------------------------------------
+
+void Store::Impl::read_log() {
+  io_.read(superblock().layout.activity_log_offset_bytes + ring_bytes_, MetadataIo::kMemoryBytes,
+           IoDone::to<&Impl::on_log_read>(*this));
+}
+
+void Store::Impl::on_log_read(IoResult result) {
+  if (result) {
+    std::copy_n(io_.memory().begin(), MetadataIo::kMemoryBytes,
+                ring_.begin() + static_cast<std::ptrdiff_t>(ring_bytes_));
+    ring_bytes_ += MetadataIo::kMemoryBytes;
+    if (ring_bytes_ < kActivityLogBytes) return read_log();
+    recovery_ = recover_log(ring_, superblock().volume_uuid);
+  } else {
+    recovery_ = {};
+    recovery_.is_damaged = true;
+    recovery_.reason = ports::to_string(result.error());
+  }
+  ring_ = {};
+  recover();
+}
+
+void Store::Impl::recover() {
+  if (!recovery_.is_damaged && recovery_.extents.empty()) {
+    activity_log.start(superblock().layout.activity_log_offset_bytes, superblock().volume_uuid, recovery_.sequence);
+    finish_open();
+    return;
+  }
+  if (recovery_.is_damaged) {
+    log_error("the activity log of resource {} volume {} cannot be believed ({}): every block counts as different",
+              options.resource_name, options.volume, recovery_.reason);
+    dirty->set_all();
+  }
+  for (const std::uint32_t extent : recovery_.extents) {
+    const ByteRange range = extent_range(extent, recovery_.extent_shift);
+    dirty->set(range.offset_bytes, range.length_bytes);
+  }
+  if (!recovery_.extents.empty()) {
+    log_info("resource {} volume {}: {} extents were being changed when it was left: {} KiB count as different",
+             options.resource_name, options.volume, recovery_.extents.size(), dirty->dirty_bytes() / 1024);
+  }
+  // protocol.md 5.3: what a killed process left in the cache must not be lost once the log no longer tells of it.
+  flush_data(IoDone::to<&Impl::on_recovery_flushed>(*this));
+}
+
+void Store::Impl::on_recovery_flushed(IoResult result) {
+  if (!result) return refuse_recovery(result.error());
+  bitmap_.save(superblock().layout, *dirty, IoDone::to<&Impl::on_recovered_bits_saved>(*this));
+}
+
+void Store::Impl::on_recovered_bits_saved(IoResult result) {
+  if (!result) return refuse_recovery(result.error());
+  const Layout& layout = superblock().layout;
+  if (recovery_.is_damaged) {
+    write_ring(layout, superblock().volume_uuid, IoDone::to<&Impl::on_log_closed>(*this));
+    return;
+  }
+  activity_log.start(layout.activity_log_offset_bytes, superblock().volume_uuid, recovery_.sequence);
+  activity_log.write_closing(IoDone::to<&Impl::on_log_closed>(*this));
+}
+
+void Store::Impl::on_log_closed(IoResult result) {
+  if (!result) return refuse_recovery(result.error());
+  if (recovery_.is_damaged) {
+    activity_log.start(superblock().layout.activity_log_offset_bytes, superblock().volume_uuid, kLogPagesCount);
   }
   finish_open();
+}
+
+void Store::Impl::refuse_recovery(ports::IoError error) {
+  refuse({StoreErrorKind::io,
+          fmt::format("what was being changed when this copy was left cannot be made durable: {}; check the device",
+                      ports::to_string(error))});
+}
+
+/// A ring of transactions that leave every slot free.
+void Store::Impl::write_ring(const Layout& layout, const Uuid& volume, IoDone done) {
+  ring_layout_ = layout;
+  ring_volume_ = volume;
+  ring_done_ = done;
+  ring_bytes_ = 0;
+  on_ring_part_written({});
+}
+
+void Store::Impl::on_ring_part_written(IoResult result) {
+  if (!result) return ring_done_(result);
+  if (ring_bytes_ == kActivityLogBytes) return io_.flush(ring_done_);
+  LogTransaction transaction;
+  transaction.is_reset = true;
+  transaction.extent_shift = options.activity_log.extent_shift;
+  transaction.slots_count = options.activity_log.slots_count;
+  for (std::size_t at = 0; at < MetadataIo::kMemoryBytes; at += kPageBytes) {
+    const std::uint64_t index = (ring_bytes_ + at) / kPageBytes;
+    // 1 … 256, each in its place: the newest is the last, in page 0.
+    transaction.sequence = index == 0 ? kLogPagesCount : index;
+    encode_transaction(transaction, ring_volume_, io_.memory().subspan(at, kPageBytes));
+  }
+  const std::uint64_t offset_bytes = ring_layout_.activity_log_offset_bytes + ring_bytes_;
+  ring_bytes_ += MetadataIo::kMemoryBytes;
+  io_.write(offset_bytes, MetadataIo::kMemoryBytes, IoDone::to<&Impl::on_ring_part_written>(*this));
 }
 
 void Store::Impl::finish_open() {
@@ -263,7 +360,6 @@ void Store::Impl::create(const CreateOptions& create_options, CreateDone done) {
   created_.volume = create_options.volume;
   created_.logical_block_bytes = create_options.logical_block_bytes;
   created_.layout = *layout;
-  created_.bitmap_sequence = 1;
   created_.record = encode_record(create_options.resource_name, create_options.record);
   superblocks_.wipe(IoDone::to<&Impl::on_wiped>(*this));
 }
@@ -273,26 +369,15 @@ void Store::Impl::on_wiped(IoResult result) {
     fail_create(result.error(), "the superblocks");
     return;
   }
-  zeroed_bytes_ = 0;
-  std::fill_n(io_.memory().begin(), io_.memory().size(), std::byte{0});
-  on_log_zeroed({});
+  write_ring(created_.layout, created_.volume_uuid, IoDone::to<&Impl::on_ring_created>(*this));
 }
 
-void Store::Impl::on_log_zeroed(IoResult result) {
+void Store::Impl::on_ring_created(IoResult result) {
   if (!result) {
     fail_create(result.error(), "the activity log");
     return;
   }
-  const Layout& layout = created_.layout;
-  if (zeroed_bytes_ == layout.activity_log_bytes) {
-    bitmap_.save(layout, created_.bitmap_sequence, nullptr, IoDone::to<&Impl::on_bitmap_created>(*this));
-    return;
-  }
-  const std::uint64_t offset_bytes = layout.activity_log_offset_bytes + zeroed_bytes_;
-  const std::size_t length_bytes = static_cast<std::size_t>(
-      std::min<std::uint64_t>(MetadataIo::kMemoryBytes, layout.activity_log_bytes - zeroed_bytes_));
-  zeroed_bytes_ += length_bytes;
-  io_.write(offset_bytes, length_bytes, IoDone::to<&Impl::on_log_zeroed>(*this));
+  bitmap_.create(created_.layout, IoDone::to<&Impl::on_bitmap_created>(*this));
 }
 
 void Store::Impl::on_bitmap_created(IoResult result) {

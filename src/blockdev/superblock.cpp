@@ -11,28 +11,7 @@ namespace replblk::blockdev {
 namespace {
 
 constexpr std::string_view kMagic = "replblkS";
-constexpr std::size_t kSequenceAt = 496;
-constexpr std::size_t kSectorIndexAt = 504;
-constexpr std::size_t kCrcAt = 508;
 constexpr std::uint32_t kKnownFeatures = 0;
-
-void seal_sector(MutableBytes slot, std::size_t index, std::uint64_t sequence) noexcept {
-  const MutableBytes sector = slot.subspan(index * kSectorBytes, kSectorBytes);
-  store_le<std::uint64_t>(sector.data() + kSequenceAt, sequence);
-  store_le<std::uint16_t>(sector.data() + kSectorIndexAt, static_cast<std::uint16_t>(index));
-  store_le<std::uint16_t>(sector.data() + kSectorIndexAt + 2, 0);
-  store_le<std::uint32_t>(sector.data() + kCrcAt, crc32c(sector.first(kCrcAt)));
-}
-
-[[nodiscard]] bool is_sealed(ConstBytes slot, std::size_t index) noexcept {
-  const ConstBytes sector = slot.subspan(index * kSectorBytes, kSectorBytes);
-  return load_le<std::uint32_t>(sector.data() + kCrcAt) == crc32c(sector.first(kCrcAt)) &&
-         load_le<std::uint16_t>(sector.data() + kSectorIndexAt) == index;
-}
-
-[[nodiscard]] std::uint64_t sector_sequence(ConstBytes slot, std::size_t index) noexcept {
-  return load_le<std::uint64_t>(slot.data() + index * kSectorBytes + kSequenceAt);
-}
 
 [[nodiscard]] std::size_t record_sectors(std::size_t record_bytes) noexcept {
   return (record_bytes + kSectorPayloadBytes - 1) / kSectorPayloadBytes;
@@ -60,7 +39,6 @@ std::size_t encode_superblock(const Superblock& superblock, std::uint8_t copy, M
   store_le<std::uint64_t>(at + 88, superblock.layout.bitmap_offset_bytes);
   store_le<std::uint64_t>(at + 96, superblock.layout.bitmap_bytes);
   store_le<std::uint32_t>(at + 104, superblock.layout.bitmap_block_bytes);
-  store_le<std::uint64_t>(at + 112, superblock.bitmap_sequence);
   store_le<std::uint32_t>(at + 120, static_cast<std::uint32_t>(superblock.record.size()));
   store_le<std::uint32_t>(at + 124, crc32c(superblock.record));
   for (std::size_t done = 0, index = 1; done < superblock.record.size(); ++index) {
@@ -68,7 +46,8 @@ std::size_t encode_superblock(const Superblock& superblock, std::uint8_t copy, M
     std::memcpy(at + index * kSectorBytes, superblock.record.data() + done, count);
     done += count;
   }
-  for (std::size_t index = 0; index < kSlotSectors; ++index) seal_sector(slot, index, superblock.sequence);
+  for (std::size_t index = 0; index < kSlotSectors; ++index)
+    seal_sector(slot, index, SealKind::superblock, superblock.sequence);
   const std::size_t used_bytes = (1 + record_sectors(superblock.record.size())) * kSectorBytes;
   return (used_bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
 }
@@ -79,8 +58,8 @@ SuperblockCopy decode_superblock(ConstBytes slot, std::uint8_t copy) {
   const std::byte* at = slot.data();
   const bool has_magic = std::memcmp(at, kMagic.data(), kMagic.size()) == 0;
   found.state = CopyState::damaged;
-  if (!has_magic || !is_sealed(slot, 0)) {
-    if (!has_magic && !is_sealed(slot, 0)) found.state = CopyState::absent;
+  if (!has_magic || !is_sealed(slot, 0, SealKind::superblock)) {
+    if (!has_magic && !is_sealed(slot, 0, SealKind::superblock)) found.state = CopyState::absent;
     return found;
   }
   found.version = load_le<std::uint32_t>(at + 8);
@@ -98,7 +77,7 @@ SuperblockCopy decode_superblock(ConstBytes slot, std::uint8_t copy) {
   const std::size_t written_sectors = (used_sectors + 7) / 8 * 8;
   bool is_of_one_save = true;
   for (std::size_t index = 0; index < written_sectors; ++index) {
-    if (!is_sealed(slot, index)) return found;
+    if (!is_sealed(slot, index, SealKind::superblock)) return found;
     const std::uint64_t sequence = sector_sequence(slot, index);
     found.sequence_max = std::max(found.sequence_max, sequence);
     is_of_one_save = is_of_one_save && sequence == sector_sequence(slot, 0);
@@ -129,7 +108,6 @@ SuperblockCopy decode_superblock(ConstBytes slot, std::uint8_t copy) {
   superblock.layout.bitmap_offset_bytes = load_le<std::uint64_t>(at + 88);
   superblock.layout.bitmap_bytes = load_le<std::uint64_t>(at + 96);
   superblock.layout.bitmap_block_bytes = load_le<std::uint32_t>(at + 104);
-  superblock.bitmap_sequence = load_le<std::uint64_t>(at + 112);
   const bool makes_sense = at[21] <= std::byte{1} && is_sound(superblock.layout) &&
                            (superblock.logical_block_bytes == 512 || superblock.logical_block_bytes == 4096);
   if (makes_sense) {

@@ -11,12 +11,11 @@
 #include "base/bytes.hpp"
 #include "base/uuid.hpp"
 #include "blockdev/layout.hpp"
+#include "blockdev/sealed_sector.hpp"
 
 namespace replblk::blockdev {
 
 inline constexpr std::uint32_t kFormatVersion = 1;
-inline constexpr std::size_t kSectorBytes = 512;
-inline constexpr std::size_t kSectorPayloadBytes = 496;
 inline constexpr std::size_t kSlotSectors = kSuperblockSlotBytes / kSectorBytes;
 inline constexpr std::size_t kRecordBytesMax = (kSlotSectors - 1) * kSectorPayloadBytes;
 
@@ -26,7 +25,6 @@ struct Superblock {
   std::uint32_t volume = 0;
   std::uint32_t logical_block_bytes = 512;
   Layout layout;
-  std::uint64_t bitmap_sequence = 0;
   std::vector<std::byte> record;  ///< at most kRecordBytesMax
   friend bool operator==(const Superblock&, const Superblock&) = default;
 };

@@ -26,13 +26,18 @@ Json device(const ResourceStatus& resource, const VolumeStatus& volume) {
           {"size", volume.size_bytes / 1024},
           {"read", volume.read_bytes / 1024},
           {"written", volume.written_bytes / 1024},
-          {"al-writes", 0},
-          {"bm-writes", volume.metadata_writes},
+          {"al-writes", volume.activity_log_writes},
+          {"bm-writes", volume.bitmap_page_writes},
           {"upper-pending", volume.upper_pending},
           {"lower-pending", volume.lower_pending},
           {"lun", volume.lun},
           {"backing-dev", volume.backing_path},
-          {"disk-reason", volume.disk_reason}};
+          {"disk-reason", volume.disk_reason},
+          {"metadata-writes", volume.metadata_writes},
+          {"al-hits", volume.activity_log_hits},
+          {"al-misses", volume.activity_log_misses},
+          {"al-waits", volume.activity_log_waits},
+          {"al-evictions", volume.activity_log_evictions}};
 }
 
 Json peer_device(const VolumeStatus& volume) {

@@ -51,9 +51,10 @@ void add_device(Text& text, const ResourceStatus& resource, const VolumeStatus& 
   }
   if (options.has_statistics) {
     text.add(
-        "\n      size:{} read:{} written:{} al-writes:0 bm-writes:{} upper-pending:{} lower-pending:{} al-suspended:no",
-        volume.size_bytes / 1024, volume.read_bytes / 1024, volume.written_bytes / 1024, volume.metadata_writes,
-        volume.upper_pending, volume.lower_pending);
+        "\n      size:{} read:{} written:{} al-writes:{} bm-writes:{} upper-pending:{} lower-pending:{} "
+        "al-suspended:no",
+        volume.size_bytes / 1024, volume.read_bytes / 1024, volume.written_bytes / 1024, volume.activity_log_writes,
+        volume.bitmap_page_writes, volume.upper_pending, volume.lower_pending);
   }
   text.add("\n");
 }

@@ -80,6 +80,12 @@ void put(const node::VolumeStatus& from, api::VolumeStatus& to) {
   to.set_sync_rate_bytes_per_second(from.sync_rate_bytes_per_second);
   to.set_sync_seconds_left(from.sync_seconds_left);
   to.set_metadata_writes(from.metadata_writes);
+  to.set_activity_log_writes(from.activity_log_writes);
+  to.set_bitmap_page_writes(from.bitmap_page_writes);
+  to.set_activity_log_hits(from.activity_log_hits);
+  to.set_activity_log_misses(from.activity_log_misses);
+  to.set_activity_log_waits(from.activity_log_waits);
+  to.set_activity_log_evictions(from.activity_log_evictions);
 }
 
 node::VolumeStatus get(const api::VolumeStatus& from) {
@@ -106,6 +112,12 @@ node::VolumeStatus get(const api::VolumeStatus& from) {
   to.sync_rate_bytes_per_second = from.sync_rate_bytes_per_second();
   to.sync_seconds_left = from.sync_seconds_left();
   to.metadata_writes = from.metadata_writes();
+  to.activity_log_writes = from.activity_log_writes();
+  to.bitmap_page_writes = from.bitmap_page_writes();
+  to.activity_log_hits = from.activity_log_hits();
+  to.activity_log_misses = from.activity_log_misses();
+  to.activity_log_waits = from.activity_log_waits();
+  to.activity_log_evictions = from.activity_log_evictions();
   return to;
 }
 

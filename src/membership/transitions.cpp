@@ -48,7 +48,6 @@ ResourceRecord become_only_member(const ResourceRecord& record, NodeIndex self, 
   next.seen = term;
   next.generations = begin_line(record.generations, peer_may_have_it, {term, nonce});
   next.is_primary_open = primary == self;
-  next.has_stored_bitmap = false;
   return next;
 }
 

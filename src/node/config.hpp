@@ -47,11 +47,18 @@ struct ResyncConfig {
   std::uint64_t rate_max_bytes_per_second = 0;  ///< 0: as fast as it goes
 };
 
+struct ActivityLogConfig {
+  std::uint32_t extents = 4096;    ///< active at once, per volume: 67 to 65534
+  bool updates = true;             ///< false: after a crash of the primary every block is resynced
+  std::uint8_t extent_shift = 22;  ///< 4 MiB; not in the file
+};
+
 struct ResourceConfig {
   std::string name;
   TargetConfig target;
   std::vector<VolumeConfig> volumes;
   ResyncConfig resync;
+  ActivityLogConfig activity_log;
 };
 
 struct ClusterConfig {

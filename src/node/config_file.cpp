@@ -388,6 +388,10 @@ class Checker {
       made.resync.rate_max_bytes_per_second =
           std::uint64_t{section.child("resync").number("rate_max_kib_per_second", 0, 4194304)} * 1024;
     }
+    if (resource.has_activity_log()) {
+      made.activity_log.extents = section.child("activity_log").number("extents", 67, 65534);
+      made.activity_log.updates = resource.activity_log().updates();
+    }
     config_.resources.push_back(std::move(made));
   }
 

@@ -72,12 +72,16 @@ void Resource::start() {
     options.has_write_cache = volume->config.write_cache;
     options.resource_name = config_.name;
     options.volume = volume->index;
+    const ActivityLogConfig& log = config_.activity_log;
+    if (log.updates) options.activity_log = {log.extent_shift, log.extents};
     volume->store = std::make_unique<Store>(world_, *volume->disks.data, volume->disks.metadata, options);
     volume->store->open(Callback<void(Result<void, blockdev::StoreError>)>::to<&Volume::on_opened>(*volume));
   }
 }
 
 void Resource::Volume::on_opened(Result<void, blockdev::StoreError> result) { resource->volume_opened(*this, result); }
+
+void Resource::Volume::on_metadata_failed(ports::IoError error) { resource->metadata_failed(error); }
 
 void Resource::volume_opened(Volume& volume, Result<void, blockdev::StoreError> result) {
   if (!result && result.error().kind == blockdev::StoreErrorKind::one_superblock && volume.store->is_open()) {
@@ -108,6 +112,7 @@ void Resource::all_opened() {
   std::vector<Store*> stores;
   for (const auto& volume : volumes_) {
     stores.push_back(volume->store.get());
+    volume->store->set_failure_listener(Callback<void(ports::IoError)>::to<&Volume::on_metadata_failed>(*volume));
     volume->mirror = std::make_unique<Mirror>(world_, *volume->store, link_, volume->index, has_peer());
     volume->mirror->set_idle_listener(Callback<void()>::to<&Resource::check_drained>(*this));
     volume->resync = std::make_unique<replication::Resync>(world_, *volume->store, *volume->mirror, link_,
@@ -139,7 +144,6 @@ void Resource::take_records() {
     const bool is_outdated = record_.is_outdated || other.is_outdated;
     const bool is_primary_open = record_.is_primary_open || other.is_primary_open;
     const bool is_clean_stop = record_.is_clean_stop && other.is_clean_stop;
-    const bool has_stored_bitmap = record_.has_stored_bitmap && other.has_stored_bitmap;
     const std::uint64_t seen = std::max(record_.seen, other.seen);
     if (other.configuration.term < record_.configuration.term) record_ = other;
     record_.seen = seen;
@@ -147,18 +151,12 @@ void Resource::take_records() {
     record_.is_outdated = is_outdated;
     record_.is_primary_open = is_primary_open;
     record_.is_clean_stop = is_clean_stop;
-    record_.has_stored_bitmap = has_stored_bitmap;
   }
   const bool is_sole = record_.configuration.is_sole(self());
   is_crashed_primary_ = record_.is_primary_open;
   const bool has_cache = std::ranges::any_of(volumes_, [](const auto& volume) { return volume->config.write_cache; });
   may_have_lost_cache_ =
       has_cache && !record_.is_clean_stop && !record_.boot_id.is_none() && record_.boot_id != boot_id_ && !is_sole;
-  // What a running node knows only in memory is lost with it: which blocks a primary had in flight, which ones the
-  // absent peer lacks. Until an activity log narrows it down, every block is in the resync set then.
-  if (!record_.has_stored_bitmap && (record_.is_primary_open || is_sole)) {
-    for (const auto& volume : volumes_) volume->store->dirty().set_all();
-  }
 }
 
 void Resource::build_target() {
@@ -239,7 +237,11 @@ void Resource::metadata_failed(ports::IoError error) {
   if (is_stopping_) finish_stop();
 }
 
-void Resource::save_bitmaps(std::function<void()> then) {
+void Resource::save_bitmaps(std::function<void()> then) { for_all_stores(&Store::save_bitmap, std::move(then)); }
+
+void Resource::settle_all(std::function<void()> then) { for_all_stores(&Store::settle, std::move(then)); }
+
+void Resource::for_all_stores(StoreStep step, std::function<void()> then) {
   struct Saving {
     Resource* resource;
     std::size_t pending;
@@ -247,7 +249,7 @@ void Resource::save_bitmaps(std::function<void()> then) {
   };
   auto* saving = new Saving{this, volumes_.size(), std::move(then)};
   for (const auto& volume : volumes_) {
-    volume->store->save_bitmap(Callback<void(Result<void, ports::IoError>)>::with(
+    (volume->store.get()->*step)(Callback<void(Result<void, ports::IoError>)>::with(
         saving, [](void* context, Result<void, ports::IoError> result) {
           auto* save = static_cast<Saving*>(context);
           if (!result) save->resource->metadata_failed(result.error());
@@ -346,6 +348,11 @@ void Resource::on_tick() {
   if (now - last_flush_tick_ >= cluster_.flush_interval) {
     last_flush_tick_ = now;
     for (const auto& volume : volumes_) volume->mirror->tick();
+    if (phase_ == LinkPhase::source_syncing && !is_saving_progress_) {
+      // So that a resync that is broken off does not begin from the start.
+      is_saving_progress_ = true;
+      save_bitmaps([this] { is_saving_progress_ = false; });
+    }
   }
 }
 
@@ -371,7 +378,7 @@ void Resource::stop(std::function<void()> done) {
     flush_all([this](bool is_flushed) {
       is_stop_drained_ = is_flushed && !is_metadata_failed_;
       if (!is_stop_drained_) {
-        finish_stop();  // The record says that the end was not clean: the next start takes every block for dirty.
+        finish_stop();  // Neither record nor activity log are closed: the next start knows what may differ.
         return;
       }
       continue_stop();
@@ -396,11 +403,10 @@ void Resource::continue_stop() {
     // What the peer sent after the flush above is in the cache: flush again, so that "clean" is true.
     self->flush_all([self](bool is_good) {
       if (!is_good) return self->finish_stop();
-      self->save_bitmaps([self] {
+      self->settle_all([self] {
         ResourceRecord next = self->record_;
         next.is_primary_open = false;
         next.is_clean_stop = true;
-        next.has_stored_bitmap = true;
         self->persist(next, [self] { self->finish_stop(); });
       });
     });

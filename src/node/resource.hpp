@@ -100,6 +100,7 @@ class Resource final : private replication::PeerChannelObserver {
     bool is_resynced = false;
     Resource* resource = nullptr;
     void on_opened(Result<void, blockdev::StoreError> result);
+    void on_metadata_failed(ports::IoError error);
     void on_resynced();
   };
 
@@ -110,6 +111,11 @@ class Resource final : private replication::PeerChannelObserver {
   void build_target();
   void persist(blockdev::ResourceRecord next, std::function<void()> then);
   void save_bitmaps(std::function<void()> then);
+  /// Nothing is being changed any more: flushes the own copies, makes all that may differ durable as bits, closes the
+  /// activity logs (protocol.md 5.1, 5.3).
+  void settle_all(std::function<void()> then);
+  using StoreStep = void (blockdev::Store::*)(Callback<void(Result<void, ports::IoError>)>);
+  void for_all_stores(StoreStep step, std::function<void()> then);
   void flush_all(std::function<void(bool is_good)> then);
   /// Runs `then` once no request is in flight in any mirror; a later call takes the place of an earlier one.
   void drain_all(std::function<void()> then);
@@ -245,6 +251,7 @@ class Resource final : private replication::PeerChannelObserver {
   std::function<void()> on_proposal_lost_;
   std::uint64_t peer_seen_ = 0;  ///< the highest term that the peer has named to this run
   Instant last_flush_tick_{};
+  bool is_saving_progress_ = false;
 
   replication::PeerLink link_;
   std::unique_ptr<replication::PeerServer> server_;

@@ -349,7 +349,6 @@ void Resource::receive(const replication::Proposal& message) {
   may_have_lost_cache_ = is_crashed_primary_ = false;
   ResourceRecord next = membership::join_pair(record_, proposed, message.generations);
   next.is_primary_open = false;
-  next.has_stored_bitmap = false;
   persist(next, [this, number = channel_number_, term = proposed.term] {
     // protocol.md 5.3: the target keeps its own bits until it persists the add.
     for (const auto& volume : volumes_) volume->store->dirty().clear_all();
@@ -385,6 +384,7 @@ void Resource::joined() {
     server_->open(*channel_, term);
   }
   for (const auto& volume : volumes_) volume->mirror->set_mirroring(is_primary_);
+  save_bitmaps([] {});  // Bits that a crash would bring back for nothing.
   log_info("resource {}: Established, both copies UpToDate, term {}", config_.name, term);
 }
 
@@ -394,11 +394,13 @@ void Resource::start_as_source(const replication::Plan& plan) {
   const bool is_alone_already = record_.configuration.is_sole(self()) && !membership::is_in_doubt(record_) &&
                                 record_.configuration.term >= peer_introduction_->configuration.term;
   const auto begin = [this, is_full = plan.is_full] {
-    if (is_full) {
-      for (const auto& volume : volumes_) volume->store->dirty().set_all();
-    }
-    link_.attach(*channel_, record_.configuration.term);
-    channel_->send(replication::SyncStart{record_.configuration, is_full});
+    const auto attach = [this, is_full] {
+      link_.attach(*channel_, record_.configuration.term);
+      channel_->send(replication::SyncStart{record_.configuration, is_full});
+    };
+    if (!is_full) return attach();
+    for (const auto& volume : volumes_) volume->store->dirty().set_all();
+    save_bitmaps(for_this_channel(attach));
   };
   if (is_alone_already) {
     begin();
@@ -423,11 +425,9 @@ void Resource::receive(const replication::SyncStart& message) {
   connected_term_ = 0;
   peer_seen_ = std::max(peer_seen_, source.term);
   // The own bits are durable before the flags that told of them go (A16, A17).
-  save_bitmaps(for_this_channel([this, source] {
-    ResourceRecord next = membership::become_sync_target(record_, source);
-    next.has_stored_bitmap = true;
+  settle_all(for_this_channel([this, source] {
     is_crashed_primary_ = false;
-    persist(next, for_this_channel([this] { send_bitmaps(); }));
+    persist(membership::become_sync_target(record_, source), for_this_channel([this] { send_bitmaps(); }));
   }));
 }
 
@@ -512,7 +512,6 @@ void Resource::finish_add() {
     ResourceRecord next = membership::join_pair(record_, {proposed_term_, 3, primary},
                                                 membership::generations_for_pair(record_.generations));
     next.is_primary_open = is_primary_;
-    next.has_stored_bitmap = false;
     persist(next, for_this_channel([this] {
               joined();
               thaw_all();

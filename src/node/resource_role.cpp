@@ -116,7 +116,6 @@ void Resource::promote_with_peer(AdminReplyCallback reply) {
     ResourceRecord next = membership::join_pair(record_, {proposed_term_, 3, self()},
                                                 membership::generations_for_pair(record_.generations));
     next.is_primary_open = true;
-    next.has_stored_bitmap = false;
     proposed_term_ = 0;
     persist(next, [this, outcome] {
       is_changing_role_ = false;
@@ -202,7 +201,7 @@ void Resource::make_secondary(AdminReplyCallback reply) {
     flush_all([this, answer](bool is_flushed) {
       if (!is_flushed)
         log_error("resource {}: the local disk cannot be flushed while becoming secondary", config_.name);
-      save_bitmaps([this, answer] { demoted(answer); });
+      settle_all([this, answer] { demoted(answer); });
     });
   });
 }
@@ -215,7 +214,6 @@ void Resource::demoted(AdminReplyCallback reply) {
     next = membership::become_only_member(record_, self(), blockdev::kNoNode, 0, fresh_nonce());
   }
   next.is_primary_open = false;
-  next.has_stored_bitmap = true;
   persist(next, [this, answer = std::move(reply)] {
     is_changing_role_ = false;
     is_primary_ = false;

@@ -89,7 +89,15 @@ VolumeStatus Resource::volume_status(const Volume& volume) const {
   blockdev::Store& store = *volume.store;
   status.size_bytes = store.geometry().size_bytes;
   status.read_bytes = store.counters().read_bytes;
-  status.written_bytes = store.counters().written_bytes;
+  const blockdev::Store::Counters& counters = store.counters();
+  status.written_bytes = counters.written_bytes;
+  status.metadata_writes = counters.metadata_writes;
+  status.bitmap_page_writes = counters.bitmap_page_writes;
+  status.activity_log_writes = counters.activity_log.transactions;
+  status.activity_log_hits = counters.activity_log.hits;
+  status.activity_log_misses = counters.activity_log.misses;
+  status.activity_log_waits = counters.activity_log.waits;
+  status.activity_log_evictions = counters.activity_log.evictions;
   status.lower_pending = store.in_flight_count();
   status.upper_pending = volume.mirror->in_flight_count();
   status.out_of_sync_bytes = has_peer() ? store.dirty().dirty_bytes() : 0;

@@ -47,9 +47,13 @@ Mirror::Mirror(ports::World world, blockdev::Store& store, PeerLink& link, std::
   round_local_.op = BlockOp::flush;
   round_local_.on_complete = Callback<void(BlockRequest&)>::to<&Mirror::on_round_local>(*this);
   round_peer_.on_answer = Callback<void(PeerAnswer)>::to<&Mirror::on_round_peer>(*this);
+  store.activity_log().set_flusher(Callback<void()>::to<&Mirror::on_flush_wanted>(*this));
 }
 
-Mirror::~Mirror() { RB_ASSERT(is_idle() && !is_round_running_ && held_requests_.empty() && held_answers_.empty()); }
+Mirror::~Mirror() {
+  RB_ASSERT(is_idle() && !is_round_running_ && held_requests_.empty() && held_answers_.empty());
+  store_.activity_log().set_flusher({});
+}
 
 // ---- the role and the gate -------------------------------------------------------------------------------------
 
@@ -124,6 +128,7 @@ void Mirror::start(BlockRequest& upper) {
   }
   if (request->mirror == nullptr) {
     request->mirror = this;
+    request->log_claim.on_active = Callback<void(bool)>::to<&Request::on_active>(*request);
     request->claim.on_granted = Callback<void()>::to<&Request::on_granted>(*request);
     request->peer.on_answer = Callback<void(PeerAnswer)>::to<&Request::on_peer_answer>(*request);
     request->flush.on_flushed = Callback<void(bool)>::to<&Request::on_flushed>(*request);
@@ -168,8 +173,34 @@ void Mirror::begin(Request& request) {
   begin_change(request);
 }
 
-/// protocol.md 4 step 3: the local write and the frame leave together.
 void Mirror::begin_change(Request& request) {
+  request.data_offset_bytes = request.local.buffer_offset_bytes;
+  begin_piece(request, request.upper->offset_bytes);
+}
+
+/// protocol.md 4 step 2: the extents are active, durably, before the data goes anywhere.
+void Mirror::begin_piece(Request& request, std::uint64_t offset_bytes) {
+  const BlockRequest& upper = *request.upper;
+  BlockRequest& local = request.local;
+  local.offset_bytes = offset_bytes;
+  local.length_bytes = upper.end_bytes() - offset_bytes;
+  if (!is_replicated_) return write_copies(request);
+  local.length_bytes = store_.activity_log().piece_bytes(offset_bytes, local.length_bytes);
+  local.buffer_offset_bytes = request.data_offset_bytes + static_cast<std::uint32_t>(offset_bytes - upper.offset_bytes);
+  if (store_.activity_log().acquire(request.log_claim, local.offset_bytes, local.length_bytes)) write_copies(request);
+}
+
+void Mirror::Request::on_active(bool is_active) {
+  if (is_active) {
+    mirror->write_copies(*this);
+    return;
+  }
+  upper->status = BlockStatus::io_error;
+  mirror->finish(*this);
+}
+
+/// protocol.md 4 step 3: the local write and the frame leave together.
+void Mirror::write_copies(Request& request) {
   const BlockRequest& local = request.local;
   if (is_mirroring_) {
     FrameHeader header;
@@ -218,7 +249,16 @@ void Mirror::Request::on_flushed(bool is_good) {
 
 void Mirror::part_done(Request& request) {
   RB_ASSERT(request.pending > 0);
-  if (--request.pending == 0) finish(request);
+  if (--request.pending > 0) return;
+  const BlockRequest& upper = *request.upper;
+  if (!upper.is_change()) return finish(request);
+  if (is_replicated_) {
+    store_.activity_log().release(request.log_claim, upper.is_fua || !geometry().has_write_cache);
+  }
+  const std::uint64_t done_bytes = request.local.end_bytes();
+  if (upper.status != BlockStatus::good || done_bytes == upper.end_bytes()) return finish(request);
+  request.is_at_peer = false;
+  begin_piece(request, done_bytes);
 }
 
 void Mirror::finish(Request& request) {
@@ -281,6 +321,11 @@ void Mirror::flush(FlushWaiter& waiter) {
   if (!is_round_running_) start_flush_round();
 }
 
+/// The activity log runs short of slots that may be given to other extents.
+void Mirror::on_flush_wanted() {
+  if (!is_round_running_) start_flush_round();
+}
+
 void Mirror::start_flush_round() {
   RB_ASSERT(!is_round_running_ && round_.empty());
   is_round_running_ = true;
@@ -289,6 +334,7 @@ void Mirror::start_flush_round() {
   is_round_at_peer_ = is_mirroring_ && link_.is_attached();
   round_pending_ = 1;
   round_local_.status = BlockStatus::good;
+  store_.activity_log().flush_begins();
   if (is_round_at_peer_) {
     round_pending_ = 2;
     peer_copy_.flush_begins();
@@ -315,6 +361,8 @@ void Mirror::round_part_done() {
   RB_ASSERT(round_pending_ > 0);
   if (--round_pending_ > 0) return;
   is_round_running_ = false;
+  // What a lost peer had not flushed is dirty by now, which is as good as its flush.
+  store_.activity_log().flush_done(is_round_good_);
   FlushList done;
   done.splice_back(round_);
   if (!next_round_.empty()) start_flush_round();

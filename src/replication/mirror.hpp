@@ -3,8 +3,10 @@
 // answers while the configuration is in change. Not responsible for deciding anything: Resource freezes, thaws,
 // attaches the peer and says when it is lost.
 //
-//   request → [held while frozen] → range claim → local + peer → release → [answer held while frozen] → answer
+//   request → [held while frozen] → range claim → extents active → local + peer → release → [answer held while frozen]
+//           → answer
 //
+// A change that needs more extents than one claim of the activity log may have goes in pieces, under one range claim.
 // Invariant: while two are members no change is answered before the peer's acknowledgement, unless the peer was removed
 // first.
 #pragma once
@@ -66,13 +68,16 @@ class Mirror final : public blockdev::BlockBackend {
     blockdev::BlockRequest* upper = nullptr;
     blockdev::BlockRequest local;
     blockdev::RangeLock::Claim claim;
+    blockdev::ActivityLogWriter::Claim log_claim;
     OutstandingOperation peer;
     FlushWaiter flush;
     BufferWaiter compare_buffer;
     std::uint8_t pending = 0;  ///< local and peer parts not done
     bool is_at_peer = false;
     bool is_claimed = false;
+    std::uint32_t data_offset_bytes = 0;  ///< in the buffer: where the data of upper's first byte lies
     void on_granted();
+    void on_active(bool is_active);
     void on_local_done(blockdev::BlockRequest&);
     void on_peer_answer(PeerAnswer answer);
     void on_flushed(bool is_good);
@@ -83,12 +88,15 @@ class Mirror final : public blockdev::BlockBackend {
   void start(blockdev::BlockRequest& upper);
   void begin(Request& request);
   void begin_change(Request& request);
+  void begin_piece(Request& request, std::uint64_t offset_bytes);
+  void write_copies(Request& request);
   void begin_compare(Request& request);
   void part_done(Request& request);
   void finish(Request& request);
   void answer(blockdev::BlockRequest& upper) noexcept;
   void run_deferred();
 
+  void on_flush_wanted();
   void start_flush_round();
   void on_round_local(blockdev::BlockRequest&);
   void on_round_peer(PeerAnswer answer);

@@ -13,7 +13,7 @@ TEST(Layout, Internal_and_external_lie_where_the_document_says) {
   const std::uint64_t end = std::uint64_t{1} << 30;
   const auto internal = plan_layout({Placement::internal, size, 0, 0});
   ASSERT_TRUE(internal.has_value());
-  const std::uint64_t bitmap_bytes = (8 + 1) * 4096;  // 262144 blocks: 8 pages, one table block
+  const std::uint64_t bitmap_bytes = 9 * 4096;  // 262144 blocks, 32256 a page
   EXPECT_EQ(internal->bitmap_block_bytes, 4096u);
   EXPECT_EQ(internal->bitmap_bytes, bitmap_bytes);
   EXPECT_EQ(internal->usable_bytes, end - 131072 - 1048576 - bitmap_bytes);
@@ -35,7 +35,7 @@ TEST(Layout, Bitmap_of_any_size_stays_within_128_MiB) {
     const auto layout = plan_layout({Placement::internal, static_cast<std::uint64_t>(tib) << 40, 0, 0});
     ASSERT_TRUE(layout.has_value());
     EXPECT_EQ(layout->bitmap_block_bytes, block_bytes) << tib;
-    EXPECT_LE(layout->bitmap_pages_count() * 4096, kBitmapBytesMax);
+    EXPECT_LE((layout->bitmap_pages_count() - 1) * kBitmapPageBlocks, kBitmapBytesMax * 8);
   }
 }
 
@@ -64,8 +64,8 @@ TEST(Layout, Every_plan_is_sound_and_too_small_devices_have_none) {
     ASSERT_FALSE(is_sound(moved));
   }
   EXPECT_FALSE(plan_layout({Placement::internal, 0, 0, 0}).has_value());
-  EXPECT_FALSE(plan_layout({Placement::internal, 131072 + 1048576 + 8192, 0, 0}).has_value());
-  EXPECT_TRUE(plan_layout({Placement::internal, 131072 + 1048576 + 8192 + 4096, 0, 0}).has_value());
+  EXPECT_FALSE(plan_layout({Placement::internal, 131072 + 1048576 + 4096, 0, 0}).has_value());
+  EXPECT_TRUE(plan_layout({Placement::internal, 131072 + 1048576 + 4096 + 4096, 0, 0}).has_value());
   EXPECT_FALSE(plan_layout({Placement::internal, 1 << 30, 0, 5000}).has_value());
   EXPECT_FALSE(superblock_offsets(Placement::internal, 131071).has_value());
 }

@@ -20,7 +20,6 @@ Superblock sample(std::uint64_t sequence, std::size_t record_bytes) {
   superblock.volume = 2;
   superblock.logical_block_bytes = 512;
   superblock.layout = *plan_layout({Placement::internal, std::uint64_t{1} << 30, 0, 0});
-  superblock.bitmap_sequence = 9;
   std::mt19937_64 random(sequence);
   for (std::size_t n = 0; n < record_bytes; ++n) superblock.record.push_back(static_cast<std::byte>(random()));
   return superblock;
@@ -209,7 +208,6 @@ TEST(RecordCodec, Every_field_comes_back) {
     record.is_outdated = flag == 1;
     record.is_primary_open = flag == 2;
     record.is_clean_stop = flag == 3;
-    record.has_stored_bitmap = flag == 4;
     const std::vector<std::byte> bytes = encode_record("name", record);
     EXPECT_LE(bytes.size(), kRecordBytesMax);
     const auto back = decode_record(bytes);

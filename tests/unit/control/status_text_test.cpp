@@ -17,7 +17,9 @@ node::Status healthy() {
   volume.size_bytes = std::uint64_t{1} << 30;
   volume.read_bytes = 10240;
   volume.written_bytes = 2048;
-  volume.metadata_writes = 3;
+  volume.metadata_writes = 9;
+  volume.activity_log_writes = 7;
+  volume.bitmap_page_writes = 3;
   node::ResourceStatus resource;
   resource.name = "iscsi_data";
   resource.role = "Primary";
@@ -116,7 +118,7 @@ TEST(StatusText, Verbose_and_statistics_show_everything) {
       "iscsi_data node-id:0 role:Primary suspended:no force-io-failures:no\n"
       "    write-ordering:flush\n"
       "  volume:0 disk:UpToDate backing_dev:/dev/vdb quorum:yes open:no\n"
-      "      size:1048576 read:10 written:2 al-writes:0 bm-writes:3 upper-pending:0 lower-pending:0 al-suspended:no\n"
+      "      size:1048576 read:10 written:2 al-writes:7 bm-writes:3 upper-pending:0 lower-pending:0 al-suspended:no\n"
       "  pcmk-2 node-id:1 connection:Connected role:Secondary tls:no congested:no\n"
       "    volume:0 replication:Established peer-disk:UpToDate resync-suspended:no\n"
       "        received:0 sent:0 out-of-sync:0 pending:0 unacked:0\n");

@@ -18,6 +18,12 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
                             .read_bytes = 4,
                             .written_bytes = 5,
                             .metadata_writes = 6,
+                            .activity_log_writes = 21,
+                            .bitmap_page_writes = 22,
+                            .activity_log_hits = 23,
+                            .activity_log_misses = 24,
+                            .activity_log_waits = 25,
+                            .activity_log_evictions = 26,
                             .received_bytes = 7,
                             .sent_bytes = 8,
                             .out_of_sync_bytes = 9,
@@ -68,6 +74,12 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
   EXPECT_EQ(got.sessions.at(0).initiator_name, session.initiator_name);
   EXPECT_EQ(got.sessions.at(0).commands_in_flight, 18u);
   EXPECT_EQ(got.volumes.at(0).metadata_writes, 6u);
+  EXPECT_EQ(got.volumes.at(0).activity_log_writes, 21u);
+  EXPECT_EQ(got.volumes.at(0).bitmap_page_writes, 22u);
+  EXPECT_EQ(got.volumes.at(0).activity_log_hits, 23u);
+  EXPECT_EQ(got.volumes.at(0).activity_log_misses, 24u);
+  EXPECT_EQ(got.volumes.at(0).activity_log_waits, 25u);
+  EXPECT_EQ(got.volumes.at(0).activity_log_evictions, 26u);
   EXPECT_EQ(got.volumes.at(0).sync_seconds_left, 16u);
   EXPECT_EQ(got.peer_role, "Secondary");
   EXPECT_EQ(got.term, 19u);

@@ -23,7 +23,6 @@ TEST(Transitions, Removing_the_peer_begins_a_new_line_based_on_the_common_one) {
   EXPECT_EQ(next.generations.base, (Generation{7, 70}));
   EXPECT_EQ(next.generations.history, (std::vector<Generation>{{5, 50}}));
   EXPECT_TRUE(next.is_primary_open);
-  EXPECT_FALSE(next.has_stored_bitmap);
 }
 
 // A second mandate alone must not overwrite the generation at which the peer was left (A9).

@@ -103,6 +103,8 @@ TEST_F(ConfigFile, Smallest_pair_gets_the_defaults_of_the_schema) {
   EXPECT_EQ(resource.target.port, 3260);
   EXPECT_TRUE(resource.target.portal_addresses.empty());
   EXPECT_EQ(resource.resync.rate_max_bytes_per_second, 0u);
+  EXPECT_TRUE(resource.activity_log.updates);
+  EXPECT_EQ(resource.activity_log.extents, 4096u);
   ASSERT_EQ(resource.volumes.size(), 1u);
   EXPECT_TRUE(resource.volumes[0].write_cache);
   EXPECT_EQ(resource.volumes[0].logical_block_bytes, 512u);
@@ -123,6 +125,7 @@ resource {
   target { iqn: "eui.02004567A425678D" alias: "a disk" port: 3261 portal { address: "::1" } portal { on: "one" address: "127.0.0.1" } }
   volume { lun: 255  disk { on: "one" path: "/a" metadata_path: "/m" io_mode: buffered }  write_cache: false  logical_block_size: 4096 }
   resync { rate_max_kib_per_second: 10 }
+  activity_log { extents: 1237 updates: false }
 })";
   const auto config = parse(text, "", "one.example.org");
   ASSERT_TRUE(config) << complaints(text, "", "one.example.org");
@@ -146,6 +149,8 @@ resource {
   EXPECT_EQ(resource.volumes[0].disks[0].metadata_path, "/m");
   EXPECT_EQ(resource.volumes[0].disks[0].io_mode, IoMode::buffered);
   EXPECT_EQ(resource.resync.rate_max_bytes_per_second, 10240u);
+  EXPECT_FALSE(resource.activity_log.updates);
+  EXPECT_EQ(resource.activity_log.extents, 1237u);
 }
 
 struct Bad {
@@ -252,6 +257,10 @@ TEST_F(ConfigFile, Each_broken_rule_is_named_with_its_place_key_value_and_rule) 
        "resource[0].volume[0].disk[1].path); a device or file holds one thing"},
       {"    lun: 0\n", "    lun: 0\n    disk { path: \"/dev/vdc\" }\n",
        "13:5: resource[0].volume[0].disk[0].on: is missing; the name of a node: alpha, beta"},
+      {"resource {", "resource {\n  activity_log { extents: 66 }",
+       "9:18: resource[0].activity_log.extents: 66 is out of range; 67 to 65534"},
+      {"resource {", "resource {\n  activity_log { extents: 65535 }",
+       "9:18: resource[0].activity_log.extents: 65535 is out of range; 67 to 65534"},
       {"resource {", "resource {\n  resync { rate_max_kib_per_second: 4194305 }",
        "9:12: resource[0].resync.rate_max_kib_per_second: 4194305 is out of range; 0 to 4194304"},
       {"lun: 0", "lunn: 0",
