@@ -26,6 +26,9 @@ class Checkers {
   [[nodiscard]] std::string check_answered(Sectors sectors);
   /// I4 and I5, when nothing is in flight. Says in `was_compared` whether there was something to compare.
   [[nodiscard]] std::string check_copies(bool& was_compared);
+  /// I5 as a crash would find it, at any moment: what both devices remember (stored bits and active extents) covers
+  /// every block that may differ, whichever of the volatile sectors a power cut on either side would keep.
+  [[nodiscard]] std::string check_remembered();
   /// I6 for both hosts.
   [[nodiscard]] std::string check_records();
   /// The end: both copies equal in every byte.

@@ -115,6 +115,13 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
     options.initiators.push_back(
         draw_initiator(random, index, is_shared ? Sectors{0, sectors / 8 * 8} : Sectors{index * part, part}));
   }
+  options.activity_log.updates = random.chance(0.9);
+  if (random.chance(0.9)) {
+    // So few and small that extents leave the log all the time.
+    options.activity_log.extent_shift = static_cast<std::uint8_t>(random.between(15, 16));
+    const bool is_tiny = random.chance(0.3) && options.disk.flush_latency_max < milliseconds(10);
+    options.activity_log.extents = static_cast<std::uint32_t>(is_tiny ? random.between(1, 3) : random.between(5, 9));
+  }
   return options;
 }
 
@@ -127,6 +134,9 @@ std::string RunOptions::describe() const {
                       disk.latency_max.count() / 1000, disk.flush_latency_max.count() / 1000, disk.stall_probability,
                       network.latency_max.count() / 1000, to_ms(network.user_timeout) / 1000, rate_max_bytes_per_second,
                       to_ms(step_max), quiet_probability);
+  text += activity_log.updates
+              ? fmt::format(" log {} of {} KiB;", activity_log.extents, (1u << activity_log.extent_shift) >> 10)
+              : " no log;";
   for (std::size_t index = 0; index < kFaultCount; ++index) {
     if (weight[index] > 0) text += fmt::format(" {}={}", to_string(static_cast<Fault>(index)), weight[index]);
   }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "node/config.hpp"
 #include "sim_disk.hpp"
 #include "sim_initiator.hpp"
 #include "sim_network.hpp"
@@ -48,6 +49,7 @@ struct RunOptions {
   DiskModel disk;
   NetworkModel network;
   std::uint64_t rate_max_bytes_per_second = 0;
+  node::ActivityLogConfig activity_log;
   std::vector<InitiatorOptions> initiators;
 
   [[nodiscard]] bool has(Fault fault) const noexcept { return weight[static_cast<std::size_t>(fault)] > 0; }

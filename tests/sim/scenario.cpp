@@ -161,6 +161,8 @@ void Scenario::heal_later(Duration delay, std::function<void()> heal) {
 }
 
 void Scenario::pause_and_compare() {
+  std::string sentence = checkers_->check_remembered();
+  if (!sentence.empty()) fail(sentence);
   for (const auto& initiator : initiators_) initiator->set_load(false);
   const Instant limit = timeline_.now() + kQuietMax;
   bool was_compared = false;
@@ -168,11 +170,11 @@ void Scenario::pause_and_compare() {
     let_run(milliseconds(20));
     if (!std::ranges::all_of(initiators_, [](const auto& initiator) { return initiator->has_nothing_in_flight(); }))
       continue;
-    const std::string sentence = checkers_->check_copies(was_compared);
+    sentence = checkers_->check_copies(was_compared);
     if (!sentence.empty()) fail(sentence);
   }
   comparisons_ += was_compared ? 1 : 0;
-  const std::string sentence = checkers_->check_records();
+  sentence = checkers_->check_records();
   if (!sentence.empty()) fail(sentence);
   for (const auto& initiator : initiators_) initiator->set_load(true);
 }

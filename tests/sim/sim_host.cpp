@@ -37,6 +37,8 @@ blockdev::StoreOptions store_options(const RunOptions& options) {
   store.has_write_cache = options.has_write_cache;
   store.resource_name = "r0";
   store.volume = 0;
+  if (options.activity_log.updates)
+    store.activity_log = {options.activity_log.extent_shift, options.activity_log.extents};
   return store;
 }
 
@@ -98,6 +100,7 @@ node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::Nod
   volume.logical_block_bytes = options.logical_block_bytes;
   resource.volumes.push_back(volume);
   resource.resync.rate_max_bytes_per_second = options.rate_max_bytes_per_second;
+  resource.activity_log = options.activity_log;
   config.resources.push_back(resource);
   config.self = self;
   config.shared_fields = {fmt::format("resource[0].volume[0].write_cache={}", options.has_write_cache)};
@@ -162,7 +165,7 @@ PersistedRecord SimHost::persisted(bool is_stable_only) const {
   });
   aside.run([&] { return outcome.has_value(); });
   RB_ASSERT(store.is_open());  // A superblock written in turn is always whole.
-  return {store.record(), store.geometry().size_bytes};
+  return {store.record(), store.geometry().size_bytes, std::move(store.dirty())};
 }
 
 void SimHost::start() {

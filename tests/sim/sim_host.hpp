@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "blockdev/dirty_bitmap.hpp"
 #include "blockdev/record.hpp"
 #include "node/node.hpp"
 #include "node/resource.hpp"
@@ -22,6 +23,7 @@ namespace replblk::sim {
 struct PersistedRecord {
   blockdev::ResourceRecord record;
   std::uint64_t usable_bytes = 0;
+  blockdev::DirtyBitmap dirty{0, 4096};  ///< stored bits and active extents
 };
 
 class SimHost {
