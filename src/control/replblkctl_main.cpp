@@ -147,6 +147,9 @@ int run(int argc, char** argv) {
       {add_verb("secondary", "Make this node stop to serve"), node::AdminVerb::secondary},
       {add_verb("connect", "Connect to the peer, and keep trying"), node::AdminVerb::connect},
       {add_verb("disconnect", "Disconnect from the peer, and stay so"), node::AdminVerb::disconnect},
+      {add_verb("pause-sync", "Hold resynchronizations back until resume-sync on this node"),
+       node::AdminVerb::pause_sync},
+      {add_verb("resume-sync", "Take this node's pause away"), node::AdminVerb::resume_sync},
       {add_verb("down", "Stop to serve, disconnect and let go of the disks"), node::AdminVerb::down},
   };
   try {

@@ -47,7 +47,7 @@ Json peer_device(const VolumeStatus& volume) {
       {"replication-state", volume.replication_state},
       {"peer-disk-state", volume.peer_disk_state},
       {"peer-client", false},
-      {"resync-suspended", "no"},
+      {"resync-suspended", volume.resync_suspended},
       {"received", volume.received_bytes / 1024},
       {"sent", volume.sent_bytes / 1024},
       {"out-of-sync", volume.out_of_sync_bytes / 1024},
@@ -57,6 +57,7 @@ Json peer_device(const VolumeStatus& volume) {
       {"has-online-verify-details", false},
       {"percent-in-sync",
        volume.size_bytes == 0 ? 0.0 : two_decimals(100 * (1 - static_cast<double>(volume.out_of_sync_bytes) / size))}};
+  json["replication-reason"] = volume.replication_reason;
   if (volume.is_syncing) {
     json["percent-resync-done"] = two_decimals(volume.percent_done);
     json["estimated-seconds-to-finish"] = volume.sync_seconds_left;

@@ -73,7 +73,7 @@ void add_peer_device(Text& text, const ResourceStatus& resource, const VolumeSta
   add("peer-disk", volume.peer_disk_state.empty() ? "DUnknown" : volume.peer_disk_state);
   if (volume.peer_disk_state == "Diskless" && (options.is_verbose || !options.is_terminal)) add("peer-client", "no");
   if (volume.is_syncing) add("done", fmt::format("{:.2f}", volume.percent_done));
-  if (options.is_verbose) add("resync-suspended", "no");
+  if (options.is_verbose || volume.resync_suspended != "no") add("resync-suspended", volume.resync_suspended);
   if (options.has_statistics) {
     text.add("\n        received:{} sent:{} out-of-sync:{} pending:{} unacked:{}", volume.received_bytes / 1024,
              volume.sent_bytes / 1024, volume.out_of_sync_bytes / 1024, volume.pending, volume.unacked);
@@ -135,6 +135,7 @@ std::string status_reasons(const Status& status) {
     if (resource.is_suspended) add("suspended", resource.suspended_reason);
     for (const VolumeStatus& volume : resource.volumes) {
       add(fmt::format("volume {} disk {}", volume.volume, volume.disk_state), volume.disk_reason);
+      add(fmt::format("volume {} replication {}", volume.volume, volume.replication_state), volume.replication_reason);
     }
     add("connection " + resource.connection_state, resource.connection_reason);
   }

@@ -21,6 +21,10 @@ api::Verb to_wire(node::AdminVerb verb) noexcept {
       return api::VERB_DISCONNECT;
     case node::AdminVerb::down:
       return api::VERB_DOWN;
+    case node::AdminVerb::pause_sync:
+      return api::VERB_PAUSE_SYNC;
+    case node::AdminVerb::resume_sync:
+      return api::VERB_RESUME_SYNC;
   }
   RB_UNREACHABLE();
 }
@@ -39,6 +43,10 @@ std::optional<node::AdminVerb> from_wire(int verb) noexcept {
       return node::AdminVerb::disconnect;
     case api::VERB_DOWN:
       return node::AdminVerb::down;
+    case api::VERB_PAUSE_SYNC:
+      return node::AdminVerb::pause_sync;
+    case api::VERB_RESUME_SYNC:
+      return node::AdminVerb::resume_sync;
     default:
       return std::nullopt;  // a newer replblkctl's
   }
@@ -86,6 +94,8 @@ void put(const node::VolumeStatus& from, api::VolumeStatus& to) {
   to.set_activity_log_misses(from.activity_log_misses);
   to.set_activity_log_waits(from.activity_log_waits);
   to.set_activity_log_evictions(from.activity_log_evictions);
+  to.set_resync_suspended(from.resync_suspended);
+  to.set_replication_reason(from.replication_reason);
 }
 
 node::VolumeStatus get(const api::VolumeStatus& from) {
@@ -118,6 +128,8 @@ node::VolumeStatus get(const api::VolumeStatus& from) {
   to.activity_log_misses = from.activity_log_misses();
   to.activity_log_waits = from.activity_log_waits();
   to.activity_log_evictions = from.activity_log_evictions();
+  to.resync_suspended = from.resync_suspended();
+  to.replication_reason = from.replication_reason();
   return to;
 }
 

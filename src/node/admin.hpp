@@ -9,7 +9,7 @@
 
 namespace replblk::node {
 
-enum class AdminVerb : std::uint8_t { status, primary, secondary, connect, disconnect, down };
+enum class AdminVerb : std::uint8_t { status, primary, secondary, connect, disconnect, down, pause_sync, resume_sync };
 
 struct AdminRequest {
   AdminVerb verb = AdminVerb::status;

@@ -146,6 +146,12 @@ class Node::Impl final : private ports::AcceptSink {
         if (resource.is_down()) return reply({AdminOutcome::done, resource.name() + ": already down", {}});
         resource.stop([reply, name = resource.name()] { reply({AdminOutcome::done, name + ": down", {}}); });
         return;
+      case AdminVerb::pause_sync:
+        resource.pause_sync(reply);
+        return;
+      case AdminVerb::resume_sync:
+        resource.resume_sync(reply);
+        return;
       case AdminVerb::status:
         break;
     }

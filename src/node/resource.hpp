@@ -32,6 +32,7 @@
 #include "replication/peer_link.hpp"
 #include "replication/peer_server.hpp"
 #include "replication/resync.hpp"
+#include "replication/sync_pause.hpp"
 #include "scsi/device.hpp"
 
 namespace replblk::node {
@@ -70,6 +71,8 @@ class Resource final : private replication::PeerChannelObserver {
   void make_secondary(AdminReplyCallback reply);
   void connect(AdminReplyCallback reply);
   void disconnect(AdminReplyCallback reply);
+  void pause_sync(AdminReplyCallback reply);
+  void resume_sync(AdminReplyCallback reply);
 
   [[nodiscard]] bool is_down() const noexcept { return is_stopping_; }
   [[nodiscard]] const std::string& name() const noexcept { return config_.name; }
@@ -180,9 +183,15 @@ class Resource final : private replication::PeerChannelObserver {
   /// Wraps a continuation so that it runs only while the present channel is still the channel.
   [[nodiscard]] std::function<void()> for_this_channel(std::function<void()> then);
 
+  // resource_sync.cpp: what the administrator asks of resyncs
+  void send_pause();
+  void apply_pause();
+  void receive(const replication::SyncPause& message);
+
   // resource_status.cpp
   [[nodiscard]] std::string disk_state() const;
   [[nodiscard]] std::string disk_reason(const Volume& volume) const;
+  [[nodiscard]] std::string replication_reason() const;
   [[nodiscard]] std::string peer_disk_state() const;
   [[nodiscard]] VolumeStatus volume_status(const Volume& volume) const;
 
@@ -245,6 +254,7 @@ class Resource final : private replication::PeerChannelObserver {
   std::optional<replication::Introduction> my_introduction_;
   std::optional<replication::Introduction> peer_introduction_;
   bool is_peer_primary_ = false;
+  replication::SyncPauseFlags pause_;
   std::uint64_t proposed_term_ = 0;  ///< a proposal is out; 0: none
   Instant proposal_deadline_{};
   std::function<void()> on_agreed_;

@@ -134,6 +134,8 @@ void Resource::link_lost() {
   my_introduction_.reset();
   peer_introduction_.reset();
   is_peer_primary_ = false;
+  pause_.forget_peer();
+  apply_pause();
   server_->close();
   const bool serves_as_pair = is_primary_ && record_.is_primary_open && record_.configuration.is_pair();
   const bool is_in_doubt_as_source = was == LinkPhase::adding && membership::is_in_doubt(record_);
@@ -211,6 +213,7 @@ replication::Introduction Resource::introduction() const {
   intro.may_have_lost_cache = may_have_lost_cache_;
   intro.survived_connected = connected_term_ != 0 && connected_term_ == record_.configuration.term;
   intro.is_primary = is_primary_;
+  intro.is_sync_paused = pause_.is_by_self;
   return intro;
 }
 
@@ -252,6 +255,8 @@ void Resource::receive(const replication::Introduction& message) {
   }
   peer_introduction_ = message;
   is_peer_primary_ = message.is_primary;
+  pause_.is_by_peer = message.is_sync_paused;
+  apply_pause();
   peer_seen_ = std::max({peer_seen_, message.seen, message.configuration.term});
   if (my_introduction_.has_value()) meet();
 }

@@ -11,7 +11,7 @@ namespace replblk::node {
 
 namespace {
 
-std::string_view replication_state(LinkPhase phase) {
+std::string_view replication_state(LinkPhase phase, bool is_paused) {
   switch (phase) {
     case LinkPhase::none:
     case LinkPhase::introducing:
@@ -25,10 +25,11 @@ std::string_view replication_state(LinkPhase phase) {
     case LinkPhase::target_preparing:
       return "WFBitMapT";
     case LinkPhase::source_syncing:
+      return is_paused ? "PausedSyncS" : "SyncSource";
     case LinkPhase::adding:
       return "SyncSource";
     case LinkPhase::target_syncing:
-      return "SyncTarget";
+      return is_paused ? "PausedSyncT" : "SyncTarget";
   }
   RB_UNREACHABLE();
 }
@@ -57,6 +58,15 @@ std::string Resource::disk_reason(const Volume& volume) const {
   return {};
 }
 
+std::string Resource::replication_reason() const {
+  const bool is_syncing = phase_ == LinkPhase::source_syncing || phase_ == LinkPhase::target_syncing;
+  if (!is_syncing || !pause_.is_paused()) return {};
+  std::string where;
+  if (pause_.is_by_self) where = cluster_.nodes[self()].name;
+  if (pause_.is_by_peer) where += (where.empty() ? "" : " and ") + cluster_.nodes[peer()].name;
+  return fmt::format("paused by the administrator: run `replblkctl resume-sync {}` on {}", config_.name, where);
+}
+
 std::string Resource::peer_disk_state() const {
   switch (phase_) {
     case LinkPhase::none:
@@ -83,7 +93,9 @@ VolumeStatus Resource::volume_status(const Volume& volume) const {
   status.backing_path = volume.config.disks[self()].path;
   status.disk_state = volume.disks.data == nullptr ? "Diskless" : disk_state();
   status.disk_reason = disk_reason(volume);
-  status.replication_state = replication_state(phase_);
+  status.replication_state = replication_state(phase_, pause_.is_paused());
+  status.replication_reason = replication_reason();
+  status.resync_suspended = pause_.to_drbd();
   status.peer_disk_state = peer_disk_state();
   if (!is_opened_) return status;
   blockdev::Store& store = *volume.store;

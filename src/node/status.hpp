@@ -37,6 +37,8 @@ struct VolumeStatus {
   double percent_done = 0;  ///< 0..100
   std::uint64_t sync_rate_bytes_per_second = 0;
   std::uint64_t sync_seconds_left = 0;
+  std::string resync_suspended = "no";  ///< DRBD's: no, user (this node's administrator), peer, or both
+  std::string replication_reason;       ///< why the replication state is not normal, and what to do
 };
 
 struct SessionStatus {

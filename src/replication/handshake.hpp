@@ -6,6 +6,7 @@
 // Any other message, or a check that fails, ends in `failed` with a sentence for the operator.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -40,6 +41,10 @@ class Handshake {
   [[nodiscard]] State state() const noexcept { return state_; }
   [[nodiscard]] const std::string& failure() const noexcept { return failure_; }
   [[nodiscard]] std::uint64_t peer_incarnation() const noexcept { return peer_hello_.incarnation; }
+  /// The highest version that both speak; valid once the peer's Hello was accepted.
+  [[nodiscard]] std::uint32_t protocol_version() const noexcept {
+    return std::min(my_hello_.protocol_max, peer_hello_.protocol_max);
+  }
 
  private:
   State fail_with(std::string reason, bool is_told, std::vector<Message>& out);

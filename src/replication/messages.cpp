@@ -88,6 +88,7 @@ struct Encoder {
     to->set_may_have_lost_cache(from.may_have_lost_cache);
     to->set_survived_connected(from.survived_connected);
     to->set_is_primary(from.is_primary);
+    to->set_is_sync_paused(from.is_sync_paused);
   }
   void operator()(const SyncStart& from) const {
     put(from.configuration, envelope.mutable_sync_start()->mutable_configuration());
@@ -100,6 +101,7 @@ struct Encoder {
   }
   void operator()(const ProposalAck& from) const { envelope.mutable_proposal_ack()->set_term(from.term); }
   void operator()(const RoleChange& from) const { envelope.mutable_role_change()->set_is_primary(from.is_primary); }
+  void operator()(const SyncPause& from) const { envelope.mutable_sync_pause()->set_is_paused(from.is_paused); }
 };
 
 std::optional<Message> get(const peer::Hello& from) {
@@ -130,6 +132,7 @@ std::optional<Message> get(const peer::Introduction& from) {
   to.may_have_lost_cache = from.may_have_lost_cache();
   to.survived_connected = from.survived_connected();
   to.is_primary = from.is_primary();
+  to.is_sync_paused = from.is_sync_paused();
   return to;
 }
 
@@ -171,6 +174,8 @@ std::optional<Message> decode(ConstBytes bytes) {
       return ProposalAck{envelope.proposal_ack().term()};
     case peer::Envelope::kRoleChange:
       return RoleChange{envelope.role_change().is_primary()};
+    case peer::Envelope::kSyncPause:
+      return SyncPause{envelope.sync_pause().is_paused()};
     case peer::Envelope::MESSAGE_NOT_SET:
       return std::nullopt;
   }

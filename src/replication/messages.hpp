@@ -14,7 +14,9 @@
 namespace replblk::replication {
 
 inline constexpr std::uint32_t kProtocolVersionMin = 1;
-inline constexpr std::uint32_t kProtocolVersionMax = 1;
+inline constexpr std::uint32_t kProtocolVersionMax = 2;
+/// From this version on the peer knows SyncPause.
+inline constexpr std::uint32_t kVersionOfSyncPause = 2;
 inline constexpr std::size_t kNonceBytes = 32;
 
 struct Hello {
@@ -60,6 +62,7 @@ struct Introduction {
   bool may_have_lost_cache = false;
   bool survived_connected = false;
   bool is_primary = false;
+  bool is_sync_paused = false;  ///< its administrator has paused resyncs
 };
 
 struct SyncStart {
@@ -82,8 +85,13 @@ struct RoleChange {
   bool is_primary = false;
 };
 
-using Message =
-    std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck, RoleChange>;
+/// The sender's administrator has paused or resumed resyncs.
+struct SyncPause {
+  bool is_paused = false;
+};
+
+using Message = std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck,
+                             RoleChange, SyncPause>;
 
 [[nodiscard]] std::string encode(const Message& message);
 [[nodiscard]] std::optional<Message> decode(ConstBytes bytes);

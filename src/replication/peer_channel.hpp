@@ -79,6 +79,8 @@ class PeerChannel final : private ports::StreamSink {
   [[nodiscard]] bool is_proven() const noexcept { return is_proven_; }
   [[nodiscard]] bool is_ended() const noexcept { return is_ended_; }
   [[nodiscard]] std::uint64_t peer_incarnation() const noexcept { return handshake_->peer_incarnation(); }
+  /// Once proven.
+  [[nodiscard]] std::uint32_t protocol_version() const noexcept { return handshake_->protocol_version(); }
   [[nodiscard]] std::string remote_text() const;
   [[nodiscard]] std::size_t queued_bytes() const noexcept { return stream_ == nullptr ? 0 : stream_->queued_bytes(); }
   [[nodiscard]] std::uint64_t sent_bytes() const noexcept { return sent_bytes_; }

@@ -77,12 +77,17 @@ void Resync::stop() noexcept {
   }
 }
 
+void Resync::set_paused(bool is_paused) noexcept {
+  is_paused_ = is_paused;
+  if (!is_paused_ && is_running_) world_.loop.defer(pump_task_);
+}
+
 std::size_t Resync::window_pieces() const noexcept {
   return mirror_.in_flight_count() > 0 ? kPiecesMaxBeside : kPiecesMax;
 }
 
 void Resync::pump() {
-  if (!is_running_) return;
+  if (!is_running_ || is_paused_) return;
   if (rate_max_bytes_per_second_ > 0) {
     const double elapsed_seconds = std::chrono::duration<double>(world_.loop.now() - started_).count();
     const auto due = static_cast<std::uint64_t>(elapsed_seconds * static_cast<double>(rate_max_bytes_per_second_));

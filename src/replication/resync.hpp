@@ -26,6 +26,8 @@ class Resync {
   /// Before the link is detached. What is in flight ends by itself; bits stay.
   void stop() noexcept;
   [[nodiscard]] bool is_running() const noexcept { return is_running_; }
+  /// Paused: nothing new is begun; what is in flight ends. Also between runs: a start then waits.
+  void set_paused(bool is_paused) noexcept;
   [[nodiscard]] bool is_idle() const noexcept { return in_flight_count_ == 0; }
 
   struct Progress {
@@ -68,6 +70,7 @@ class Resync {
   std::uint16_t volume_;
   std::uint64_t rate_max_bytes_per_second_;
   bool is_running_ = false;
+  bool is_paused_ = false;
   bool is_flush_out_ = false;
   Callback<void()> done_;
   std::uint64_t cursor_bytes_ = 0;

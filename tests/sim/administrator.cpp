@@ -48,10 +48,20 @@ void Administrator::want_disconnect(NodeIndex node) {
 }
 
 void Administrator::want_connect() {
-  for (SimHost* host : hosts_) {
-    if (host->is_running() && !host->is_stopping())
-      host->request(AdminVerb::connect, false, [] { return true; }, [](const node::AdminReply&) {});
-  }
+  for (const SimHost* host : hosts_) request_aside(host->index(), AdminVerb::connect);
+}
+
+/// Requests that nothing depends on: nobody waits for the answer.
+void Administrator::request_aside(NodeIndex node, AdminVerb verb) {
+  SimHost& host = *hosts_[node];
+  if (!host.is_running() || host.is_stopping()) return;
+  host.request(verb, false, [] { return true; }, [](const node::AdminReply&) {});
+}
+
+void Administrator::pause_sync(NodeIndex node) { request_aside(node, AdminVerb::pause_sync); }
+
+void Administrator::resume_sync() {
+  for (const SimHost* host : hosts_) request_aside(host->index(), AdminVerb::resume_sync);
 }
 
 void Administrator::promote_carelessly(NodeIndex node) {

@@ -24,6 +24,9 @@ class Administrator {
   void want_switchover() { is_switchover_wanted_ = true; }
   void want_disconnect(blockdev::NodeIndex node);
   void want_connect();
+  void pause_sync(blockdev::NodeIndex node);
+  /// On both nodes.
+  void resume_sync();
   /// Looks after the pair; called every few hundred milliseconds.
   void look();
   /// Promotes although the other one may live: provokes a split.
@@ -34,6 +37,7 @@ class Administrator {
 
  private:
   void request(blockdev::NodeIndex node, node::AdminVerb verb, bool is_forced);
+  void request_aside(blockdev::NodeIndex node, node::AdminVerb verb);
   [[nodiscard]] bool may_promote(blockdev::NodeIndex node, bool& may_force);
 
   Timeline& timeline_;

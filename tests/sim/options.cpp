@@ -70,6 +70,8 @@ std::string_view to_string(Fault fault) noexcept {
       return "switchover";
     case Fault::disconnect:
       return "disconnect";
+    case Fault::pause:
+      return "pause";
     case Fault::split:
       return "split";
   }

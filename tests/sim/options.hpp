@@ -28,9 +28,10 @@ enum class Fault : std::uint8_t {
   hang,        ///< a daemon does not run for a while
   switchover,  ///< the administrator: secondary here, primary there
   disconnect,  ///< the administrator: disconnect, connect later
+  pause,       ///< the administrator: pause-sync on one node, resume-sync later
   split,       ///< a careless administrator: the other node is promoted while the primary is cut off, not dead
 };
-inline constexpr std::size_t kFaultCount = 14;
+inline constexpr std::size_t kFaultCount = 15;
 [[nodiscard]] std::string_view to_string(Fault fault) noexcept;
 
 struct RunOptions {

@@ -301,6 +301,10 @@ void Scenario::inject(Fault fault) {
       administrator_->want_disconnect(host.index());
       heal_later(cut_time, [this] { administrator_->want_connect(); });
       break;
+    case Fault::pause:
+      administrator_->pause_sync(host.index());
+      heal_later(cut_time, [this] { administrator_->resume_sync(); });
+      break;
     case Fault::split: {
       if (!checkers_->is_established()) break;
       const auto view = host.inspect();
@@ -372,11 +376,13 @@ void Scenario::liveness() {
     if (!hosts_[node]->is_running() && start_at_[node] == Instant::max()) start_at_[node] = timeline_.now();
   }
   administrator_->want_connect();
+  administrator_->resume_sync();
   const Instant limit = timeline_.now() + kConvergeMax;
   Instant next_connect = timeline_.now() + seconds(5);
   while (violation_.empty() && !has_converged()) {
     if (timeline_.now() >= next_connect) {
       administrator_->want_connect();
+      administrator_->resume_sync();
       next_connect = timeline_.now() + seconds(5);
     }
     let_run(milliseconds(250));

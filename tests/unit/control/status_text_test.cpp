@@ -56,6 +56,23 @@ TEST(StatusText, Resynchronization_prints_its_progress) {
             "    replication:SyncSource peer-disk:Inconsistent done:1.03\n");
 }
 
+TEST(StatusText, Paused_resynchronization_says_who_pauses_and_what_to_do) {
+  node::Status status = healthy();
+  node::VolumeStatus& volume = status.resources[0].volumes[0];
+  volume.replication_state = "PausedSyncS";
+  volume.peer_disk_state = "Inconsistent";
+  volume.is_syncing = true;
+  volume.percent_done = 50;
+  volume.resync_suspended = "user,peer";
+  volume.replication_reason = "paused by the administrator";
+  EXPECT_EQ(status_text(status, {}),
+            "iscsi_data role:Primary\n"
+            "  disk:UpToDate\n"
+            "  pcmk-2 role:Secondary\n"
+            "    replication:PausedSyncS peer-disk:Inconsistent done:50.00 resync-suspended:user,peer\n");
+  EXPECT_EQ(status_reasons(status), "iscsi_data: volume 0 replication PausedSyncS: paused by the administrator\n");
+}
+
 TEST(StatusText, Peer_that_is_away_shows_the_connection_and_nothing_of_the_peer) {
   node::Status status = healthy();
   node::ResourceStatus& resource = status.resources[0];

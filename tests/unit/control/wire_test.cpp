@@ -34,7 +34,9 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
                             .is_syncing = true,
                             .percent_done = 14.5,
                             .sync_rate_bytes_per_second = 15,
-                            .sync_seconds_left = 16};
+                            .sync_seconds_left = 16,
+                            .resync_suspended = "user,peer",
+                            .replication_reason = "r5"};
   node::SessionStatus session{.initiator_name = std::string("iqn.\xff", 5),
                               .isid = "00023d000001",
                               .address = "::1",
@@ -81,13 +83,16 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
   EXPECT_EQ(got.volumes.at(0).activity_log_waits, 25u);
   EXPECT_EQ(got.volumes.at(0).activity_log_evictions, 26u);
   EXPECT_EQ(got.volumes.at(0).sync_seconds_left, 16u);
+  EXPECT_EQ(got.volumes.at(0).resync_suspended, "user,peer");
+  EXPECT_EQ(got.volumes.at(0).replication_reason, "r5");
   EXPECT_EQ(got.peer_role, "Secondary");
   EXPECT_EQ(got.term, 19u);
 }
 
 TEST(Wire, Requests_survive_the_way_and_garbage_does_not) {
   for (const node::AdminVerb verb : {node::AdminVerb::status, node::AdminVerb::primary, node::AdminVerb::secondary,
-                                     node::AdminVerb::connect, node::AdminVerb::disconnect, node::AdminVerb::down}) {
+                                     node::AdminVerb::connect, node::AdminVerb::disconnect, node::AdminVerb::down,
+                                     node::AdminVerb::pause_sync, node::AdminVerb::resume_sync}) {
     const auto back = decode_request(encode_request({.verb = verb, .resource = "data", .is_forced = true}));
     ASSERT_TRUE(back);
     EXPECT_EQ(back->verb, verb);

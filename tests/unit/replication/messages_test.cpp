@@ -26,14 +26,14 @@ TEST(Messages, Introduction_arrives_whole) {
   message.configuration = {5, 3, 1};
   message.seen = 6;
   message.generations = {{5, 1}, {4, 2}, {{3, 3}, {2, 4}}};
-  message.is_inconsistent = message.is_crashed_primary = message.survived_connected = true;
+  message.is_inconsistent = message.is_crashed_primary = message.survived_connected = message.is_sync_paused = true;
   const Introduction back = round_trip(message);
   EXPECT_EQ(back.shared_fields, message.shared_fields);
   EXPECT_EQ(back.volumes, message.volumes);
   EXPECT_EQ(back.configuration, message.configuration);
   EXPECT_EQ(back.seen, 6u);
   EXPECT_EQ(back.generations, message.generations);
-  EXPECT_TRUE(back.is_inconsistent && back.is_crashed_primary && back.survived_connected);
+  EXPECT_TRUE(back.is_inconsistent && back.is_crashed_primary && back.survived_connected && back.is_sync_paused);
   EXPECT_FALSE(back.is_outdated || back.may_have_lost_cache || back.is_primary);
 }
 
@@ -42,6 +42,11 @@ TEST(Messages, Proposal_and_acknowledgement_arrive_whole) {
   EXPECT_EQ(back.configuration, (blockdev::Configuration{9, 3, blockdev::kNoNode}));
   EXPECT_EQ(back.generations, (blockdev::GenerationSet{{8, 1}, {}, {{7, 2}}}));
   EXPECT_EQ(round_trip(ProposalAck{77}).term, 77u);
+}
+
+TEST(Messages, Pause_arrives) {
+  EXPECT_TRUE(round_trip(SyncPause{true}).is_paused);
+  EXPECT_FALSE(round_trip(SyncPause{false}).is_paused);
 }
 
 TEST(Messages, What_cannot_be_is_refused) {
