@@ -343,6 +343,7 @@ void Resource::on_tick() {
       channel_->fail(replication::ChannelEnd::timeout, "the peer has not answered a proposal");
       return;
     }
+    if (end_stuck_sync(now)) return;
     if (phase_ == LinkPhase::introducing) introduce();
   }
   if (now - last_flush_tick_ >= cluster_.flush_interval) {

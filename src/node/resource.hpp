@@ -31,6 +31,7 @@
 #include "replication/peer_channel.hpp"
 #include "replication/peer_link.hpp"
 #include "replication/peer_server.hpp"
+#include "replication/progress_watch.hpp"
 #include "replication/resync.hpp"
 #include "replication/sync_pause.hpp"
 #include "scsi/device.hpp"
@@ -49,6 +50,9 @@ enum class LinkPhase : std::uint8_t {
   target_syncing,
   established,
 };
+
+/// Between attempts to connect that fail.
+inline constexpr Duration kDialBackoffMax = seconds(10);
 
 using AdminReplyCallback = std::function<void(AdminReply)>;
 
@@ -186,6 +190,8 @@ class Resource final : private replication::PeerChannelObserver {
   // resource_sync.cpp: what the administrator asks of resyncs
   void send_pause();
   void apply_pause();
+  /// protocol.md 6: ends the connection when a resync stands still. True: it did.
+  bool end_stuck_sync(Instant now);
   void receive(const replication::SyncPause& message);
 
   // resource_status.cpp
@@ -255,6 +261,9 @@ class Resource final : private replication::PeerChannelObserver {
   std::optional<replication::Introduction> peer_introduction_;
   bool is_peer_primary_ = false;
   replication::SyncPauseFlags pause_;
+  replication::ProgressWatch progress_watch_;
+  LinkPhase watched_phase_ = LinkPhase::none;
+  std::string sync_failure_;         ///< why the last resync ended without success; until one gets further
   std::uint64_t proposed_term_ = 0;  ///< a proposal is out; 0: none
   Instant proposal_deadline_{};
   std::function<void()> on_agreed_;

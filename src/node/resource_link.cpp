@@ -21,7 +21,6 @@ using replication::Refusal;
 
 namespace {
 
-constexpr Duration kDialBackoffMax = seconds(10);
 constexpr Duration kProposalTimeout = seconds(5);
 constexpr std::uint8_t kBoth = 3;
 
@@ -378,6 +377,7 @@ void Resource::joined() {
   phase_ = LinkPhase::established;
   connected_term_ = term;
   dial_backoff_ = cluster_.connect_interval;
+  sync_failure_.clear();
   if (link_.is_attached()) {
     link_.set_term(term);
   } else {
@@ -470,7 +470,6 @@ void Resource::on_bitmap_page(const replication::FrameHeader& header, ConstBytes
 
 void Resource::start_syncing() {
   phase_ = LinkPhase::source_syncing;
-  dial_backoff_ = cluster_.connect_interval;
   std::uint64_t bytes = 0;
   for (const auto& volume : volumes_) {
     bytes += volume->store->dirty().dirty_bytes();

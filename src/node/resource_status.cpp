@@ -60,7 +60,7 @@ std::string Resource::disk_reason(const Volume& volume) const {
 
 std::string Resource::replication_reason() const {
   const bool is_syncing = phase_ == LinkPhase::source_syncing || phase_ == LinkPhase::target_syncing;
-  if (!is_syncing || !pause_.is_paused()) return {};
+  if (!is_syncing || !pause_.is_paused()) return sync_failure_;
   std::string where;
   if (pause_.is_by_self) where = cluster_.nodes[self()].name;
   if (pause_.is_by_peer) where += (where.empty() ? "" : " and ") + cluster_.nodes[peer()].name;

@@ -1,5 +1,8 @@
-// What the administrator asks of resyncs: pause and resume (docs/peer_protocol.md 3).
+// What the administrator asks of resyncs: pause and resume (docs/peer_protocol.md 3); and the watch over their
+// progress.
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "base/log.hpp"
 #include "node/resource.hpp"
@@ -49,6 +52,37 @@ void Resource::send_pause() {
 void Resource::receive(const replication::SyncPause& message) {
   pause_.is_by_peer = message.is_paused;
   apply_pause();
+}
+
+bool Resource::end_stuck_sync(Instant now) {
+  if (phase_ != watched_phase_) {
+    watched_phase_ = phase_;
+    progress_watch_.stop();
+  }
+  // The target leaves it to the source: what the source does not send, it has a reason for.
+  const bool is_watched = phase_ == LinkPhase::source_preparing || phase_ == LinkPhase::target_preparing ||
+                          phase_ == LinkPhase::source_syncing;
+  if (!is_watched) return false;
+  std::uint64_t left = 0;
+  for (const auto& volume : volumes_) left += volume->store->dirty().dirty_blocks_count();
+  if (!progress_watch_.is_running()) progress_watch_.start(now, left);
+  const bool is_paused = pause_.is_paused() && phase_ == LinkPhase::source_syncing;
+  const bool is_stuck = progress_watch_.is_stuck(now, left, is_paused);
+  if (phase_ == LinkPhase::source_syncing && progress_watch_.has_progressed()) {
+    dial_backoff_ = cluster_.connect_interval;
+    sync_failure_.clear();
+  }
+  if (!is_stuck) return false;
+  sync_failure_ = fmt::format(
+      "the resync made no progress for {} s ({}); the nodes connect anew: look into the logs of both for errors of the "
+      "disks",
+      to_ms(replication::ProgressWatch::kLimit) / 1000,
+      phase_ == LinkPhase::source_syncing ? fmt::format("{} blocks left", left) : "it did not begin");
+  log_error("resource {}: {}", config_.name, sync_failure_);
+  dial_backoff_ = std::min(dial_backoff_ * 2, kDialBackoffMax);
+  const replication::Refusal refusal{sync_failure_, false};
+  end_channel("Timeout", sync_failure_, &refusal);
+  return true;
 }
 
 void Resource::apply_pause() {
