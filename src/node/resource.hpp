@@ -260,6 +260,8 @@ class Resource final : private replication::PeerChannelObserver {
   std::optional<replication::Introduction> my_introduction_;
   std::optional<replication::Introduction> peer_introduction_;
   bool is_peer_primary_ = false;
+  std::uint64_t synced_term_ = 0;     ///< the last resync that this run began as source; 0: none (is_same_resync)
+  bool is_resync_continued_ = false;  ///< the present one goes on where the last one was cut off
   replication::SyncPauseFlags pause_;
   replication::ProgressWatch progress_watch_;
   LinkPhase watched_phase_ = LinkPhase::none;

@@ -398,7 +398,9 @@ void Resource::joined() {
 void Resource::start_as_source(const replication::Plan& plan) {
   const bool is_alone_already = record_.configuration.is_sole(self()) && !membership::is_in_doubt(record_) &&
                                 record_.configuration.term >= peer_introduction_->configuration.term;
-  const auto begin = [this, is_full = plan.is_full] {
+  is_resync_continued_ =
+      is_alone_already && replication::is_same_resync(synced_term_, *my_introduction_, *peer_introduction_);
+  const auto begin = [this, is_full = plan.is_full && !is_resync_continued_] {
     const auto attach = [this, is_full] {
       link_.attach(*channel_, record_.configuration.term);
       channel_->send(replication::SyncStart{record_.configuration, is_full});
@@ -464,12 +466,15 @@ void Resource::on_bitmap_page(const replication::FrameHeader& header, ConstBytes
     protocol_violation("the peer sent a bitmap page that nobody asked for");
     return;
   }
+  // They are in the set already, as far as they have not been copied since.
+  if (is_resync_continued_) return;
   volumes_[header.volume]->store->dirty().merge_page(header.offset_bytes,
                                                      page.first<blockdev::DirtyBitmap::kPageBytes>());
 }
 
 void Resource::start_syncing() {
   phase_ = LinkPhase::source_syncing;
+  synced_term_ = record_.configuration.term;
   std::uint64_t bytes = 0;
   for (const auto& volume : volumes_) {
     bytes += volume->store->dirty().dirty_bytes();
@@ -477,7 +482,8 @@ void Resource::start_syncing() {
     volume->mirror->set_mirroring(true);
     volume->resync->start(Callback<void()>::to<&Volume::on_resynced>(*volume));
   }
-  log_info("resource {}: SyncSource, {} KiB to copy, term {}", config_.name, bytes / 1024, record_.configuration.term);
+  log_info("resource {}: SyncSource, {} KiB to copy{}, term {}", config_.name, bytes / 1024,
+           is_resync_continued_ ? ", going on where it was cut off" : "", record_.configuration.term);
 }
 
 void Resource::Volume::on_resynced() { resource->volume_resynced(*this); }

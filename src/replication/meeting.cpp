@@ -167,6 +167,11 @@ Direction compare_generations(NodeIndex self, const Introduction& mine, const In
 
 }  // namespace
 
+bool is_same_resync(std::uint64_t synced_term, const Introduction& mine, const Introduction& yours) noexcept {
+  return synced_term != 0 && synced_term == mine.configuration.term && mine.configuration == yours.configuration &&
+         !mine.configuration.is_pair() && mine.seen == mine.configuration.term && yours.is_inconsistent;
+}
+
 bool pick_higher(const Configuration& one, const Configuration& two, Configuration& higher) noexcept {
   if (one.term != two.term) {
     higher = one.term > two.term ? one : two;

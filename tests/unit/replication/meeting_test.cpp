@@ -53,6 +53,32 @@ TEST(Meeting, A_peer_older_than_the_base_gets_everything) {
   EXPECT_TRUE(result.is_full);
 }
 
+// What may go on with the bits that are left. Each condition that is left out lets a copy of another history through,
+// whose differences are in no set.
+TEST(Meeting, Only_the_same_incomplete_copy_under_the_same_configuration_goes_on_where_it_was_cut_off) {
+  const Configuration source{7, 1, 0};
+  const Introduction mine = side(source, {g3, g2, {}});
+  Introduction target = side(source, {});
+  target.is_inconsistent = target.is_outdated = true;
+  EXPECT_TRUE(is_same_resync(7, mine, target));
+  EXPECT_FALSE(is_same_resync(0, mine, target));        // this run has synced nobody: it knows no bits
+  EXPECT_FALSE(is_same_resync(6, mine, target));        // that was before the last mandate
+  EXPECT_FALSE(is_same_resync(7, mine, side({}, {})));  // create-md since
+  Introduction other = target;
+  other.configuration.term = 6;  // it never heard of this resync
+  EXPECT_FALSE(is_same_resync(7, mine, other));
+  other = target;
+  other.is_inconsistent = false;  // Outdated only: this resync had not begun there, or somebody forced it
+  EXPECT_FALSE(is_same_resync(7, mine, other));
+  Introduction pair = side({7, 3, 0}, {g3, g2, {}});
+  other = target;
+  other.configuration = pair.configuration;
+  EXPECT_FALSE(is_same_resync(7, pair, other));
+  Introduction doubt = mine;
+  doubt.seen = 8;  // an add was proposed, and may have been agreed to
+  EXPECT_FALSE(is_same_resync(7, doubt, target));
+}
+
 // protocol.md P4: a split that is merged silently destroys one side's answered writes.
 TEST(Meeting, Two_lines_from_one_base_are_a_split) {
   const Plan result = plan(side({3, 1, 0}, {g3, g1, {}}), side({4, 2, 1}, {g4, g1, {}}));
