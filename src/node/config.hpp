@@ -45,6 +45,8 @@ struct TargetConfig {
 
 struct ResyncConfig {
   std::uint64_t rate_max_bytes_per_second = 0;  ///< 0: as fast as it goes
+  std::uint64_t rate_min_bytes_per_second = std::uint64_t{1} << 20;
+  double latency_budget = 0.2;
 };
 
 struct ActivityLogConfig {

@@ -81,6 +81,14 @@ class Section {
     }
     return value;
   }
+  /// Likewise a number with a fraction.
+  [[nodiscard]] double fraction(const char* name, double minimum, double maximum) const {
+    const double value = message_.GetReflection()->GetDouble(message_, find(name));
+    if (!(value >= minimum && value <= maximum)) {
+      complain(name, fmt::format("{} is out of range", value), fmt::format("{} to {}", minimum, maximum));
+    }
+    return value;
+  }
   [[nodiscard]] Duration milliseconds_of(const char* name, std::uint32_t minimum, std::uint32_t maximum) const {
     return milliseconds(number(name, minimum, maximum));
   }
@@ -145,6 +153,7 @@ class ParserMessages final : public pb::io::ErrorCollector {
     if (field == nullptr) return {};
     if (field->type() == pb::FieldDescriptor::TYPE_STRING) return "; a text in quotes";
     if (field->type() == pb::FieldDescriptor::TYPE_UINT32) return "; a number, 0 or more";
+    if (field->type() == pb::FieldDescriptor::TYPE_DOUBLE) return "; a number, as in 0.2";
     if (field->type() == pb::FieldDescriptor::TYPE_BOOL) return "; true or false";
     if (field->type() != pb::FieldDescriptor::TYPE_ENUM) return {};
     std::vector<std::string> values;
@@ -384,15 +393,28 @@ class Checker {
                         "each LUN of a resource must be unique");
       }
     }
-    if (resource.has_resync()) {
-      made.resync.rate_max_bytes_per_second =
-          std::uint64_t{section.child("resync").number("rate_max_kib_per_second", 0, 4194304)} * 1024;
-    }
+    if (resource.has_resync()) made.resync = check_resync(section.child("resync"));
     if (resource.has_activity_log()) {
       made.activity_log.extents = section.child("activity_log").number("extents", 67, 65534);
       made.activity_log.updates = resource.activity_log().updates();
     }
     config_.resources.push_back(std::move(made));
+  }
+
+  static ResyncConfig check_resync(const Section& section) {
+    ResyncConfig made;
+    const std::uint32_t maximum = section.number("rate_max_kib_per_second", 0, 4194304);
+    const std::uint32_t minimum = section.number("rate_min_kib_per_second", 1, 4194304);
+    // A maximum below the default minimum lowers that, too.
+    const bool is_too_fast = maximum != 0 && minimum > maximum;
+    if (is_too_fast && section.has("rate_min_kib_per_second")) {
+      section.complain("rate_min_kib_per_second", fmt::format("{} is too much", minimum),
+                       fmt::format("not above rate_max_kib_per_second, which is {}", maximum));
+    }
+    made.rate_max_bytes_per_second = std::uint64_t{maximum} * 1024;
+    made.rate_min_bytes_per_second = std::uint64_t{is_too_fast ? maximum : minimum} * 1024;
+    made.latency_budget = section.fraction("latency_budget", 0.01, 100);
+    return made;
   }
 
   TargetConfig check_target(const Section& section, const config::Target& target) {

@@ -32,6 +32,9 @@ Resource::Resource(const ClusterConfig& cluster, const ResourceConfig& config, p
       portal_(portal),
       boot_id_(boot_id),
       incarnation_(incarnation),
+      governor_({.rate_min_bytes_per_second = config.resync.rate_min_bytes_per_second,
+                 .rate_max_bytes_per_second = config.resync.rate_max_bytes_per_second,
+                 .latency_budget = config.resync.latency_budget}),
       sweep_task_(
           Callback<void()>::with(this, [](void* self) { static_cast<Resource*>(self)->retired_channels_.clear(); })),
       dial_backoff_(cluster.connect_interval),
@@ -115,8 +118,9 @@ void Resource::all_opened() {
     volume->store->set_failure_listener(Callback<void(ports::IoError)>::to<&Volume::on_metadata_failed>(*volume));
     volume->mirror = std::make_unique<Mirror>(world_, *volume->store, link_, volume->index, has_peer());
     volume->mirror->set_idle_listener(Callback<void()>::to<&Resource::check_drained>(*this));
-    volume->resync = std::make_unique<replication::Resync>(world_, *volume->store, *volume->mirror, link_,
-                                                           volume->index, config_.resync.rate_max_bytes_per_second);
+    volume->mirror->set_latency_listener(Callback<void(Duration)>::to<&Resource::on_request_latency>(*this));
+    volume->resync =
+        std::make_unique<replication::Resync>(world_, *volume->store, *volume->mirror, link_, governor_, volume->index);
   }
   server_ = std::make_unique<replication::PeerServer>(world_, std::move(stores));
   build_target();
@@ -306,6 +310,8 @@ void Resource::check_drained() {
   if (!std::ranges::all_of(volumes_, [](const auto& volume) { return volume->mirror->is_idle(); })) return;
   std::exchange(on_drained_, {})();
 }
+
+void Resource::on_request_latency(Duration latency) { governor_.request_done(world_.loop.now(), latency); }
 
 void Resource::freeze_all() {
   for (const auto& volume : volumes_) volume->mirror->freeze();

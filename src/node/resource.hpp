@@ -131,6 +131,7 @@ class Resource final : private replication::PeerChannelObserver {
   void continue_stop();
   void finish_stop();
   void on_tick();
+  void on_request_latency(Duration latency);
   [[nodiscard]] bool is_settled() const;
   [[nodiscard]] bool are_volumes_open() const;
   [[nodiscard]] bool has_peer() const noexcept { return cluster_.is_pair(); }
@@ -208,6 +209,7 @@ class Resource final : private replication::PeerChannelObserver {
   Uuid boot_id_;
   std::uint64_t incarnation_;
 
+  replication::ResyncGovernor governor_;
   std::vector<std::unique_ptr<Volume>> volumes_;
   std::size_t opening_count_ = 0;
   std::unique_ptr<scsi::Device> device_;

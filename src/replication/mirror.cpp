@@ -137,6 +137,7 @@ void Mirror::start(BlockRequest& upper) {
   request->upper = &upper;
   request->pending = 0;
   request->is_at_peer = false;
+  request->started = world_.loop.now();
   upper.status = BlockStatus::good;
   if (upper.op == BlockOp::flush) {
     request->is_claimed = false;
@@ -265,6 +266,8 @@ void Mirror::finish(Request& request) {
   BlockRequest& upper = *request.upper;
   request.local.buffer.reset();
   const bool is_claimed = request.is_claimed;
+  // Flushes claim nothing: what they take is another matter than what initiators read and write.
+  if (is_claimed && on_latency_) on_latency_(world_.loop.now() - request.started);
   if (is_claimed) store_.ranges().release(request.claim);
   slots_.release(request);
   answer(upper);

@@ -56,6 +56,8 @@ class Mirror final : public blockdev::BlockBackend {
   /// Called each time the last request in flight (held ones do not count) has finished.
   void set_idle_listener(Callback<void()> on_idle) noexcept { on_idle_ = on_idle; }
   [[nodiscard]] bool is_idle() const noexcept { return slots_.in_use_count() == 0; }
+  /// Told of each read and change, once its copies are done, how long they took.
+  void set_latency_listener(Callback<void(Duration)> on_latency) noexcept { on_latency_ = on_latency; }
   /// Flushes when something has been unstable since the last tick. Called each flush_interval.
   void tick();
 
@@ -73,6 +75,7 @@ class Mirror final : public blockdev::BlockBackend {
     FlushWaiter flush;
     BufferWaiter compare_buffer;
     std::uint8_t pending = 0;  ///< local and peer parts not done
+    Instant started{};
     bool is_at_peer = false;
     bool is_claimed = false;
     std::uint32_t data_offset_bytes = 0;  ///< in the buffer: where the data of upper's first byte lies
@@ -122,6 +125,7 @@ class Mirror final : public blockdev::BlockBackend {
   RequestList dropped_;
   ports::DeferredTask deferred_;
   Callback<void()> on_idle_;
+  Callback<void(Duration)> on_latency_;
 
   FlushList round_;  ///< waiters of the flush under way
   FlushList next_round_;

@@ -15,10 +15,6 @@ using blockdev::BlockStatus;
 namespace {
 
 constexpr std::size_t kPiecesMax = 16;
-constexpr std::uint64_t kPieceBytesMax = std::uint64_t{1} << 20;
-// While initiators have requests in work the resync steps back: few and small pieces keep their waits short.
-constexpr std::size_t kPiecesMaxBeside = 2;
-constexpr std::uint64_t kPieceBytesMaxBeside = std::uint64_t{256} << 10;
 constexpr Duration kRetryAfterError = seconds(1);
 
 bool is_all_zero(ConstBytes bytes) noexcept {
@@ -27,14 +23,14 @@ bool is_all_zero(ConstBytes bytes) noexcept {
 
 }  // namespace
 
-Resync::Resync(ports::World world, blockdev::Store& store, Mirror& mirror, PeerLink& link, std::uint16_t volume,
-               std::uint64_t rate_max_bytes_per_second)
+Resync::Resync(ports::World world, blockdev::Store& store, Mirror& mirror, PeerLink& link, ResyncGovernor& governor,
+               std::uint16_t volume)
     : world_(world),
       store_(store),
       mirror_(mirror),
       link_(link),
+      governor_(governor),
       volume_(volume),
-      rate_max_bytes_per_second_(rate_max_bytes_per_second),
       pump_task_(Callback<void()>::to<&Resync::pump>(*this)),
       timer_(Callback<void()>::to<&Resync::on_timer>(*this)) {
   for (std::size_t index = 0; index < kPiecesMax; ++index) {
@@ -56,6 +52,7 @@ Resync::~Resync() {
 void Resync::start(Callback<void()> done) {
   RB_ASSERT(!is_running_);
   is_running_ = true;
+  governor_.set_copying(true, world_.loop.now());
   done_ = done;
   cursor_bytes_ = 0;
   started_ = world_.loop.now();
@@ -65,6 +62,7 @@ void Resync::start(Callback<void()> done) {
 }
 
 void Resync::stop() noexcept {
+  if (is_running_) governor_.set_copying(false, world_.loop.now());
   is_running_ = false;
   pump_task_.unlink();
   world_.loop.cancel(timer_);
@@ -82,23 +80,17 @@ void Resync::set_paused(bool is_paused) noexcept {
   if (!is_paused_ && is_running_) world_.loop.defer(pump_task_);
 }
 
-std::size_t Resync::window_pieces() const noexcept {
-  return mirror_.in_flight_count() > 0 ? kPiecesMaxBeside : kPiecesMax;
-}
-
 void Resync::pump() {
   if (!is_running_ || is_paused_) return;
-  if (rate_max_bytes_per_second_ > 0) {
-    const double elapsed_seconds = std::chrono::duration<double>(world_.loop.now() - started_).count();
-    const auto due = static_cast<std::uint64_t>(elapsed_seconds * static_cast<double>(rate_max_bytes_per_second_));
-    if (sent_bytes_ > due + kPieceBytesMax) {
-      if (!timer_.is_armed()) world_.loop.arm(timer_, world_.loop.now() + milliseconds(20));
+  for (const auto& piece : pieces_) {
+    if (cursor_bytes_ >= store_.geometry().size_bytes) break;
+    if (piece->is_used) continue;
+    const ResyncGovernor::Allowance allowance = governor_.allowance(world_.loop.now(), mirror_.in_flight_count() > 0);
+    if (!allowance.may_begin) {
+      if (!timer_.is_armed()) world_.loop.arm(timer_, allowance.ask_again);
       return;
     }
-  }
-  for (const auto& piece : pieces_) {
-    if (!is_running_ || in_flight_count_ >= window_pieces()) return;
-    if (!piece->is_used && !start_piece(*piece)) break;
+    if (!start_piece(*piece, allowance.piece_bytes_max)) break;
   }
   if (in_flight_count_ > 0 || is_flush_out_ || cursor_bytes_ < store_.geometry().size_bytes) return;
   // The end of a pass: a flush of the peer clears what it has; bits that are left then need another pass.
@@ -106,10 +98,9 @@ void Resync::pump() {
   mirror_.flush(flush_);
 }
 
-bool Resync::start_piece(Piece& piece) {
-  const std::uint64_t size_max = mirror_.in_flight_count() > 0 ? kPieceBytesMaxBeside : kPieceBytesMax;
+bool Resync::start_piece(Piece& piece, std::uint64_t length_bytes_max) {
   const auto range =
-      store_.dirty().next_dirty(cursor_bytes_, std::max<std::uint64_t>(size_max, store_.dirty().block_bytes()));
+      store_.dirty().next_dirty(cursor_bytes_, std::max<std::uint64_t>(length_bytes_max, store_.dirty().block_bytes()));
   if (!range.has_value()) {
     cursor_bytes_ = store_.geometry().size_bytes;
     return false;
@@ -119,6 +110,7 @@ bool Resync::start_piece(Piece& piece) {
   piece.range = *range;
   ++in_flight_count_;
   sent_bytes_ += range->length_bytes;
+  governor_.began(range->length_bytes);
   if (store_.ranges().acquire(piece.claim, range->offset_bytes, range->length_bytes,
                               blockdev::RangeLock::Mode::exclusive)) {
     piece.on_granted();
@@ -182,6 +174,7 @@ void Resync::finish(Piece& piece) {
   piece.local.buffer.reset();
   piece.is_used = false;
   --in_flight_count_;
+  governor_.ended(world_.loop.now(), piece.range.length_bytes);
   store_.ranges().release(piece.claim);
   if (is_running_) world_.loop.defer(pump_task_);
 }
@@ -195,6 +188,7 @@ void Resync::on_flushed(bool is_good) {
   }
   if (store_.dirty().is_clean()) {
     is_running_ = false;
+    governor_.set_copying(false, world_.loop.now());
     world_.loop.cancel(timer_);
     done_();
     return;

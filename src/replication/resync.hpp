@@ -12,13 +12,15 @@
 #include "ports/world.hpp"
 #include "replication/mirror.hpp"
 #include "replication/peer_link.hpp"
+#include "replication/resync_governor.hpp"
 
 namespace replblk::replication {
 
 class Resync {
  public:
-  Resync(ports::World world, blockdev::Store& store, Mirror& mirror, PeerLink& link, std::uint16_t volume,
-         std::uint64_t rate_max_bytes_per_second);
+  /// `governor` is shared by all that copy for the resource.
+  Resync(ports::World world, blockdev::Store& store, Mirror& mirror, PeerLink& link, ResyncGovernor& governor,
+         std::uint16_t volume);
   ~Resync();
 
   /// `done` is called once, from the loop, when no dirty bit is left.
@@ -55,20 +57,17 @@ class Resync {
   };
 
   void pump();
-  bool start_piece(Piece& piece);
-  void read(Piece& piece);
-  void send(Piece& piece);
+  bool start_piece(Piece& piece, std::uint64_t length_bytes_max);
   void finish(Piece& piece);
   void on_flushed(bool is_good);
   void on_timer();
-  [[nodiscard]] std::size_t window_pieces() const noexcept;
 
   ports::World world_;
   blockdev::Store& store_;
   Mirror& mirror_;
   PeerLink& link_;
+  ResyncGovernor& governor_;
   std::uint16_t volume_;
-  std::uint64_t rate_max_bytes_per_second_;
   bool is_running_ = false;
   bool is_paused_ = false;
   bool is_flush_out_ = false;

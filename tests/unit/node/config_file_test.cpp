@@ -105,6 +105,8 @@ TEST_F(ConfigFile, Smallest_pair_gets_the_defaults_of_the_schema) {
   EXPECT_EQ(resource.resync.rate_max_bytes_per_second, 0u);
   EXPECT_TRUE(resource.activity_log.updates);
   EXPECT_EQ(resource.activity_log.extents, 4096u);
+  EXPECT_EQ(resource.resync.rate_min_bytes_per_second, 1024u * 1024);
+  EXPECT_EQ(resource.resync.latency_budget, 0.2);
   ASSERT_EQ(resource.volumes.size(), 1u);
   EXPECT_TRUE(resource.volumes[0].write_cache);
   EXPECT_EQ(resource.volumes[0].logical_block_bytes, 512u);
@@ -124,7 +126,7 @@ resource {
   name: "r"
   target { iqn: "eui.02004567A425678D" alias: "a disk" port: 3261 portal { address: "::1" } portal { on: "one" address: "127.0.0.1" } }
   volume { lun: 255  disk { on: "one" path: "/a" metadata_path: "/m" io_mode: buffered }  write_cache: false  logical_block_size: 4096 }
-  resync { rate_max_kib_per_second: 10 }
+  resync { rate_max_kib_per_second: 10 rate_min_kib_per_second: 5 latency_budget: 0.5 }
   activity_log { extents: 1237 updates: false }
 })";
   const auto config = parse(text, "", "one.example.org");
@@ -151,6 +153,8 @@ resource {
   EXPECT_EQ(resource.resync.rate_max_bytes_per_second, 10240u);
   EXPECT_FALSE(resource.activity_log.updates);
   EXPECT_EQ(resource.activity_log.extents, 1237u);
+  EXPECT_EQ(resource.resync.rate_min_bytes_per_second, 5120u);
+  EXPECT_EQ(resource.resync.latency_budget, 0.5);
 }
 
 struct Bad {
@@ -263,6 +267,13 @@ TEST_F(ConfigFile, Each_broken_rule_is_named_with_its_place_key_value_and_rule) 
        "9:18: resource[0].activity_log.extents: 65535 is out of range; 67 to 65534"},
       {"resource {", "resource {\n  resync { rate_max_kib_per_second: 4194305 }",
        "9:12: resource[0].resync.rate_max_kib_per_second: 4194305 is out of range; 0 to 4194304"},
+      {"resource {", "resource {\n  resync { rate_min_kib_per_second: 0 }",
+       "9:12: resource[0].resync.rate_min_kib_per_second: 0 is out of range; 1 to 4194304"},
+      {"resource {", "resource {\n  resync { rate_min_kib_per_second: 9 rate_max_kib_per_second: 8 }",
+       "9:12: resource[0].resync.rate_min_kib_per_second: 9 is too much; not above rate_max_kib_per_second, which is "
+       "8"},
+      {"resource {", "resource {\n  resync { latency_budget: 0 }",
+       "9:12: resource[0].resync.latency_budget: 0 is out of range; 0.01 to 100"},
       {"lun: 0", "lunn: 0",
        "11:3: resource[0].volume[0].lun: is missing; the logical unit number, 0 to 255\n"
        "node.conf:12:5: lunn: unknown key; known here are lun, disk, write_cache, logical_block_size"},
