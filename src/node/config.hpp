@@ -43,10 +43,14 @@ struct TargetConfig {
   std::uint16_t port = 3260;
 };
 
+/// When a resync compares checksums before it copies.
+enum class ChecksumUse : std::uint8_t { automatic, always, never };
+
 struct ResyncConfig {
   std::uint64_t rate_max_bytes_per_second = 0;  ///< 0: as fast as it goes
   std::uint64_t rate_min_bytes_per_second = std::uint64_t{1} << 20;
   double latency_budget = 0.2;
+  ChecksumUse checksum = ChecksumUse::automatic;
 };
 
 struct ActivityLogConfig {

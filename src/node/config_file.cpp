@@ -393,7 +393,7 @@ class Checker {
                         "each LUN of a resource must be unique");
       }
     }
-    if (resource.has_resync()) made.resync = check_resync(section.child("resync"));
+    if (resource.has_resync()) made.resync = check_resync(section.child("resync"), resource.resync());
     if (resource.has_activity_log()) {
       made.activity_log.extents = section.child("activity_log").number("extents", 67, 65534);
       made.activity_log.updates = resource.activity_log().updates();
@@ -401,7 +401,7 @@ class Checker {
     config_.resources.push_back(std::move(made));
   }
 
-  static ResyncConfig check_resync(const Section& section) {
+  static ResyncConfig check_resync(const Section& section, const config::Resync& resync) {
     ResyncConfig made;
     const std::uint32_t maximum = section.number("rate_max_kib_per_second", 0, 4194304);
     const std::uint32_t minimum = section.number("rate_min_kib_per_second", 1, 4194304);
@@ -414,6 +414,17 @@ class Checker {
     made.rate_max_bytes_per_second = std::uint64_t{maximum} * 1024;
     made.rate_min_bytes_per_second = std::uint64_t{is_too_fast ? maximum : minimum} * 1024;
     made.latency_budget = section.fraction("latency_budget", 0.01, 100);
+    switch (resync.checksum()) {
+      case config::Resync::automatic:
+        made.checksum = ChecksumUse::automatic;
+        break;
+      case config::Resync::always:
+        made.checksum = ChecksumUse::always;
+        break;
+      case config::Resync::never:
+        made.checksum = ChecksumUse::never;
+        break;
+    }
     return made;
   }
 

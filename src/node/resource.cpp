@@ -112,6 +112,10 @@ void Resource::all_opened() {
     return;
   }
   take_records();
+  is_set_coarse_ = is_crashed_primary_ || std::ranges::any_of(volumes_, [](const auto& volume) {
+                     const blockdev::DirtyBitmap& dirty = volume->store->dirty();
+                     return dirty.dirty_blocks_count() == dirty.blocks_count();
+                   });
   std::vector<Store*> stores;
   for (const auto& volume : volumes_) {
     stores.push_back(volume->store.get());

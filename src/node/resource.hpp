@@ -158,6 +158,7 @@ class Resource final : private replication::PeerChannelObserver {
   void on_operation(const replication::FrameHeader& header, BufferRef data) override;
   void on_acknowledge(std::uint64_t sequence, bool is_done) override;
   void on_bitmap_page(const replication::FrameHeader& header, ConstBytes page) override;
+  void on_checksums(const replication::FrameHeader& header, ConstBytes entries) override;
   void on_channel_ended(replication::ChannelEnd end, const std::string& reason) override;
   void candidate_proven();
   void candidate_ended(replication::ChannelEnd end, const std::string& reason);
@@ -191,6 +192,8 @@ class Resource final : private replication::PeerChannelObserver {
   // resource_sync.cpp: what the administrator asks of resyncs
   void send_pause();
   void apply_pause();
+  /// Whether the resync that the nodes have just agreed upon compares before it copies.
+  [[nodiscard]] replication::ResyncMode choose_mode(const replication::Plan& plan) const;
   /// protocol.md 6: ends the connection when a resync stands still. True: it did.
   bool end_stuck_sync(Instant now);
   void receive(const replication::SyncPause& message);
@@ -244,6 +247,7 @@ class Resource final : private replication::PeerChannelObserver {
     void on_operation(const replication::FrameHeader&, BufferRef) override {}
     void on_acknowledge(std::uint64_t, bool) override {}
     void on_bitmap_page(const replication::FrameHeader&, ConstBytes) override {}
+    void on_checksums(const replication::FrameHeader&, ConstBytes) override {}
     void on_channel_ended(replication::ChannelEnd end, const std::string& reason) override {
       resource->candidate_ended(end, reason);
     }
@@ -262,7 +266,9 @@ class Resource final : private replication::PeerChannelObserver {
   std::optional<replication::Introduction> my_introduction_;
   std::optional<replication::Introduction> peer_introduction_;
   bool is_peer_primary_ = false;
-  std::uint64_t synced_term_ = 0;     ///< the last resync that this run began as source; 0: none (is_same_resync)
+  std::uint64_t synced_term_ = 0;  ///< the last resync that this run began as source; 0: none (is_same_resync)
+  replication::ResyncMode resync_mode_ = replication::ResyncMode::copy;
+  bool is_set_coarse_ = false;        ///< opened after a crash: the dirty set is far larger than what differs
   bool is_resync_continued_ = false;  ///< the present one goes on where the last one was cut off
   replication::SyncPauseFlags pause_;
   replication::ProgressWatch progress_watch_;

@@ -378,6 +378,7 @@ void Resource::joined() {
   connected_term_ = term;
   dial_backoff_ = cluster_.connect_interval;
   sync_failure_.clear();
+  is_set_coarse_ = false;
   if (link_.is_attached()) {
     link_.set_term(term);
   } else {
@@ -400,6 +401,7 @@ void Resource::start_as_source(const replication::Plan& plan) {
                                 record_.configuration.term >= peer_introduction_->configuration.term;
   is_resync_continued_ =
       is_alone_already && replication::is_same_resync(synced_term_, *my_introduction_, *peer_introduction_);
+  if (!is_resync_continued_) resync_mode_ = choose_mode(plan);
   const auto begin = [this, is_full = plan.is_full && !is_resync_continued_] {
     const auto attach = [this, is_full] {
       link_.attach(*channel_, record_.configuration.term);
@@ -480,9 +482,10 @@ void Resource::start_syncing() {
     bytes += volume->store->dirty().dirty_bytes();
     volume->is_resynced = false;
     volume->mirror->set_mirroring(true);
-    volume->resync->start(Callback<void()>::to<&Volume::on_resynced>(*volume));
+    volume->resync->start(resync_mode_, Callback<void()>::to<&Volume::on_resynced>(*volume));
   }
-  log_info("resource {}: SyncSource, {} KiB to copy{}, term {}", config_.name, bytes / 1024,
+  log_info("resource {}: SyncSource, {} KiB to {}{}, term {}", config_.name, bytes / 1024,
+           resync_mode_ == replication::ResyncMode::compare_first ? "compare" : "copy",
            is_resync_continued_ ? ", going on where it was cut off" : "", record_.configuration.term);
 }
 
@@ -546,6 +549,10 @@ void Resource::on_acknowledge(std::uint64_t sequence, bool is_done) {
     return;
   }
   if (!link_.acknowledge(sequence)) protocol_violation("the peer acknowledged an operation that is not out");
+}
+
+void Resource::on_checksums(const replication::FrameHeader& header, ConstBytes entries) {
+  if (!link_.acknowledge(header.sequence, entries)) protocol_violation("the peer sent checksums that nobody asked for");
 }
 
 // ---- the administrator's connect and disconnect ----------------------------------------------------------------

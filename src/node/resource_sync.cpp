@@ -54,6 +54,24 @@ void Resource::receive(const replication::SyncPause& message) {
   apply_pause();
 }
 
+replication::ResyncMode Resource::choose_mode(const replication::Plan& plan) const {
+  using replication::ResyncMode;
+  if (channel_->protocol_version() < replication::kVersionOfChecksums) return ResyncMode::copy;
+  switch (config_.resync.checksum) {
+    case ChecksumUse::always:
+      return ResyncMode::compare_first;
+    case ChecksumUse::never:
+      return ResyncMode::copy;
+    case ChecksumUse::automatic:
+      break;
+  }
+  // A copy that was just made by create-md has little in common with this one: reading it first would be for nothing.
+  if (plan.row == replication::MeetingRow::one_created) return ResyncMode::copy;
+  const bool has_crashed =
+      is_set_coarse_ || my_introduction_->is_crashed_primary || peer_introduction_->is_crashed_primary;
+  return has_crashed || plan.is_full ? ResyncMode::compare_first : ResyncMode::copy;
+}
+
 bool Resource::end_stuck_sync(Instant now) {
   if (phase_ != watched_phase_) {
     watched_phase_ = phase_;

@@ -25,6 +25,8 @@ enum class FrameType : std::uint8_t {
   bitmap = 9,
   ping = 10,
   pong = 11,
+  checksum_request = 12,
+  checksums = 13,
 };
 
 inline constexpr std::size_t kFrameHeaderBytes = 64;
@@ -33,6 +35,8 @@ inline constexpr std::uint32_t kControlBytesMaxBeforeProof = 4096;
 inline constexpr std::uint32_t kAcknowledgeEntryBytes = 16;
 inline constexpr std::uint32_t kAcknowledgeEntriesMax = 256;
 inline constexpr std::uint32_t kBitmapPageBytes = 4096;
+inline constexpr std::uint32_t kChecksumEntryBytes = 16;
+inline constexpr std::uint32_t kChecksumEntriesMax = 1024;
 
 struct FrameHeader {
   FrameType type = FrameType::ping;

@@ -15,8 +15,9 @@ namespace replblk::replication {
 
 inline constexpr std::uint32_t kProtocolVersionMin = 1;
 inline constexpr std::uint32_t kProtocolVersionMax = 2;
-/// From this version on the peer knows SyncPause.
+/// From these versions on the peer knows SyncPause, and the frames checksum_request and checksums.
 inline constexpr std::uint32_t kVersionOfSyncPause = 2;
+inline constexpr std::uint32_t kVersionOfChecksums = 2;
 inline constexpr std::size_t kNonceBytes = 32;
 
 struct Hello {

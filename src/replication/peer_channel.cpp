@@ -281,6 +281,9 @@ void PeerChannel::payload_complete() {
     case FrameType::bitmap:
       observer_->on_bitmap_page(header, payload);
       return;
+    case FrameType::checksums:
+      observer_->on_checksums(header, payload);
+      return;
     case FrameType::ping: {
       FrameHeader pong;
       pong.type = FrameType::pong;
@@ -295,6 +298,7 @@ void PeerChannel::payload_complete() {
     case FrameType::flush:
     case FrameType::resync_data:
     case FrameType::resync_zeroes:
+    case FrameType::checksum_request:
       observer_->on_operation(header, std::move(data));
       return;
   }

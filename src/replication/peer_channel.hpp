@@ -32,10 +32,13 @@ class PeerChannelObserver {
   /// The connection is up; for the dialer before the handshake.
   virtual void on_proven() = 0;
   virtual void on_message(const Message& message) = 0;
-  /// write, resync_data (with data), discard, write_zeroes, resync_zeroes, flush. Checksums are right.
+  /// write, resync_data (with data), discard, write_zeroes, resync_zeroes, flush, checksum_request. The frame's own
+  /// checksums are right.
   virtual void on_operation(const FrameHeader& header, BufferRef data) = 0;
   virtual void on_acknowledge(std::uint64_t sequence, bool is_done) = 0;
   virtual void on_bitmap_page(const FrameHeader& header, ConstBytes page) = 0;
+  /// `entries` only during the call.
+  virtual void on_checksums(const FrameHeader& header, ConstBytes entries) = 0;
   virtual void on_channel_ended(ChannelEnd end, const std::string& reason) = 0;
 
  protected:

@@ -54,14 +54,16 @@ void PeerLink::send(OutstandingOperation& operation, FrameHeader header, const B
   channel_->send(header, buffer, offset_bytes);
 }
 
-bool PeerLink::acknowledge(std::uint64_t sequence) {
+bool PeerLink::acknowledge(std::uint64_t sequence, ConstBytes answer) {
   const std::uint64_t slot = sequence & 0xffff;
   if (slot >= slots_.size() || slots_[slot] == nullptr || slots_[slot]->sequence_ != sequence) return false;
   OutstandingOperation* operation = slots_[slot];
+  if (answer.size() != operation->answer_bytes) return false;
   slots_[slot] = nullptr;
   free_.push_back(static_cast<std::uint16_t>(slot));
   operation->unlink();
   --count_;
+  operation->answer_ = answer;
   operation->on_answer(PeerAnswer::done);
   return true;
 }

@@ -19,6 +19,10 @@ enum class PeerAnswer : std::uint8_t { done, lost };
 class OutstandingOperation : public IntrusiveNode<OutstandingOperation> {
  public:
   Callback<void(PeerAnswer)> on_answer;
+  /// What the answer carries beside its status: 0 for an acknowledgement. Set before it is sent.
+  std::uint32_t answer_bytes = 0;
+  /// Those bytes; valid in on_answer(done) only.
+  [[nodiscard]] ConstBytes answer() const noexcept { return answer_; }
   [[nodiscard]] bool is_out() const noexcept { return is_linked(); }
 
  private:
@@ -26,6 +30,7 @@ class OutstandingOperation : public IntrusiveNode<OutstandingOperation> {
   std::uint64_t sequence_ = 0;
   Instant sent_{};
   std::uint64_t length_bytes_ = 0;
+  ConstBytes answer_;
 };
 
 /// The sending end of a connection, as Mirror and Resync see it. Lives as long as the resource; connections come and
@@ -44,8 +49,8 @@ class PeerLink {
   /// `header.sequence` and `term` are filled in. With data: header.length_bytes bytes of the buffer at `offset_bytes`.
   void send(OutstandingOperation& operation, FrameHeader header);
   void send(OutstandingOperation& operation, FrameHeader header, const BufferRef& buffer, std::size_t offset_bytes);
-  /// False: no such operation is out (the peer broke the protocol).
-  [[nodiscard]] bool acknowledge(std::uint64_t sequence);
+  /// `answer`: what came with it. False: no operation is out that could be answered so (the peer broke the protocol).
+  [[nodiscard]] bool acknowledge(std::uint64_t sequence, ConstBytes answer = {});
 
   [[nodiscard]] std::size_t count() const noexcept { return count_; }
   /// The oldest operation has been out for longer than `timeout` (and more for a long range: 20 ms per MiB).

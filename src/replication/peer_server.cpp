@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/assert.hpp"
+#include "replication/block_checksums.hpp"
 
 namespace replblk::replication {
 
@@ -30,6 +31,9 @@ BlockOp block_op(FrameType type) {
       return BlockOp::write_zeroes;
     case FrameType::flush:
       return BlockOp::flush;
+    case FrameType::checksum_request:
+      return BlockOp::read;
+    case FrameType::checksums:
     case FrameType::control:
     case FrameType::acknowledge:
     case FrameType::bitmap:
@@ -85,6 +89,12 @@ void PeerServer::apply(const FrameHeader& header, BufferRef data) {
                        header.length_bytes, header.volume, size));
     return;
   }
+  const bool is_checksum = header.type == FrameType::checksum_request;
+  if (is_checksum && (header.offset_bytes % store->bitmap_block_bytes() != 0 ||
+                      checksum_count(header.length_bytes, store->bitmap_block_bytes()) > kChecksumEntriesMax)) {
+    refuse("a request for checksums that is not one of whole blocks");
+    return;
+  }
   Operation* operation = slots_.acquire();
   if (operation == nullptr) {
     refuse("more operations in flight than the protocol allows");
@@ -92,9 +102,11 @@ void PeerServer::apply(const FrameHeader& header, BufferRef data) {
   }
   operation->server = this;
   operation->store = store;
+  operation->volume = header.volume;
   operation->sequence = header.sequence;
   operation->opening = opening_;
   operation->is_claimed = !is_flush;
+  operation->is_checksum = is_checksum;
   operation->claim.on_granted = Callback<void()>::to<&Operation::on_granted>(*operation);
   BlockRequest& local = operation->local;
   local.op = block_op(header.type);
@@ -105,36 +117,72 @@ void PeerServer::apply(const FrameHeader& header, BufferRef data) {
   local.buffer_offset_bytes = 0;
   local.status = BlockStatus::good;
   local.on_complete = Callback<void(BlockRequest&)>::to<&Operation::on_done>(*operation);
-  if (is_flush || store->ranges().acquire(operation->claim, local.offset_bytes, local.length_bytes,
-                                          blockdev::RangeLock::Mode::exclusive)) {
-    store->submit(local);
+  const auto mode = is_checksum ? blockdev::RangeLock::Mode::shared : blockdev::RangeLock::Mode::exclusive;
+  if (is_flush || store->ranges().acquire(operation->claim, local.offset_bytes, local.length_bytes, mode)) {
+    begin(*operation);
   }
 }
 
-void PeerServer::Operation::on_granted() { store->submit(local); }
+void PeerServer::Operation::on_granted() { server->begin(*this); }
+
+void PeerServer::begin(Operation& operation) {
+  if (!operation.is_checksum) {
+    operation.store->submit(operation.local);
+    return;
+  }
+  operation.buffer.on_buffer = Callback<void(BufferRef)>::to<&Operation::on_buffer>(operation);
+  operation.buffer.length_bytes = operation.local.length_bytes;
+  if (BufferRef memory = world_.buffers.acquire_or_wait(operation.buffer)) operation.on_buffer(std::move(memory));
+}
+
+void PeerServer::Operation::on_buffer(BufferRef memory) {
+  local.buffer = std::move(memory);
+  store->submit(local);
+}
 
 void PeerServer::Operation::on_done(BlockRequest&) { server->finish(*this); }
 
 void PeerServer::finish(Operation& operation) {
-  operation.local.buffer.reset();
   if (channel_ != nullptr && operation.opening == opening_) {
-    const std::size_t at = acknowledgements_.size();
-    acknowledgements_.resize(at + kAcknowledgeEntryBytes);
-    store_le<std::uint64_t>(&acknowledgements_[at], operation.sequence);
-    store_le<std::uint32_t>(&acknowledgements_[at + 8], operation.local.status == BlockStatus::good ? 0 : 1);
-    store_le<std::uint32_t>(&acknowledgements_[at + 12], 0);
-    if (acknowledgements_.size() == std::size_t{kAcknowledgeEntryBytes} * kAcknowledgeEntriesMax) {
-      send_acknowledgements();
+    if (operation.is_checksum && operation.local.status == BlockStatus::good) {
+      send_checksums(operation);
     } else {
-      world_.loop.defer_to_turn_end(acknowledge_task_);
+      acknowledge(operation);
     }
   }
+  operation.local.buffer.reset();
   if (operation.is_claimed) operation.store->ranges().release(operation.claim);
   slots_.release(operation);
   while (is_idle() && !on_idle_.empty()) {
     const Callback<void()> done = on_idle_.front();
     on_idle_.pop_front();
     done();
+  }
+}
+
+void PeerServer::send_checksums(const Operation& operation) {
+  const BlockRequest& local = operation.local;
+  FrameHeader header;
+  header.type = FrameType::checksums;
+  header.volume = operation.volume;
+  header.offset_bytes = local.offset_bytes;
+  header.length_bytes = local.length_bytes;
+  header.sequence = operation.sequence;
+  header.term = term_;
+  channel_->send(header,
+                 block_checksums(local.buffer.bytes(0, local.length_bytes), operation.store->bitmap_block_bytes()));
+}
+
+void PeerServer::acknowledge(const Operation& operation) {
+  const std::size_t at = acknowledgements_.size();
+  acknowledgements_.resize(at + kAcknowledgeEntryBytes);
+  store_le<std::uint64_t>(&acknowledgements_[at], operation.sequence);
+  store_le<std::uint32_t>(&acknowledgements_[at + 8], operation.local.status == BlockStatus::good ? 0 : 1);
+  store_le<std::uint32_t>(&acknowledgements_[at + 12], 0);
+  if (acknowledgements_.size() == std::size_t{kAcknowledgeEntryBytes} * kAcknowledgeEntriesMax) {
+    send_acknowledgements();
+  } else {
+    world_.loop.defer_to_turn_end(acknowledge_task_);
   }
 }
 

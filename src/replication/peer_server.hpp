@@ -1,7 +1,8 @@
 // The secondary's end (protocol.md 4 step 4): applies the operations that come from the peer to the local stores and
-// acknowledges them, batched for each turn. Overlapping operations are applied in the order of arrival (range lock).
-// Not responsible for deciding whose operations are welcome: Resource opens it for one term and closes it.
-// Invariant: an operation is acknowledged only after the store has completed it, and only to the connection it came by.
+// acknowledges them, batched for each turn, or answers with checksums. Overlapping operations are applied in the order
+// of arrival (range lock). Not responsible for deciding whose operations are welcome: Resource opens it for one term
+// and closes it. Invariant: an operation is acknowledged only after the store has completed it, and only to the
+// connection it came by.
 #pragma once
 
 #include <cstdint>
@@ -43,14 +44,21 @@ class PeerServer {
     blockdev::Store* store = nullptr;
     blockdev::BlockRequest local;
     blockdev::RangeLock::Claim claim;
+    std::uint16_t volume = 0;
     std::uint64_t sequence = 0;
     std::uint64_t opening = 0;  ///< acknowledged only if the server is still open for the same channel
     bool is_claimed = false;
+    bool is_checksum = false;
+    BufferWaiter buffer;
     void on_granted();
+    void on_buffer(BufferRef memory);
     void on_done(blockdev::BlockRequest&);
   };
 
+  void begin(Operation& operation);
   void finish(Operation& operation);
+  void acknowledge(const Operation& operation);
+  void send_checksums(const Operation& operation);
   void send_acknowledgements();
 
   ports::World world_;

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/assert.hpp"
 #include "base/log.hpp"
+#include "replication/block_checksums.hpp"
 
 namespace replblk::replication {
 
@@ -15,6 +17,8 @@ using blockdev::BlockStatus;
 namespace {
 
 constexpr std::size_t kPiecesMax = 16;
+// So much of equal data is sent along rather than waiting for one more answer.
+constexpr std::uint64_t kGapBytesMax = std::uint64_t{64} << 10;
 constexpr Duration kRetryAfterError = seconds(1);
 
 bool is_all_zero(ConstBytes bytes) noexcept {
@@ -49,9 +53,10 @@ Resync::~Resync() {
   world_.loop.cancel(timer_);
 }
 
-void Resync::start(Callback<void()> done) {
+void Resync::start(ResyncMode mode, Callback<void()> done) {
   RB_ASSERT(!is_running_);
   is_running_ = true;
+  mode_ = mode;
   governor_.set_copying(true, world_.loop.now());
   done_ = done;
   cursor_bytes_ = 0;
@@ -112,7 +117,7 @@ bool Resync::start_piece(Piece& piece, std::uint64_t length_bytes_max) {
   sent_bytes_ += range->length_bytes;
   governor_.began(range->length_bytes);
   if (store_.ranges().acquire(piece.claim, range->offset_bytes, range->length_bytes,
-                              blockdev::RangeLock::Mode::exclusive)) {
+                              blockdev::RangeLock::Mode::shared)) {
     piece.on_granted();
   }
   return true;
@@ -128,6 +133,11 @@ void Resync::Piece::on_granted() {
 }
 
 void Resync::Piece::on_buffer(BufferRef memory) {
+  is_lost = false;
+  differing.clear();
+  next_differing = 0;
+  pending = 1;
+  if (resync->mode_ == ResyncMode::compare_first) ask();
   local.op = BlockOp::read;
   local.offset_bytes = range.offset_bytes;
   local.length_bytes = range.length_bytes;
@@ -138,8 +148,27 @@ void Resync::Piece::on_buffer(BufferRef memory) {
   resync->store_.submit(local);
 }
 
-void Resync::Piece::on_read(BlockRequest&) {
-  if (!resync->is_running_ || !resync->link_.is_attached()) {
+/// Both disks read at the same time.
+void Resync::Piece::ask() {
+  if (!resync->is_running_ || !resync->link_.is_attached()) return;
+  FrameHeader header;
+  header.type = FrameType::checksum_request;
+  header.volume = resync->volume_;
+  header.offset_bytes = range.offset_bytes;
+  header.length_bytes = range.length_bytes;
+  is_asking = true;
+  ++pending;
+  peer.answer_bytes = static_cast<std::uint32_t>(
+      checksum_count(range.length_bytes, resync->store_.dirty().block_bytes()) * kChecksumBytes);
+  resync->link_.send(peer, header);
+}
+
+void Resync::Piece::on_read(BlockRequest&) { part_done(); }
+
+void Resync::Piece::part_done() {
+  if (--pending > 0) return;
+  const bool has_asked = std::exchange(is_asking, false);
+  if (!resync->is_running_ || !resync->link_.is_attached() || is_lost) {
     resync->finish(*this);
     return;
   }
@@ -152,22 +181,50 @@ void Resync::Piece::on_read(BlockRequest&) {
     resync->finish(*this);
     return;
   }
+  if (has_asked) {
+    differing = differing_ranges(range.offset_bytes, local.buffer.bytes(0, range.length_bytes),
+                                 resync->store_.dirty().block_bytes(), theirs, kGapBytesMax);
+  } else {
+    differing.push_back(range);
+  }
+  send_next();
+}
+
+void Resync::Piece::send_next() {
+  if (next_differing == differing.size()) {
+    // protocol.md 5.3: what was compared and found equal is in the peer's cache like what was written.
+    resync->mirror_.peer_copy().acknowledged(range, false);
+    resync->finish(*this);
+    return;
+  }
+  const blockdev::ByteRange part = differing[next_differing++];
+  const std::size_t at = static_cast<std::size_t>(part.offset_bytes - range.offset_bytes);
   FrameHeader header;
   header.volume = resync->volume_;
-  header.offset_bytes = range.offset_bytes;
-  header.length_bytes = range.length_bytes;
-  if (is_all_zero(local.buffer.bytes(0, range.length_bytes))) {
+  header.offset_bytes = part.offset_bytes;
+  header.length_bytes = part.length_bytes;
+  peer.answer_bytes = 0;
+  if (is_all_zero(local.buffer.bytes(at, part.length_bytes))) {
     header.type = FrameType::resync_zeroes;
     resync->link_.send(peer, header);
   } else {
     header.type = FrameType::resync_data;
-    resync->link_.send(peer, header, local.buffer, 0);
+    resync->link_.send(peer, header, local.buffer, at);
   }
 }
 
 void Resync::Piece::on_answer(PeerAnswer answer) {
-  if (answer == PeerAnswer::done) resync->mirror_.peer_copy().acknowledged(range, false);
-  resync->finish(*this);
+  if (is_asking) {
+    is_lost = answer == PeerAnswer::lost;
+    if (!is_lost) theirs.assign(peer.answer().begin(), peer.answer().end());
+    part_done();
+    return;
+  }
+  if (answer == PeerAnswer::lost || !resync->is_running_ || !resync->link_.is_attached()) {
+    resync->finish(*this);
+    return;
+  }
+  send_next();
 }
 
 void Resync::finish(Piece& piece) {

@@ -1,7 +1,7 @@
 // Copies the dirty blocks of one volume to the peer (protocol.md 6): source-driven, ascending, several requests in
-// flight, each holding its range, zeroes sent as operations. Knows nothing of configurations: Resource starts it, and
-// adds the peer when every volume is done. Invariant: done means that no dirty bit is left, and bits are cleared only
-// by flushes of the peer (PeerCopy).
+// flight, each holding its range, zeroes sent as operations; or comparing checksums first and sending what differs.
+// Knows nothing of configurations: Resource starts it, and adds the peer when every volume is done. Invariant: done
+// means that no dirty bit is left, and bits are cleared only by flushes of the peer (PeerCopy).
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,11 @@
 
 namespace replblk::replication {
 
+enum class ResyncMode : std::uint8_t {
+  copy,
+  compare_first,  ///< asks for the peer's checksums and sends what differs
+};
+
 class Resync {
  public:
   /// `governor` is shared by all that copy for the resource.
@@ -24,7 +29,7 @@ class Resync {
   ~Resync();
 
   /// `done` is called once, from the loop, when no dirty bit is left.
-  void start(Callback<void()> done);
+  void start(ResyncMode mode, Callback<void()> done);
   /// Before the link is detached. What is in flight ends by itself; bits stay.
   void stop() noexcept;
   [[nodiscard]] bool is_running() const noexcept { return is_running_; }
@@ -50,10 +55,19 @@ class Resync {
     OutstandingOperation peer;
     BufferWaiter buffer;
     bool is_used = false;
+    bool is_lost = false;      ///< the peer went while the piece was in work
+    std::uint8_t pending = 0;  ///< the local read and the peer's checksums
+    bool is_asking = false;    ///< the operation at the peer is the request for its checksums
+    std::vector<std::byte> theirs;
+    std::vector<blockdev::ByteRange> differing;  ///< what is to be sent, one after the other
+    std::size_t next_differing = 0;
     void on_granted();
     void on_buffer(BufferRef memory);
     void on_read(blockdev::BlockRequest&);
     void on_answer(PeerAnswer answer);
+    void part_done();
+    void ask();
+    void send_next();
   };
 
   void pump();
@@ -69,6 +83,7 @@ class Resync {
   ResyncGovernor& governor_;
   std::uint16_t volume_;
   bool is_running_ = false;
+  ResyncMode mode_ = ResyncMode::copy;
   bool is_paused_ = false;
   bool is_flush_out_ = false;
   Callback<void()> done_;

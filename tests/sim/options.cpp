@@ -109,6 +109,7 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
   options.network.latency_max = random.chance(0.3) ? milliseconds(10) : microseconds(200);
   options.network.user_timeout = random.chance(0.5) ? seconds(10) : seconds(900);
   options.rate_max_bytes_per_second = random.chance(0.3) ? kMiB : 0;
+  if (random.chance(0.5)) options.checksum = random.chance(0.5) ? node::ChecksumUse::always : node::ChecksumUse::never;
   const std::uint64_t sectors = (options.volume_bytes - kMetadataBytes) / kSectorBytes;
   const auto count = static_cast<std::uint32_t>(random.between(1, 3));
   const bool is_shared = random.chance(0.5);
@@ -132,10 +133,11 @@ std::string RunOptions::describe() const {
       fmt::format("steps {} volume {} KiB block {} write_cache {} {} metadata discard {} zeroes {}", steps,
                   volume_bytes >> 10, logical_block_bytes, has_write_cache ? "on" : "off",
                   has_external_metadata ? "external" : "internal", supports_discard, supports_write_zeroes);
-  text += fmt::format("; disk {}/{} us stall {}; net {} us timeout {} s; resync {} B/s; step {} ms quiet {};",
-                      disk.latency_max.count() / 1000, disk.flush_latency_max.count() / 1000, disk.stall_probability,
-                      network.latency_max.count() / 1000, to_ms(network.user_timeout) / 1000, rate_max_bytes_per_second,
-                      to_ms(step_max), quiet_probability);
+  text +=
+      fmt::format("; disk {}/{} us stall {}; net {} us timeout {} s; resync {} B/s checksum {}; step {} ms quiet {};",
+                  disk.latency_max.count() / 1000, disk.flush_latency_max.count() / 1000, disk.stall_probability,
+                  network.latency_max.count() / 1000, to_ms(network.user_timeout) / 1000, rate_max_bytes_per_second,
+                  static_cast<int>(checksum), to_ms(step_max), quiet_probability);
   text += activity_log.updates
               ? fmt::format(" log {} of {} KiB;", activity_log.extents, (1u << activity_log.extent_shift) >> 10)
               : " no log;";

@@ -51,6 +51,7 @@ struct RunOptions {
   NetworkModel network;
   std::uint64_t rate_max_bytes_per_second = 0;
   node::ActivityLogConfig activity_log;
+  node::ChecksumUse checksum = node::ChecksumUse::automatic;
   std::vector<InitiatorOptions> initiators;
 
   [[nodiscard]] bool has(Fault fault) const noexcept { return weight[static_cast<std::size_t>(fault)] > 0; }

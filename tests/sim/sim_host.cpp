@@ -101,6 +101,7 @@ node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::Nod
   resource.volumes.push_back(volume);
   resource.resync.rate_max_bytes_per_second = options.rate_max_bytes_per_second;
   resource.activity_log = options.activity_log;
+  resource.resync.checksum = options.checksum;
   config.resources.push_back(resource);
   config.self = self;
   config.shared_fields = {fmt::format("resource[0].volume[0].write_cache={}", options.has_write_cache)};

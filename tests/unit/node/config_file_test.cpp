@@ -107,6 +107,7 @@ TEST_F(ConfigFile, Smallest_pair_gets_the_defaults_of_the_schema) {
   EXPECT_EQ(resource.activity_log.extents, 4096u);
   EXPECT_EQ(resource.resync.rate_min_bytes_per_second, 1024u * 1024);
   EXPECT_EQ(resource.resync.latency_budget, 0.2);
+  EXPECT_EQ(resource.resync.checksum, ChecksumUse::automatic);
   ASSERT_EQ(resource.volumes.size(), 1u);
   EXPECT_TRUE(resource.volumes[0].write_cache);
   EXPECT_EQ(resource.volumes[0].logical_block_bytes, 512u);
@@ -126,7 +127,7 @@ resource {
   name: "r"
   target { iqn: "eui.02004567A425678D" alias: "a disk" port: 3261 portal { address: "::1" } portal { on: "one" address: "127.0.0.1" } }
   volume { lun: 255  disk { on: "one" path: "/a" metadata_path: "/m" io_mode: buffered }  write_cache: false  logical_block_size: 4096 }
-  resync { rate_max_kib_per_second: 10 rate_min_kib_per_second: 5 latency_budget: 0.5 }
+  resync { rate_max_kib_per_second: 10 rate_min_kib_per_second: 5 latency_budget: 0.5 checksum: never }
   activity_log { extents: 1237 updates: false }
 })";
   const auto config = parse(text, "", "one.example.org");
@@ -155,6 +156,7 @@ resource {
   EXPECT_EQ(resource.activity_log.extents, 1237u);
   EXPECT_EQ(resource.resync.rate_min_bytes_per_second, 5120u);
   EXPECT_EQ(resource.resync.latency_budget, 0.5);
+  EXPECT_EQ(resource.resync.checksum, ChecksumUse::never);
 }
 
 struct Bad {

@@ -61,8 +61,27 @@ TEST(Frame, What_a_type_does_not_allow_is_refused_although_the_checksum_is_right
               h.type = FrameType::discard, h.payload_length_bytes = 0, h.length_bytes = 100;
             }).error(),
             FrameError::length);
+  // Checksums: one entry of 16 bytes at least, 1024 at most; a request carries nothing and covers something.
+  const auto decode_checksums = [&](std::uint32_t payload) {
+    return decode_with([payload](FrameHeader& h) { h.type = FrameType::checksums, h.payload_length_bytes = payload; });
+  };
+  EXPECT_TRUE(decode_checksums(16).has_value());
+  EXPECT_TRUE(decode_checksums(16 * 1024).has_value());
+  for (const std::uint32_t payload : {0u, 8u, 24u, 16u * 1025}) {
+    EXPECT_EQ(decode_checksums(payload).error(), FrameError::length) << payload;
+  }
+  const auto decode_request = [&](std::uint32_t payload, std::uint64_t length) {
+    return decode_with([=](FrameHeader& h) {
+      h.type = FrameType::checksum_request, h.payload_length_bytes = payload, h.length_bytes = length;
+    });
+  };
+  EXPECT_TRUE(decode_request(0, 4u << 20).has_value());
+  EXPECT_EQ(decode_request(0, 0).error(), FrameError::length);
+  EXPECT_EQ(decode_request(0, 100).error(), FrameError::length);
+  EXPECT_EQ(decode_request(0, (4u << 20) + 512).error(), FrameError::length);
+  EXPECT_EQ(decode_request(4096, 4096).error(), FrameError::length);
   FrameHeaderBytes bytes = encode_frame_header(write_header());
-  bytes[4] = std::byte{12};
+  bytes[4] = std::byte{14};
   reseal(bytes);
   EXPECT_EQ(decode_frame_header(bytes).error(), FrameError::type);
   bytes = encode_frame_header(write_header());
