@@ -34,6 +34,9 @@ struct Arguments {
   std::string node_name;
   std::string resource;
   bool is_forced = false;
+  std::uint64_t start_bytes = 0;
+  std::uint64_t stop_bytes = UINT64_MAX;
+  std::string repair_from;
   std::string volume_uuid;
   bool is_json = false;
   bool is_verbose = false;
@@ -89,9 +92,14 @@ int create_md(const Arguments& arguments, const node::ClusterConfig& config) {
 }
 
 int ask(const Arguments& arguments, const node::ClusterConfig& config, node::AdminVerb verb) {
-  const auto reply = control::ask_daemon(
-      config.admin_socket, {.verb = verb, .resource = arguments.resource, .is_forced = arguments.is_forced},
-      kAnswerTimeout);
+  const auto reply = control::ask_daemon(config.admin_socket,
+                                         {.verb = verb,
+                                          .resource = arguments.resource,
+                                          .is_forced = arguments.is_forced,
+                                          .start_bytes = arguments.start_bytes,
+                                          .stop_bytes = arguments.stop_bytes,
+                                          .repair_from = arguments.repair_from},
+                                         kAnswerTimeout);
   if (!reply) {
     print(stderr, reply.error());
     return kFailed;
@@ -141,9 +149,19 @@ int run(int argc, char** argv) {
   CLI::App* primary = add_verb("primary", "Make this node serve");
   primary->add_flag("--force", arguments.is_forced,
                     "Although the copy here may be stale, or the peer may serve: what was not copied is lost");
+  CLI::App* verify = add_verb("verify", "Compare the two copies while they serve; `status` shows progress and result");
+  verify
+      ->add_option("--start", arguments.start_bytes,
+                   "First byte of each volume to compare; K, M, G, T are powers of 1024")
+      ->transform(CLI::AsSizeValue(false));
+  verify->add_option("--stop", arguments.stop_bytes, "The byte before which to stop; default: the end")
+      ->transform(CLI::AsSizeValue(false));
+  verify->add_option("--repair", arguments.repair_from,
+                     "Afterwards overwrite what differs with the copy of this node: local, peer or a name");
   const std::vector<std::pair<CLI::App*, node::AdminVerb>> asked = {
       {status, node::AdminVerb::status},
       {primary, node::AdminVerb::primary},
+      {verify, node::AdminVerb::verify},
       {add_verb("secondary", "Make this node stop to serve"), node::AdminVerb::secondary},
       {add_verb("connect", "Connect to the peer, and keep trying"), node::AdminVerb::connect},
       {add_verb("disconnect", "Disconnect from the peer, and stay so"), node::AdminVerb::disconnect},
@@ -169,6 +187,10 @@ int run(int argc, char** argv) {
     fmt::print(stderr, "{}: there is no resource \"{}\" in {}\n", app.get_subcommands().front()->get_name(),
                arguments.resource, arguments.config_path);
     return kBadConfig;
+  }
+  if (arguments.start_bytes >= arguments.stop_bytes) {
+    fmt::print(stderr, "verify: --start {} is not below --stop {}\n", arguments.start_bytes, arguments.stop_bytes);
+    return kUsage;
   }
   if (check->parsed()) return check_config(arguments, *config);
   if (create->parsed()) return create_md(arguments, *config);

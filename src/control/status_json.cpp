@@ -40,6 +40,54 @@ Json device(const ResourceStatus& resource, const VolumeStatus& volume) {
           {"al-evictions", volume.activity_log_evictions}};
 }
 
+double mib_per_second(std::uint64_t bytes_per_second) {
+  return two_decimals(static_cast<double>(bytes_per_second) / (1024.0 * 1024.0));
+}
+
+bool is_verifying(const VolumeStatus& volume) {
+  return volume.is_syncing && volume.replication_state.starts_with("Verify");
+}
+
+/// While something is copied or compared. DRBD's keys: rs-* and ov-* count sectors of 512 bytes, dt1 is of late.
+void add_sync_details(const VolumeStatus& volume, Json& json) {
+  if (!volume.is_syncing) return;
+  constexpr std::uint64_t kSector = 512;
+  json["rs-total"] = volume.sync_total_bytes / kSector;
+  json["rs-dt-start-ms"] = volume.sync_elapsed_ms;
+  if (is_verifying(volume)) {
+    json["ov-start-sector"] = volume.verify.start_bytes / kSector;
+    json["ov-stop-sector"] = volume.verify.stop_bytes / kSector;
+    json["ov-position"] = (volume.verify.start_bytes + volume.verify.compared_bytes) / kSector;
+    json["ov-left"] = volume.sync_left_bytes / kSector;
+    json["ov-skipped"] = 0;
+  } else {
+    json["rs-failed"] = 0;
+    json["rs-same-csum"] = volume.sync_equal_bytes / kSector;
+  }
+  json["db1/dt1 [MiB/s]"] = mib_per_second(volume.sync_rate_bytes_per_second);
+  json["estimated-seconds-to-finish"] = volume.sync_seconds_left;
+  json["db/dt [MiB/s]"] = mib_per_second(volume.sync_average_rate_bytes_per_second);
+  json["percent-resync-done"] = two_decimals(volume.percent_done);
+}
+
+/// Of the last verify that this node drove; null: none since its start.
+Json online_verify(const node::VerifyStatus& verify) {
+  if (!verify.is_known) return nullptr;
+  Json ranges = Json::array();
+  for (const auto& range : verify.differing_ranges) {
+    ranges.push_back({{"offset", range.offset_bytes}, {"length", range.length_bytes}});
+  }
+  return {{"running", verify.is_running},
+          {"complete", verify.is_complete},
+          {"start", verify.start_bytes},
+          {"stop", verify.stop_bytes},
+          {"compared", verify.compared_bytes},
+          {"differing-bytes", verify.differing_bytes},
+          {"differing-ranges", verify.differing_ranges_count},
+          {"ranges", std::move(ranges)},
+          {"reason", verify.reason}};
+}
+
 Json peer_device(const VolumeStatus& volume) {
   const double size = static_cast<double>(volume.size_bytes);
   Json json = {
@@ -53,16 +101,13 @@ Json peer_device(const VolumeStatus& volume) {
       {"out-of-sync", volume.out_of_sync_bytes / 1024},
       {"pending", volume.pending},
       {"unacked", volume.unacked},
-      {"has-sync-details", false},  // DRBD's rs-* counters, in its form without them
-      {"has-online-verify-details", false},
+      {"has-sync-details", volume.is_syncing},
+      {"has-online-verify-details", is_verifying(volume)},
       {"percent-in-sync",
        volume.size_bytes == 0 ? 0.0 : two_decimals(100 * (1 - static_cast<double>(volume.out_of_sync_bytes) / size))}};
+  add_sync_details(volume, json);
   json["replication-reason"] = volume.replication_reason;
-  if (volume.is_syncing) {
-    json["percent-resync-done"] = two_decimals(volume.percent_done);
-    json["estimated-seconds-to-finish"] = volume.sync_seconds_left;
-    json["db1/dt1 [MiB/s]"] = two_decimals(static_cast<double>(volume.sync_rate_bytes_per_second) / (1024.0 * 1024.0));
-  }
+  json["online-verify"] = online_verify(volume.verify);
   return json;
 }
 

@@ -136,6 +136,7 @@ std::string status_reasons(const Status& status) {
     for (const VolumeStatus& volume : resource.volumes) {
       add(fmt::format("volume {} disk {}", volume.volume, volume.disk_state), volume.disk_reason);
       add(fmt::format("volume {} replication {}", volume.volume, volume.replication_state), volume.replication_reason);
+      add(fmt::format("volume {} verify", volume.volume), volume.verify.reason);
     }
     add("connection " + resource.connection_state, resource.connection_reason);
   }

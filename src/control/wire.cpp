@@ -1,5 +1,7 @@
 #include "control/wire.hpp"
 
+#include <algorithm>
+
 #include "base/assert.hpp"
 #include "control.pb.h"
 
@@ -25,6 +27,8 @@ api::Verb to_wire(node::AdminVerb verb) noexcept {
       return api::VERB_PAUSE_SYNC;
     case node::AdminVerb::resume_sync:
       return api::VERB_RESUME_SYNC;
+    case node::AdminVerb::verify:
+      return api::VERB_VERIFY;
   }
   RB_UNREACHABLE();
 }
@@ -47,6 +51,8 @@ std::optional<node::AdminVerb> from_wire(int verb) noexcept {
       return node::AdminVerb::pause_sync;
     case api::VERB_RESUME_SYNC:
       return node::AdminVerb::resume_sync;
+    case api::VERB_VERIFY:
+      return node::AdminVerb::verify;
     default:
       return std::nullopt;  // a newer replblkctl's
   }
@@ -96,6 +102,26 @@ void put(const node::VolumeStatus& from, api::VolumeStatus& to) {
   to.set_activity_log_evictions(from.activity_log_evictions);
   to.set_resync_suspended(from.resync_suspended);
   to.set_replication_reason(from.replication_reason);
+  to.set_sync_total_bytes(from.sync_total_bytes);
+  to.set_sync_left_bytes(from.sync_left_bytes);
+  to.set_sync_average_rate_bytes_per_second(from.sync_average_rate_bytes_per_second);
+  to.set_sync_elapsed_ms(from.sync_elapsed_ms);
+  to.set_sync_equal_bytes(from.sync_equal_bytes);
+  const node::VerifyStatus& verify = from.verify;
+  if (!verify.is_known) return;
+  api::VerifyStatus* result = to.mutable_verify();
+  result->set_is_running(verify.is_running);
+  result->set_is_complete(verify.is_complete);
+  result->set_start_bytes(verify.start_bytes);
+  result->set_stop_bytes(verify.stop_bytes);
+  result->set_compared_bytes(verify.compared_bytes);
+  result->set_differing_bytes(verify.differing_bytes);
+  result->set_differing_ranges_count(verify.differing_ranges_count);
+  for (const blockdev::ByteRange& range : verify.differing_ranges) {
+    result->add_range_offset_bytes(range.offset_bytes);
+    result->add_range_length_bytes(range.length_bytes);
+  }
+  result->set_reason(verify.reason);
 }
 
 node::VolumeStatus get(const api::VolumeStatus& from) {
@@ -130,6 +156,27 @@ node::VolumeStatus get(const api::VolumeStatus& from) {
   to.activity_log_evictions = from.activity_log_evictions();
   to.resync_suspended = from.resync_suspended();
   to.replication_reason = from.replication_reason();
+  to.sync_total_bytes = from.sync_total_bytes();
+  to.sync_left_bytes = from.sync_left_bytes();
+  to.sync_average_rate_bytes_per_second = from.sync_average_rate_bytes_per_second();
+  to.sync_elapsed_ms = from.sync_elapsed_ms();
+  to.sync_equal_bytes = from.sync_equal_bytes();
+  if (!from.has_verify()) return to;
+  const api::VerifyStatus& result = from.verify();
+  node::VerifyStatus& verify = to.verify;
+  verify.is_known = true;
+  verify.is_running = result.is_running();
+  verify.is_complete = result.is_complete();
+  verify.start_bytes = result.start_bytes();
+  verify.stop_bytes = result.stop_bytes();
+  verify.compared_bytes = result.compared_bytes();
+  verify.differing_bytes = result.differing_bytes();
+  verify.differing_ranges_count = result.differing_ranges_count();
+  const int count = std::min(result.range_offset_bytes_size(), result.range_length_bytes_size());
+  for (int index = 0; index < count; ++index) {
+    verify.differing_ranges.push_back({result.range_offset_bytes(index), result.range_length_bytes(index)});
+  }
+  verify.reason = result.reason();
   return to;
 }
 
@@ -224,6 +271,9 @@ std::string encode_request(const node::AdminRequest& request) {
   message.set_verb(to_wire(request.verb));
   message.set_resource(request.resource);
   message.set_is_forced(request.is_forced);
+  message.set_start_bytes(request.start_bytes);
+  message.set_stop_bytes(request.stop_bytes);
+  message.set_repair_from(request.repair_from);
   return message.SerializeAsString();
 }
 
@@ -234,7 +284,12 @@ std::optional<node::AdminRequest> decode_request(std::string_view bytes) {
   }
   const std::optional<node::AdminVerb> verb = from_wire(message.verb());
   if (!verb) return std::nullopt;
-  return node::AdminRequest{.verb = *verb, .resource = message.resource(), .is_forced = message.is_forced()};
+  return node::AdminRequest{.verb = *verb,
+                            .resource = message.resource(),
+                            .is_forced = message.is_forced(),
+                            .start_bytes = message.start_bytes(),
+                            .stop_bytes = message.stop_bytes() == 0 ? UINT64_MAX : message.stop_bytes(),
+                            .repair_from = message.repair_from()};
 }
 
 std::string encode_reply(const node::AdminReply& reply) {

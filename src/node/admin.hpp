@@ -9,12 +9,26 @@
 
 namespace replblk::node {
 
-enum class AdminVerb : std::uint8_t { status, primary, secondary, connect, disconnect, down, pause_sync, resume_sync };
+enum class AdminVerb : std::uint8_t {
+  status,
+  primary,
+  secondary,
+  connect,
+  disconnect,
+  down,
+  pause_sync,
+  resume_sync,
+  verify
+};
 
 struct AdminRequest {
   AdminVerb verb = AdminVerb::status;
   std::string resource;    ///< empty: all
   bool is_forced = false;  ///< primary --force
+  // verify:
+  std::uint64_t start_bytes = 0;
+  std::uint64_t stop_bytes = UINT64_MAX;  ///< exclusive; beyond the end: to the end
+  std::string repair_from = {};  ///< whose copy overwrites what differs: a node's name, local, peer; empty: none's
 };
 
 /// DRBD's exit codes: 0 done, 1 usage, 10 invalid configuration, 20 execution error; 11 refused in the present state.

@@ -153,6 +153,9 @@ class Node::Impl final : private ports::AcceptSink {
       case AdminVerb::resume_sync:
         resource.resume_sync(reply);
         return;
+      case AdminVerb::verify:
+        resource.verify(request, reply);
+        return;
       case AdminVerb::status:
         break;
     }

@@ -126,9 +126,14 @@ void Resource::all_opened() {
     volume->resync =
         std::make_unique<replication::Resync>(world_, *volume->store, *volume->mirror, link_, governor_, volume->index);
   }
+  for (const auto& volume : volumes_) {
+    volume->verify =
+        std::make_unique<replication::Verify>(world_, *volume->store, *volume->mirror, link_, governor_, volume->index);
+  }
   server_ = std::make_unique<replication::PeerServer>(world_, std::move(stores));
   build_target();
   is_opened_ = true;
+  apply_pause();
 
   ResourceRecord next = record_;
   next.is_clean_stop = false;
@@ -334,13 +339,13 @@ std::uint64_t Resource::fresh_nonce() {
 
 bool Resource::is_settled() const {
   return is_opened_ && persists_out_ == 0 && !is_removing_peer_ && !is_changing_role_ && !is_metadata_failed_ &&
-         server_->is_idle() &&
-         std::ranges::all_of(volumes_, [](const auto& volume) { return volume->resync->is_idle(); });
+         server_->is_idle() && are_copiers_idle();
 }
 
 void Resource::on_tick() {
   world_.loop.arm(tick_timer_, world_.loop.now() + kTickInterval);
   if (!is_opened_) return;
+  check_copiers_idle();
   if (is_stop_drained_) continue_stop();
   const Instant now = world_.loop.now();
   if (channel_ != nullptr) {
@@ -354,6 +359,7 @@ void Resource::on_tick() {
       return;
     }
     if (end_stuck_sync(now)) return;
+    send_progress();
     if (phase_ == LinkPhase::introducing) introduce();
   }
   if (now - last_flush_tick_ >= cluster_.flush_interval) {
@@ -384,6 +390,7 @@ void Resource::stop(std::function<void()> done) {
     return;
   }
   stop_serving("the daemon stops");
+  end_verify("the daemon stopped");
   drain_all([this] {
     for (const auto& volume : volumes_) volume->resync->stop();
     flush_all([this](bool is_flushed) {
@@ -397,9 +404,10 @@ void Resource::stop(std::function<void()> done) {
   });
 }
 
-/// Everything is on both copies. A change of the record that is under way ends first (on_tick() calls again).
+/// Everything is on both copies. A change of the record, and pieces of a resync, that are under way end first
+/// (on_tick() calls again).
 void Resource::continue_stop() {
-  if (is_stopped_ || persists_out_ > 0 || is_removing_peer_) return;
+  if (is_stopped_ || persists_out_ > 0 || is_removing_peer_ || !are_copiers_idle()) return;
   // From here the peer may go on alone: nothing was answered that it lacks.
   is_primary_ = false;
   is_standalone_ = true;

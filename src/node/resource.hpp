@@ -34,6 +34,7 @@
 #include "replication/progress_watch.hpp"
 #include "replication/resync.hpp"
 #include "replication/sync_pause.hpp"
+#include "replication/verify.hpp"
 #include "scsi/device.hpp"
 
 namespace replblk::node {
@@ -77,6 +78,7 @@ class Resource final : private replication::PeerChannelObserver {
   void disconnect(AdminReplyCallback reply);
   void pause_sync(AdminReplyCallback reply);
   void resume_sync(AdminReplyCallback reply);
+  void verify(const AdminRequest& request, AdminReplyCallback reply);
 
   [[nodiscard]] bool is_down() const noexcept { return is_stopping_; }
   [[nodiscard]] const std::string& name() const noexcept { return config_.name; }
@@ -91,6 +93,8 @@ class Resource final : private replication::PeerChannelObserver {
     LinkPhase phase = LinkPhase::none;
     std::vector<blockdev::Store*> stores;
     std::vector<replication::Mirror*> mirrors;
+    std::vector<const replication::Verify*> verifies;
+    bool is_repairing = false;
     bool is_quiet = false;  ///< no request of initiators or peer in flight, nothing unstable under way
   };
   [[nodiscard]] Inspection inspect() const;
@@ -103,12 +107,14 @@ class Resource final : private replication::PeerChannelObserver {
     std::unique_ptr<blockdev::Store> store;
     std::unique_ptr<replication::Mirror> mirror;
     std::unique_ptr<replication::Resync> resync;
+    std::unique_ptr<replication::Verify> verify;
     std::string failure;  ///< why it could not be opened, or why its metadata failed
     bool is_resynced = false;
     Resource* resource = nullptr;
     void on_opened(Result<void, blockdev::StoreError> result);
     void on_metadata_failed(ports::IoError error);
     void on_resynced();
+    void on_verified();
   };
 
   // resource.cpp: opening, the record, stopping
@@ -197,11 +203,29 @@ class Resource final : private replication::PeerChannelObserver {
   /// protocol.md 6: ends the connection when a resync stands still. True: it did.
   bool end_stuck_sync(Instant now);
   void receive(const replication::SyncPause& message);
+  void receive(const replication::SyncProgress& message);
+  void receive(const replication::VerifyRequest& message);
+  [[nodiscard]] std::string why_no_verify() const;
+  void begin_verify(blockdev::ByteRange range, bool is_repair);
+  void volume_verified();
+  void begin_repair();
+  void volume_repaired();
+  /// Ends a verify or repair of this node's: the connection, the role or the configuration changes.
+  void end_verify(const std::string& why);
+  [[nodiscard]] bool are_copiers_idle() const;
+  /// Runs `then` once nothing of a resync or verify is in flight; a later call takes the place of an earlier one.
+  void when_copiers_idle(std::function<void()> then);
+  void check_copiers_idle();
+  [[nodiscard]] replication::SyncProgress::Activity activity() const;
+  void send_progress();
 
   // resource_status.cpp
   [[nodiscard]] std::string disk_state() const;
   [[nodiscard]] std::string disk_reason(const Volume& volume) const;
   [[nodiscard]] std::string replication_reason() const;
+  [[nodiscard]] std::string replication_state() const;
+  void add_progress(const Volume& volume, VolumeStatus& status) const;
+  [[nodiscard]] VerifyStatus verify_status(const Volume& volume) const;
   [[nodiscard]] std::string peer_disk_state() const;
   [[nodiscard]] VolumeStatus volume_status(const Volume& volume) const;
 
@@ -272,6 +296,13 @@ class Resource final : private replication::PeerChannelObserver {
   bool is_resync_continued_ = false;  ///< the present one goes on where the last one was cut off
   replication::SyncPauseFlags pause_;
   replication::ProgressWatch progress_watch_;
+  std::size_t verifying_count_ = 0;  ///< volumes that a verify of this node's has not finished
+  bool is_verify_repair_ = false;    ///< what it finds is to be mended
+  bool is_repairing_ = false;        ///< resyncs run between two members, after a verify
+  std::function<void()> on_copiers_idle_;
+  replication::SyncProgress peer_progress_;  ///< what the peer does with the copies
+  replication::SyncProgress::Activity told_activity_ = replication::SyncProgress::Activity::none;
+  Instant last_progress_sent_{};
   LinkPhase watched_phase_ = LinkPhase::none;
   std::string sync_failure_;         ///< why the last resync ended without success; until one gets further
   std::uint64_t proposed_term_ = 0;  ///< a proposal is out; 0: none

@@ -133,6 +133,9 @@ void Resource::link_lost() {
   my_introduction_.reset();
   peer_introduction_.reset();
   is_peer_primary_ = false;
+  end_verify("the connection broke");
+  peer_progress_ = {};
+  told_activity_ = replication::SyncProgress::Activity::none;
   pause_.forget_peer();
   apply_pause();
   server_->close();
@@ -338,6 +341,8 @@ void Resource::receive(const replication::Proposal& message) {
     end_channel("Unconnected", "both nodes wanted to change the configuration at once", &refusal);
     return;
   }
+  // What was asked for before the answer below is sent is taken by the peer before it: the order on the connection.
+  end_verify("the configuration changed");
   const Configuration& proposed = message.configuration;
   const bool is_removal = phase_ == LinkPhase::established && is_peer_primary_ && proposed.is_sole(peer()) &&
                           proposed.primary == peer() && proposed.term > record_.seen;
@@ -379,6 +384,7 @@ void Resource::joined() {
   dial_backoff_ = cluster_.connect_interval;
   sync_failure_.clear();
   is_set_coarse_ = false;
+  peer_progress_ = {};
   if (link_.is_attached()) {
     link_.set_term(term);
   } else {
@@ -493,6 +499,7 @@ void Resource::Volume::on_resynced() { resource->volume_resynced(*this); }
 
 void Resource::volume_resynced(Volume& volume) {
   volume.is_resynced = true;
+  if (is_repairing_) return volume_repaired();
   if (std::ranges::all_of(volumes_, [](const auto& one) { return one->is_resynced; })) begin_add();
 }
 
@@ -578,6 +585,7 @@ void Resource::disconnect(AdminReplyCallback reply) {
         {AdminOutcome::refused, config_.name + ": a change of role or configuration is under way; try again", {}});
   }
   is_standalone_ = true;
+  end_verify("the nodes were disconnected");
   world_.loop.cancel(dial_timer_);
   const auto end = [this] {
     if (channel_ != nullptr) {

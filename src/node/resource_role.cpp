@@ -37,7 +37,14 @@ void Resource::make_primary(bool is_forced, AdminReplyCallback reply) {
   const bool is_whole = !record_.is_inconsistent && !record_.is_outdated && !record_.generations.current.is_none();
   if (phase_ == LinkPhase::established) {
     is_changing_role_ = true;
-    promote_with_peer(std::move(reply));
+    end_verify("this node became primary");
+    when_copiers_idle([this, answer = std::move(reply)] {
+      if (phase_ == LinkPhase::established) return promote_with_peer(answer);
+      is_changing_role_ = false;
+      answer({AdminOutcome::failed,
+              config_.name + ": the connection to the peer broke; look at `status` and try again",
+              {}});
+    });
     return;
   }
   if (is_whole && record_.configuration.is_sole(self()) && !membership::is_in_doubt(record_)) {
@@ -196,6 +203,7 @@ void Resource::make_secondary(AdminReplyCallback reply) {
     return reply(refused(config_.name + ": a change of role or configuration is under way; try again"));
   }
   is_changing_role_ = true;
+  end_verify("this node became secondary");
   stop_serving("the node becomes secondary");
   drain_all([this, answer = std::move(reply)] {
     flush_all([this, answer](bool is_flushed) {

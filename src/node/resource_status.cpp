@@ -9,32 +9,7 @@
 
 namespace replblk::node {
 
-namespace {
-
-std::string_view replication_state(LinkPhase phase, bool is_paused) {
-  switch (phase) {
-    case LinkPhase::none:
-    case LinkPhase::introducing:
-    case LinkPhase::agreeing:
-      return "Off";
-    case LinkPhase::wait_created:
-    case LinkPhase::established:
-      return "Established";
-    case LinkPhase::source_preparing:
-      return "WFBitMapS";
-    case LinkPhase::target_preparing:
-      return "WFBitMapT";
-    case LinkPhase::source_syncing:
-      return is_paused ? "PausedSyncS" : "SyncSource";
-    case LinkPhase::adding:
-      return "SyncSource";
-    case LinkPhase::target_syncing:
-      return is_paused ? "PausedSyncT" : "SyncTarget";
-  }
-  RB_UNREACHABLE();
-}
-
-}  // namespace
+using Activity = replication::SyncProgress::Activity;
 
 std::string Resource::disk_state() const {
   if (!std::ranges::all_of(volumes_, [](const auto& volume) { return volume->failure.empty(); })) return "Failed";
@@ -58,8 +33,94 @@ std::string Resource::disk_reason(const Volume& volume) const {
   return {};
 }
 
+std::string Resource::replication_state() const {
+  switch (phase_) {
+    case LinkPhase::none:
+    case LinkPhase::introducing:
+    case LinkPhase::agreeing:
+      return "Off";
+    case LinkPhase::wait_created:
+      return "Established";
+    case LinkPhase::established:
+      if (activity() == Activity::verify) return "VerifyS";
+      if (activity() == Activity::repair) return pause_.is_paused() ? "PausedSyncS" : "SyncSource";
+      if (peer_progress_.activity == Activity::verify) return "VerifyT";
+      if (peer_progress_.activity == Activity::repair) return pause_.is_paused() ? "PausedSyncT" : "SyncTarget";
+      return "Established";
+    case LinkPhase::source_preparing:
+      return "WFBitMapS";
+    case LinkPhase::target_preparing:
+      return "WFBitMapT";
+    case LinkPhase::source_syncing:
+      return pause_.is_paused() ? "PausedSyncS" : "SyncSource";
+    case LinkPhase::adding:
+      return "SyncSource";
+    case LinkPhase::target_syncing:
+      return pause_.is_paused() ? "PausedSyncT" : "SyncTarget";
+  }
+  RB_UNREACHABLE();
+}
+
+void Resource::add_progress(const Volume& volume, VolumeStatus& status) const {
+  if (const Activity here = activity(); here != Activity::none) {
+    const replication::SyncMeter::Reading reading =
+        here == Activity::verify ? volume.verify->progress() : volume.resync->progress();
+    status.is_syncing = true;
+    status.percent_done = reading.percent_done;
+    status.sync_rate_bytes_per_second = reading.rate_bytes_per_second;
+    status.sync_seconds_left = reading.seconds_left;
+    status.sync_total_bytes = reading.total_bytes;
+    status.sync_left_bytes = reading.left_bytes;
+    status.sync_average_rate_bytes_per_second = reading.average_rate_bytes_per_second;
+    status.sync_elapsed_ms = reading.elapsed_ms;
+    status.sync_equal_bytes = here == Activity::verify ? 0 : volume.resync->equal_bytes();
+    return;
+  }
+  if (peer_progress_.activity == Activity::none || volume.index >= peer_progress_.volumes.size()) return;
+  const replication::SyncProgress::Volume& told = peer_progress_.volumes[volume.index];
+  status.is_syncing = true;
+  status.sync_total_bytes = told.total_bytes;
+  status.sync_left_bytes = told.left_bytes;
+  status.percent_done = told.total_bytes == 0 ? 100.0
+                                              : 100.0 * static_cast<double>(told.total_bytes - told.left_bytes) /
+                                                    static_cast<double>(told.total_bytes);
+  status.sync_rate_bytes_per_second = told.rate_bytes_per_second;
+  status.sync_seconds_left = told.seconds_left;
+}
+
+VerifyStatus Resource::verify_status(const Volume& volume) const {
+  const replication::Verify::Report& report = volume.verify->report();
+  VerifyStatus status;
+  status.is_known = report.is_known;
+  status.is_running = volume.verify->is_running();
+  status.is_complete = report.is_complete;
+  status.start_bytes = report.range.offset_bytes;
+  status.stop_bytes = report.range.end_bytes();
+  status.compared_bytes = report.compared_bytes;
+  status.differing_bytes = report.differences.bytes();
+  status.differing_ranges_count = report.differences.ranges_count();
+  status.differing_ranges = report.differences.listed();
+  if (status.differing_ranges_count > 0) {
+    status.reason =
+        fmt::format("the copies differed in {} bytes, {} ranges, the first at byte {}", status.differing_bytes,
+                    status.differing_ranges_count, status.differing_ranges.front().offset_bytes);
+    status.reason += volume.store->dirty().is_clean()
+                         ? "; they have been made equal since; look for the cause in the disks and controllers"
+                         : fmt::format(
+                               "; they are in the resync set: `replblkctl verify --repair NAME {}` overwrites "
+                               "them with the copy of NAME, as does disconnect and connect with the primary's",
+                               config_.name);
+  }
+  if (!report.failure.empty()) {
+    status.reason += fmt::format("{}it ended early, {} of {} bytes compared: {}", status.reason.empty() ? "" : "; ",
+                                 report.compared_bytes, report.range.length_bytes, report.failure);
+  }
+  return status;
+}
+
 std::string Resource::replication_reason() const {
-  const bool is_syncing = phase_ == LinkPhase::source_syncing || phase_ == LinkPhase::target_syncing;
+  const bool is_syncing = phase_ == LinkPhase::source_syncing || phase_ == LinkPhase::target_syncing ||
+                          activity() == Activity::repair || peer_progress_.activity == Activity::repair;
   if (!is_syncing || !pause_.is_paused()) return sync_failure_;
   std::string where;
   if (pause_.is_by_self) where = cluster_.nodes[self()].name;
@@ -93,7 +154,7 @@ VolumeStatus Resource::volume_status(const Volume& volume) const {
   status.backing_path = volume.config.disks[self()].path;
   status.disk_state = volume.disks.data == nullptr ? "Diskless" : disk_state();
   status.disk_reason = disk_reason(volume);
-  status.replication_state = replication_state(phase_, pause_.is_paused());
+  status.replication_state = replication_state();
   status.replication_reason = replication_reason();
   status.resync_suspended = pause_.to_drbd();
   status.peer_disk_state = peer_disk_state();
@@ -119,13 +180,8 @@ VolumeStatus Resource::volume_status(const Volume& volume) const {
     status.sent_bytes = channel_->sent_bytes();
     status.received_bytes = channel_->received_bytes();
   }
-  if (phase_ == LinkPhase::source_syncing || phase_ == LinkPhase::adding) {
-    const replication::Resync::Progress progress = volume.resync->progress();
-    status.is_syncing = true;
-    status.percent_done = progress.percent_done;
-    status.sync_rate_bytes_per_second = progress.rate_bytes_per_second;
-    status.sync_seconds_left = progress.seconds_left;
-  }
+  add_progress(volume, status);
+  status.verify = verify_status(volume);
   return status;
 }
 
@@ -180,10 +236,12 @@ Resource::Inspection Resource::inspect() const {
   inspection.is_primary = is_primary_;
   inspection.is_serving = target_ != nullptr && target_->is_serving();
   inspection.phase = phase_;
+  inspection.is_repairing = is_repairing_;
   inspection.is_quiet = is_opened_ && persists_out_ == 0 && link_.count() == 0 && server_->is_idle();
   for (const auto& volume : volumes_) {
     inspection.stores.push_back(volume->store.get());
     inspection.mirrors.push_back(volume->mirror.get());
+    inspection.verifies.push_back(volume->verify.get());
     if (volume->mirror == nullptr) continue;
     inspection.is_frozen = inspection.is_frozen || volume->mirror->is_frozen();
     inspection.is_quiet = inspection.is_quiet && volume->mirror->is_idle() && volume->store->in_flight_count() == 0;

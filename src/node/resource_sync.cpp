@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
+#include "base/assert.hpp"
 #include "base/log.hpp"
 #include "node/resource.hpp"
 
@@ -20,7 +22,7 @@ void Resource::pause_sync(AdminReplyCallback reply) {
   if (!has_peer()) return reply(refused(config_.name + ": there is no second node in the configuration"));
   // A peer of an older version reads of the pause when the nodes meet, not before: only the source can pause then.
   const bool is_target = phase_ == LinkPhase::target_preparing || phase_ == LinkPhase::target_syncing;
-  if (is_target && channel_->protocol_version() < replication::kVersionOfSyncPause) {
+  if (is_target && channel_->protocol_version() < replication::kVersionOfVerify) {
     return reply(refused(fmt::format("{}: {} runs an older version, which cannot be told: pause the resync there",
                                      config_.name, cluster_.nodes[peer()].name)));
   }
@@ -45,7 +47,7 @@ void Resource::resume_sync(AdminReplyCallback reply) {
 /// Until this node has introduced itself the Introduction will say it.
 void Resource::send_pause() {
   if (channel_ == nullptr || !my_introduction_.has_value()) return;
-  if (channel_->protocol_version() < replication::kVersionOfSyncPause) return;
+  if (channel_->protocol_version() < replication::kVersionOfVerify) return;
   channel_->send(replication::SyncPause{pause_.is_by_self});
 }
 
@@ -56,7 +58,7 @@ void Resource::receive(const replication::SyncPause& message) {
 
 replication::ResyncMode Resource::choose_mode(const replication::Plan& plan) const {
   using replication::ResyncMode;
-  if (channel_->protocol_version() < replication::kVersionOfChecksums) return ResyncMode::copy;
+  if (channel_->protocol_version() < replication::kVersionOfVerify) return ResyncMode::copy;
   switch (config_.resync.checksum) {
     case ChecksumUse::always:
       return ResyncMode::compare_first;
@@ -104,7 +106,189 @@ bool Resource::end_stuck_sync(Instant now) {
 }
 
 void Resource::apply_pause() {
+  if (!is_opened_) return;  // all_opened() comes back.
   for (const auto& volume : volumes_) volume->resync->set_paused(pause_.is_paused());
 }
+
+// ---- verify and repair -----------------------------------------------------------------------------------------
+
+std::string Resource::why_no_verify() const {
+  if (phase_ != LinkPhase::established || is_stopping_) {
+    return "a verify compares two members: the nodes must be connected, and both copies UpToDate; see `status`";
+  }
+  if (is_changing_role_ || is_removing_peer_ || persists_out_ > 0 || proposed_term_ != 0) {
+    return "a change of role or configuration is under way; try again";
+  }
+  if (activity() != replication::SyncProgress::Activity::none ||
+      peer_progress_.activity != replication::SyncProgress::Activity::none) {
+    return "a verify is already running; see `status`";
+  }
+  if (!are_copiers_idle()) return "the last verify is still ending; try again";
+  if (channel_->protocol_version() < replication::kVersionOfVerify) {
+    return fmt::format("{} runs an older version, which cannot verify", cluster_.nodes[peer()].name);
+  }
+  return {};
+}
+
+void Resource::verify(const AdminRequest& request, AdminReplyCallback reply) {
+  const auto refuse = [&](const std::string& why) { reply(refused(fmt::format("{}: {}", config_.name, why))); };
+  if (!has_peer()) return refuse("there is no second node in the configuration");
+  if (const std::string why = why_no_verify(); !why.empty()) return refuse(why);
+  if (std::ranges::all_of(
+          volumes_, [&](const auto& volume) { return request.start_bytes >= volume->store->geometry().size_bytes; })) {
+    return refuse(fmt::format("--start {} is beyond the end of every volume", request.start_bytes));
+  }
+  const NodeIndex primary = is_primary_ ? self() : is_peer_primary_ ? peer() : blockdev::kNoNode;
+  NodeIndex driver = primary == blockdev::kNoNode ? self() : primary;
+  const bool is_repair = !request.repair_from.empty();
+  if (is_repair) {
+    NodeIndex from = blockdev::kNoNode;
+    if (request.repair_from == "local" || request.repair_from == cluster_.nodes[self()].name) from = self();
+    if (request.repair_from == "peer" || request.repair_from == cluster_.nodes[peer()].name) from = peer();
+    if (from == blockdev::kNoNode) {
+      return refuse(fmt::format("--repair {}: local, peer, {} or {}", request.repair_from, cluster_.nodes[0].name,
+                                cluster_.nodes[1].name));
+    }
+    if (primary != blockdev::kNoNode && from != primary) {
+      return refuse(fmt::format(
+          "the copy of {} would be overwritten under its initiators: make it secondary and {} primary first",
+          cluster_.nodes[primary].name, cluster_.nodes[from].name));
+    }
+    driver = from;
+  }
+  if (driver == self()) {
+    begin_verify({request.start_bytes, request.stop_bytes - request.start_bytes}, is_repair);
+    return reply(done(config_.name + ": the verify has begun; `status` shows progress and result"));
+  }
+  channel_->send(replication::VerifyRequest{request.start_bytes, request.stop_bytes, is_repair});
+  reply(done(fmt::format("{}: {} was asked to verify; its `status` shows progress and result", config_.name,
+                         cluster_.nodes[driver].name)));
+}
+
+void Resource::receive(const replication::VerifyRequest& message) {
+  std::string why = why_no_verify();
+  // The role may have moved while the request was on its way: a served copy is not overwritten.
+  if (why.empty() && message.is_repair && is_peer_primary_) why = "the peer's copy is Primary";
+  const bool is_beyond = std::ranges::all_of(
+      volumes_, [&](const auto& volume) { return message.start_bytes >= volume->store->geometry().size_bytes; });
+  if (why.empty() && is_beyond) why = "the range is beyond the end of every volume";
+  if (!why.empty()) {
+    log_warning("resource {}: the peer's request for a verify is not followed: {}", config_.name, why);
+    return;
+  }
+  begin_verify({message.start_bytes, message.stop_bytes - message.start_bytes}, message.is_repair);
+}
+
+void Resource::begin_verify(blockdev::ByteRange range, bool is_repair) {
+  is_verify_repair_ = is_repair;
+  log_info("resource {}: VerifyS{}, term {}", config_.name, is_repair ? ", to repair the peer's copy" : "",
+           record_.configuration.term);
+  verifying_count_ = 0;
+  for (const auto& volume : volumes_) {
+    if (range.offset_bytes >= volume->store->geometry().size_bytes) continue;
+    ++verifying_count_;
+    volume->verify->start(range, Callback<void()>::to<&Volume::on_verified>(*volume));
+  }
+  send_progress();
+}
+
+void Resource::Volume::on_verified() { resource->volume_verified(); }
+
+void Resource::volume_verified() {
+  RB_ASSERT(verifying_count_ > 0);
+  if (--verifying_count_ > 0) return;
+  bool is_dirty = false;
+  for (const auto& volume : volumes_) {
+    const replication::Verify::Report& report = volume->verify->report();
+    is_dirty = is_dirty || !volume->store->dirty().is_clean();
+    log_info("resource {}: volume {}: verify compared {} KiB: {} differ in {} ranges{}{}", config_.name, volume->index,
+             report.compared_bytes / 1024, report.differences.bytes(), report.differences.ranges_count(),
+             report.failure.empty() ? "" : "; it ended early: ", report.failure);
+  }
+  if (is_verify_repair_ && is_dirty) begin_repair();
+  send_progress();
+}
+
+/// Both stay members: the peer's copy only gets better, piece by piece, each under its range lock.
+void Resource::begin_repair() {
+  is_repairing_ = true;
+  log_info("resource {}: what differs is overwritten by the copy of this node", config_.name);
+  for (const auto& volume : volumes_) {
+    volume->is_resynced = volume->store->dirty().is_clean();
+    // Without a role nothing is mirrored, but the flushes that clear bits must reach the peer.
+    volume->mirror->set_mirroring(true);
+    if (volume->is_resynced) continue;
+    volume->resync->start(replication::ResyncMode::copy, Callback<void()>::to<&Volume::on_resynced>(*volume));
+  }
+}
+
+void Resource::volume_repaired() {
+  if (!std::ranges::all_of(volumes_, [](const auto& volume) { return volume->is_resynced; })) return;
+  is_repairing_ = false;
+  for (const auto& volume : volumes_) volume->mirror->set_mirroring(is_primary_);
+  log_info("resource {}: what differed is equal again", config_.name);
+  send_progress();
+}
+
+void Resource::end_verify(const std::string& why) {
+  if (!is_opened_) return;
+  for (const auto& volume : volumes_) volume->verify->stop(why);
+  verifying_count_ = 0;
+  if (is_repairing_) {
+    is_repairing_ = false;
+    for (const auto& volume : volumes_) {
+      volume->resync->stop();
+      if (!is_primary_) volume->mirror->set_mirroring(false);
+    }
+    log_warning("resource {}: the repair ended early: {}; what is left is in the resync set", config_.name, why);
+  }
+  if (phase_ == LinkPhase::established) send_progress();
+}
+
+// ---- what both need --------------------------------------------------------------------------------------------
+
+bool Resource::are_copiers_idle() const {
+  return std::ranges::all_of(volumes_,
+                             [](const auto& volume) { return volume->resync->is_idle() && volume->verify->is_idle(); });
+}
+
+void Resource::when_copiers_idle(std::function<void()> then) {
+  on_copiers_idle_ = std::move(then);
+  check_copiers_idle();
+}
+
+void Resource::check_copiers_idle() {
+  if (on_copiers_idle_ && are_copiers_idle()) std::exchange(on_copiers_idle_, {})();
+}
+
+replication::SyncProgress::Activity Resource::activity() const {
+  using Activity = replication::SyncProgress::Activity;
+  if (phase_ == LinkPhase::source_syncing || phase_ == LinkPhase::adding) return Activity::resync;
+  if (is_repairing_) return Activity::repair;
+  return verifying_count_ > 0 ? Activity::verify : Activity::none;
+}
+
+/// Tells the peer, for its status, at each change and each second.
+void Resource::send_progress() {
+  using Activity = replication::SyncProgress::Activity;
+  const Activity now_doing = activity();
+  const Instant now = world_.loop.now();
+  const bool is_due = now_doing != Activity::none && now - last_progress_sent_ >= seconds(1);
+  if (channel_ == nullptr || !my_introduction_.has_value() || (now_doing == told_activity_ && !is_due)) return;
+  if (channel_->protocol_version() < replication::kVersionOfVerify) return;
+  told_activity_ = now_doing;
+  last_progress_sent_ = now;
+  replication::SyncProgress message;
+  message.activity = now_doing;
+  for (const auto& volume : volumes_) {
+    const replication::SyncMeter::Reading reading =
+        now_doing == Activity::verify ? volume->verify->progress() : volume->resync->progress();
+    message.volumes.push_back(
+        {reading.total_bytes, reading.left_bytes, reading.rate_bytes_per_second, reading.seconds_left});
+  }
+  channel_->send(message);
+}
+
+void Resource::receive(const replication::SyncProgress& message) { peer_progress_ = message; }
 
 }  // namespace replblk::node

@@ -6,7 +6,23 @@
 #include <string>
 #include <vector>
 
+#include "blockdev/dirty_bitmap.hpp"
+
 namespace replblk::node {
+
+/// The last verify that this node drove since its start.
+struct VerifyStatus {
+  bool is_known = false;  ///< there was one
+  bool is_running = false;
+  bool is_complete = false;
+  std::uint64_t start_bytes = 0;
+  std::uint64_t stop_bytes = 0;  ///< exclusive
+  std::uint64_t compared_bytes = 0;
+  std::uint64_t differing_bytes = 0;
+  std::uint64_t differing_ranges_count = 0;
+  std::vector<blockdev::ByteRange> differing_ranges;  ///< the first 64
+  std::string reason;  ///< what was found and what to do, or why it ended early; empty: all is equal, or it runs
+};
 
 struct VolumeStatus {
   std::uint32_t volume = 0;
@@ -33,10 +49,16 @@ struct VolumeStatus {
   std::uint64_t lower_pending = 0;  ///< requests at the disk
   std::uint64_t pending = 0;        ///< sent to the peer, not answered
   std::uint64_t unacked = 0;        ///< received from the peer, not answered
-  bool is_syncing = false;
-  double percent_done = 0;  ///< 0..100
+  bool is_syncing = false;          ///< a resync, a verify or a repair runs: the sync_ fields count
+  double percent_done = 0;          ///< 0..100
   std::uint64_t sync_rate_bytes_per_second = 0;
   std::uint64_t sync_seconds_left = 0;
+  std::uint64_t sync_total_bytes = 0;
+  std::uint64_t sync_left_bytes = 0;
+  std::uint64_t sync_average_rate_bytes_per_second = 0;  ///< since it began; the other one is of the last half minute
+  std::uint64_t sync_elapsed_ms = 0;
+  std::uint64_t sync_equal_bytes = 0;  ///< compared and not copied
+  VerifyStatus verify;
   std::string resync_suspended = "no";  ///< DRBD's: no, user (this node's administrator), peer, or both
   std::string replication_reason;       ///< why the replication state is not normal, and what to do
 };

@@ -101,6 +101,23 @@ struct Encoder {
   }
   void operator()(const ProposalAck& from) const { envelope.mutable_proposal_ack()->set_term(from.term); }
   void operator()(const RoleChange& from) const { envelope.mutable_role_change()->set_is_primary(from.is_primary); }
+  void operator()(const SyncProgress& from) const {
+    peer::SyncProgress* to = envelope.mutable_sync_progress();
+    to->set_activity(static_cast<std::uint32_t>(from.activity));
+    for (const SyncProgress::Volume& volume : from.volumes) {
+      peer::SyncProgress::Volume* item = to->add_volumes();
+      item->set_total_bytes(volume.total_bytes);
+      item->set_left_bytes(volume.left_bytes);
+      item->set_rate_bytes_per_second(volume.rate_bytes_per_second);
+      item->set_seconds_left(volume.seconds_left);
+    }
+  }
+  void operator()(const VerifyRequest& from) const {
+    peer::VerifyRequest* to = envelope.mutable_verify_request();
+    to->set_start_bytes(from.start_bytes);
+    to->set_stop_bytes(from.stop_bytes);
+    to->set_is_repair(from.is_repair);
+  }
   void operator()(const SyncPause& from) const { envelope.mutable_sync_pause()->set_is_paused(from.is_paused); }
 };
 
@@ -133,6 +150,20 @@ std::optional<Message> get(const peer::Introduction& from) {
   to.survived_connected = from.survived_connected();
   to.is_primary = from.is_primary();
   to.is_sync_paused = from.is_sync_paused();
+  return to;
+}
+
+std::optional<Message> get(const peer::SyncProgress& from) {
+  if (from.volumes_size() > kVolumesMax ||
+      from.activity() > static_cast<std::uint32_t>(SyncProgress::Activity::repair)) {
+    return std::nullopt;
+  }
+  SyncProgress to;
+  to.activity = static_cast<SyncProgress::Activity>(from.activity());
+  for (const peer::SyncProgress::Volume& item : from.volumes()) {
+    if (item.left_bytes() > item.total_bytes()) return std::nullopt;
+    to.volumes.push_back({item.total_bytes(), item.left_bytes(), item.rate_bytes_per_second(), item.seconds_left()});
+  }
   return to;
 }
 
@@ -176,6 +207,13 @@ std::optional<Message> decode(ConstBytes bytes) {
       return RoleChange{envelope.role_change().is_primary()};
     case peer::Envelope::kSyncPause:
       return SyncPause{envelope.sync_pause().is_paused()};
+    case peer::Envelope::kSyncProgress:
+      return get(envelope.sync_progress());
+    case peer::Envelope::kVerifyRequest: {
+      const peer::VerifyRequest& from = envelope.verify_request();
+      if (from.start_bytes() >= from.stop_bytes()) return std::nullopt;
+      return VerifyRequest{from.start_bytes(), from.stop_bytes(), from.is_repair()};
+    }
     case peer::Envelope::MESSAGE_NOT_SET:
       return std::nullopt;
   }

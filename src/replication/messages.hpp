@@ -15,9 +15,9 @@ namespace replblk::replication {
 
 inline constexpr std::uint32_t kProtocolVersionMin = 1;
 inline constexpr std::uint32_t kProtocolVersionMax = 2;
-/// From these versions on the peer knows SyncPause, and the frames checksum_request and checksums.
-inline constexpr std::uint32_t kVersionOfSyncPause = 2;
-inline constexpr std::uint32_t kVersionOfChecksums = 2;
+/// From this version on the peer knows SyncPause, SyncProgress, VerifyRequest, and the frames checksum_request and
+/// checksums.
+inline constexpr std::uint32_t kVersionOfVerify = 2;
 inline constexpr std::size_t kNonceBytes = 32;
 
 struct Hello {
@@ -91,8 +91,29 @@ struct SyncPause {
   bool is_paused = false;
 };
 
+/// What the sender does with the copies, for the receiver's status: each second while it lasts, and once at its end.
+struct SyncProgress {
+  enum class Activity : std::uint8_t { none, resync, verify, repair };
+  struct Volume {
+    std::uint64_t total_bytes = 0;
+    std::uint64_t left_bytes = 0;
+    std::uint64_t rate_bytes_per_second = 0;
+    std::uint64_t seconds_left = 0;
+    friend bool operator==(const Volume&, const Volume&) = default;
+  };
+  Activity activity = Activity::none;
+  std::vector<Volume> volumes;
+};
+
+/// The sender's administrator wants the copies compared, and the receiver's is the one to compare with.
+struct VerifyRequest {
+  std::uint64_t start_bytes = 0;
+  std::uint64_t stop_bytes = UINT64_MAX;
+  bool is_repair = false;  ///< and what differs overwritten by the receiver's copy
+};
+
 using Message = std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck,
-                             RoleChange, SyncPause>;
+                             RoleChange, SyncPause, SyncProgress, VerifyRequest>;
 
 [[nodiscard]] std::string encode(const Message& message);
 [[nodiscard]] std::optional<Message> decode(ConstBytes bytes);

@@ -60,9 +60,10 @@ void Resync::start(ResyncMode mode, Callback<void()> done) {
   governor_.set_copying(true, world_.loop.now());
   done_ = done;
   cursor_bytes_ = 0;
-  started_ = world_.loop.now();
   total_bytes_ = store_.dirty().dirty_bytes();
-  sent_bytes_ = 0;
+  done_bytes_ = 0;
+  equal_bytes_ = 0;
+  meter_.start(world_.loop.now(), total_bytes_);
   world_.loop.defer(pump_task_);
 }
 
@@ -114,7 +115,6 @@ bool Resync::start_piece(Piece& piece, std::uint64_t length_bytes_max) {
   piece.is_used = true;
   piece.range = *range;
   ++in_flight_count_;
-  sent_bytes_ += range->length_bytes;
   governor_.began(range->length_bytes);
   if (store_.ranges().acquire(piece.claim, range->offset_bytes, range->length_bytes,
                               blockdev::RangeLock::Mode::shared)) {
@@ -175,15 +175,16 @@ void Resync::Piece::part_done() {
   if (local.status != BlockStatus::good) {
     log_error("resync: volume {}: bytes {} to +{} cannot be read: {}", resync->volume_, range.offset_bytes,
               range.length_bytes, to_string(local.status));
-    if (!resync->timer_.is_armed()) {
-      resync->world_.loop.arm(resync->timer_, resync->world_.loop.now() + kRetryAfterError);
-    }
+    resync->retry_at_ = resync->world_.loop.now() + kRetryAfterError;
     resync->finish(*this);
     return;
   }
   if (has_asked) {
     differing = differing_ranges(range.offset_bytes, local.buffer.bytes(0, range.length_bytes),
                                  resync->store_.dirty().block_bytes(), theirs, kGapBytesMax);
+    std::uint64_t differing_bytes = 0;
+    for (const blockdev::ByteRange& part : differing) differing_bytes += part.length_bytes;
+    resync->equal_bytes_ += range.length_bytes - differing_bytes;
   } else {
     differing.push_back(range);
   }
@@ -194,6 +195,8 @@ void Resync::Piece::send_next() {
   if (next_differing == differing.size()) {
     // protocol.md 5.3: what was compared and found equal is in the peer's cache like what was written.
     resync->mirror_.peer_copy().acknowledged(range, false);
+    resync->done_bytes_ += range.length_bytes;
+    resync->meter_.sample(resync->world_.loop.now(), resync->left_bytes());
     resync->finish(*this);
     return;
   }
@@ -251,35 +254,23 @@ void Resync::on_flushed(bool is_good) {
     return;
   }
   cursor_bytes_ = 0;
-  if (!timer_.is_armed()) world_.loop.defer(pump_task_);
+  // A block that cannot be read is not read again at once.
+  if (world_.loop.now() < retry_at_) {
+    world_.loop.arm(timer_, retry_at_);
+  } else {
+    world_.loop.defer(pump_task_);
+  }
 }
 
 void Resync::on_timer() {
   if (is_running_) world_.loop.defer(pump_task_);
 }
 
-Resync::Progress Resync::progress() const noexcept {
-  Progress progress;
-  const std::uint64_t size = store_.geometry().size_bytes;
+/// Bits are cleared by flushes only; what was copied in the first pass counts as done for the reader.
+std::uint64_t Resync::left_bytes() const noexcept {
   const std::uint64_t dirty = store_.dirty().dirty_bytes();
-  progress.total_bytes = std::max(total_bytes_, dirty);
-  // Bits are cleared by flushes only; what was sent in this pass counts as done for the reader.
-  progress.left_bytes =
-      total_bytes_ > sent_bytes_ ? std::min(dirty, total_bytes_ - sent_bytes_) : std::min(dirty, size);
-  if (sent_bytes_ >= total_bytes_ && cursor_bytes_ >= size) progress.left_bytes = 0;
-  if (progress.total_bytes == 0) {
-    progress.percent_done = 100;
-    return progress;
-  }
-  const auto done = static_cast<double>(progress.total_bytes - std::min(progress.left_bytes, progress.total_bytes));
-  progress.percent_done = 100.0 * done / static_cast<double>(progress.total_bytes);
-  const double elapsed_seconds = std::chrono::duration<double>(world_.loop.now() - started_).count();
-  if (elapsed_seconds > 0 && done > 0) {
-    progress.rate_bytes_per_second = static_cast<std::uint64_t>(done / elapsed_seconds);
-    progress.seconds_left =
-        static_cast<std::uint64_t>(static_cast<double>(progress.left_bytes) * elapsed_seconds / done);
-  }
-  return progress;
+  if (done_bytes_ < total_bytes_) return std::min(dirty, total_bytes_ - done_bytes_);
+  return cursor_bytes_ >= store_.geometry().size_bytes ? 0 : dirty;
 }
 
 }  // namespace replblk::replication

@@ -13,6 +13,7 @@
 #include "replication/mirror.hpp"
 #include "replication/peer_link.hpp"
 #include "replication/resync_governor.hpp"
+#include "replication/sync_meter.hpp"
 
 namespace replblk::replication {
 
@@ -37,14 +38,9 @@ class Resync {
   void set_paused(bool is_paused) noexcept;
   [[nodiscard]] bool is_idle() const noexcept { return in_flight_count_ == 0; }
 
-  struct Progress {
-    std::uint64_t total_bytes = 0;  ///< dirty when it began
-    std::uint64_t left_bytes = 0;
-    double percent_done = 0;
-    std::uint64_t rate_bytes_per_second = 0;  ///< since it began
-    std::uint64_t seconds_left = 0;
-  };
-  [[nodiscard]] Progress progress() const noexcept;
+  [[nodiscard]] SyncMeter::Reading progress() const noexcept { return meter_.reading(world_.loop.now()); }
+  /// What was compared and found equal, in this run.
+  [[nodiscard]] std::uint64_t equal_bytes() const noexcept { return equal_bytes_; }
 
  private:
   struct Piece {
@@ -75,6 +71,7 @@ class Resync {
   void finish(Piece& piece);
   void on_flushed(bool is_good);
   void on_timer();
+  [[nodiscard]] std::uint64_t left_bytes() const noexcept;
 
   ports::World world_;
   blockdev::Store& store_;
@@ -93,9 +90,11 @@ class Resync {
   FlushWaiter flush_;
   ports::DeferredTask pump_task_;
   ports::Timer timer_;
-  Instant started_{};
-  std::uint64_t total_bytes_ = 0;
-  std::uint64_t sent_bytes_ = 0;
+  Instant retry_at_{};  ///< after an error of the own disk: when the next pass may begin
+  SyncMeter meter_;
+  std::uint64_t total_bytes_ = 0;  ///< dirty when it began
+  std::uint64_t done_bytes_ = 0;   ///< copied or compared, in all passes
+  std::uint64_t equal_bytes_ = 0;
 };
 
 }  // namespace replblk::replication

@@ -64,6 +64,21 @@ void Administrator::resume_sync() {
   for (const SimHost* host : hosts_) request_aside(host->index(), AdminVerb::resume_sync);
 }
 
+/// Of all or of a part, some to repair: whose copy is taken then is the daemon's to refuse.
+void Administrator::verify(NodeIndex node) {
+  SimHost& host = *hosts_[node];
+  if (!host.is_running() || host.is_stopping()) return;
+  Seeded& random = timeline_.random();
+  node::AdminRequest request;
+  request.verb = AdminVerb::verify;
+  if (random.chance(0.3)) request.start_bytes = random.below(std::uint64_t{1} << 20);
+  if (random.chance(0.3)) request.stop_bytes = request.start_bytes + 1 + random.below(std::uint64_t{1} << 20);
+  if (random.chance(0.3)) request.repair_from = random.chance(0.5) ? "local" : "peer";
+  host.ask(request, [this, node](const node::AdminReply& reply) {
+    timeline_.note("admin: {} answers {}: {}", kNodeName[node], static_cast<int>(reply.outcome), reply.message);
+  });
+}
+
 void Administrator::promote_carelessly(NodeIndex node) {
   is_careless_ = true;
   if (hosts_[node]->is_running()) request(node, AdminVerb::primary, true);

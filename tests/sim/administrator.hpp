@@ -27,6 +27,7 @@ class Administrator {
   void pause_sync(blockdev::NodeIndex node);
   /// On both nodes.
   void resume_sync();
+  void verify(blockdev::NodeIndex node);
   /// Looks after the pair; called every few hundred milliseconds.
   void look();
   /// Promotes although the other one may live: provokes a split.

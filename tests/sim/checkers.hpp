@@ -17,6 +17,7 @@ class Checkers {
   Checkers(std::array<SimHost*, 2> hosts, Oracle& oracle) : hosts_(hosts), oracle_(oracle) {}
 
   void set_data_bytes(std::uint64_t bytes) noexcept { data_bytes_ = bytes; }
+  [[nodiscard]] std::uint64_t data_bytes() const noexcept { return data_bytes_; }
   /// A split was provoked: data is no longer comparable.
   void set_split() noexcept { is_split_ = true; }
 
@@ -29,6 +30,9 @@ class Checkers {
   /// I5 as a crash would find it, at any moment: what both devices remember (stored bits and active extents) covers
   /// every block that may differ, whichever of the volatile sectors a power cut on either side would keep.
   [[nodiscard]] std::string check_remembered();
+  /// P5: no verify finds anything, unless damage was done on purpose. Cheap.
+  [[nodiscard]] std::string check_verify();
+  void expect_differences(bool are_expected) noexcept { are_differences_expected_ = are_expected; }
   /// I6 for both hosts.
   [[nodiscard]] std::string check_records();
   /// The end: both copies equal in every byte.
@@ -47,6 +51,7 @@ class Checkers {
   Oracle& oracle_;
   std::uint64_t data_bytes_ = 0;
   bool is_split_ = false;
+  bool are_differences_expected_ = false;
   std::array<bool, 2> has_lost_cache_{};
   std::array<std::uint64_t, 2> term_{};
   std::array<std::uint64_t, 2> seen_{};

@@ -72,6 +72,8 @@ std::string_view to_string(Fault fault) noexcept {
       return "disconnect";
     case Fault::pause:
       return "pause";
+    case Fault::verify:
+      return "verify";
     case Fault::split:
       return "split";
   }
@@ -125,6 +127,7 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
     const bool is_tiny = random.chance(0.3) && options.disk.flush_latency_max < milliseconds(10);
     options.activity_log.extents = static_cast<std::uint32_t>(is_tiny ? random.between(1, 3) : random.between(5, 9));
   }
+  options.has_silent_difference = random.chance(0.25);
   return options;
 }
 
@@ -141,6 +144,7 @@ std::string RunOptions::describe() const {
   text += activity_log.updates
               ? fmt::format(" log {} of {} KiB;", activity_log.extents, (1u << activity_log.extent_shift) >> 10)
               : " no log;";
+  if (has_silent_difference) text += " silent difference;";
   for (std::size_t index = 0; index < kFaultCount; ++index) {
     if (weight[index] > 0) text += fmt::format(" {}={}", to_string(static_cast<Fault>(index)), weight[index]);
   }

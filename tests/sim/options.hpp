@@ -29,9 +29,10 @@ enum class Fault : std::uint8_t {
   switchover,  ///< the administrator: secondary here, primary there
   disconnect,  ///< the administrator: disconnect, connect later
   pause,       ///< the administrator: pause-sync on one node, resume-sync later
+  verify,      ///< the administrator: an online verify, some to repair with the primary's copy
   split,       ///< a careless administrator: the other node is promoted while the primary is cut off, not dead
 };
-inline constexpr std::size_t kFaultCount = 15;
+inline constexpr std::size_t kFaultCount = 16;
 [[nodiscard]] std::string_view to_string(Fault fault) noexcept;
 
 struct RunOptions {
@@ -52,6 +53,7 @@ struct RunOptions {
   std::uint64_t rate_max_bytes_per_second = 0;
   node::ActivityLogConfig activity_log;
   node::ChecksumUse checksum = node::ChecksumUse::automatic;
+  bool has_silent_difference = false;  ///< at the end one copy is damaged where nobody looks, and verify must find it
   std::vector<InitiatorOptions> initiators;
 
   [[nodiscard]] bool has(Fault fault) const noexcept { return weight[static_cast<std::size_t>(fault)] > 0; }

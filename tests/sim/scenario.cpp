@@ -1,6 +1,8 @@
 #include "scenario.hpp"
 
 #include <algorithm>
+#include <cstring>
+#include <set>
 
 #include "stamp.hpp"
 
@@ -52,6 +54,7 @@ RunOutcome Scenario::run() {
       "writes {} lost {} reads {} flushes {} logins {} ghosts {} comparisons {} cache losses {} refusals {} events {};",
       total.writes_answered, total.writes_lost, total.reads, total.flushes, total.logins, total.ghosts, comparisons_,
       losses_, administrator_->refusals_count(), timeline_.steps_count());
+  if (mended_ > 0) outcome.summary += " mended a silent difference;";
   for (std::size_t index = 0; index < kFaultCount; ++index) {
     if (injected_[index] > 0)
       outcome.summary += fmt::format(" {}×{}", to_string(static_cast<Fault>(index)), injected_[index]);
@@ -127,8 +130,9 @@ void Scenario::let_run(Duration duration) {
     heal_due();
     timeline_.run_until(std::min(end, timeline_.now() + kSlice));
     checkers_->observe();
-    const std::string sentence = checkers_->check_roles();
-    if (!sentence.empty()) fail(sentence);
+    for (const std::string& sentence : {checkers_->check_roles(), checkers_->check_verify()}) {
+      if (!sentence.empty()) fail(sentence);
+    }
     if (timeline_.now() >= next_look_) {
       next_look_ = timeline_.now() + kLookEvery;
       if (!is_split_) administrator_->look();
@@ -305,6 +309,9 @@ void Scenario::inject(Fault fault) {
       administrator_->pause_sync(host.index());
       heal_later(cut_time, [this] { administrator_->resume_sync(); });
       break;
+    case Fault::verify:
+      administrator_->verify(host.index());
+      break;
     case Fault::split: {
       if (!checkers_->is_established()) break;
       const auto view = host.inspect();
@@ -408,6 +415,116 @@ void Scenario::liveness() {
     if (!sentence.empty()) fail(sentence);
   }
   comparisons_ += was_compared ? 1 : 0;
+  if (violation_.empty()) verify_everything();
+  if (violation_.empty() && options_.has_silent_difference) silent_difference();
+}
+
+void Scenario::verify_and_wait(NodeIndex node, const std::string& repair_from) {
+  node::AdminRequest request;
+  request.verb = node::AdminVerb::verify;
+  request.repair_from = repair_from;
+  bool is_begun = false;
+  const auto ask = [&] {
+    hosts_[node]->ask(request, [this, &is_begun](const node::AdminReply& reply) {
+      timeline_.note("verify: {}", reply.message);
+      is_begun = is_begun || reply.outcome == node::AdminOutcome::done;
+    });
+  };
+  const auto is_running = [this] {
+    bool result = false;
+    for (const auto& host : hosts_) {
+      const auto view = host->inspect();
+      result = result || !view || view->is_repairing || view->verifies.front()->is_running();
+    }
+    return result;
+  };
+  // One that the administrator began may still run: it is waited for.
+  const Instant limit = timeline_.now() + seconds(120);
+  while (violation_.empty() && !is_begun) {
+    ask();
+    let_run(milliseconds(500));
+    if (timeline_.now() > limit) fail("I9: no verify begins: " + describe_state());
+  }
+  // Whom the request was passed on to has begun by now, too.
+  while (violation_.empty() && is_running()) {
+    let_run(milliseconds(50));
+    if (timeline_.now() > limit) fail("I9: a verify does not end: " + describe_state());
+  }
+}
+
+void Scenario::verify_everything() {
+  timeline_.note("verify of everything");
+  // A switchover that was wanted late ends a verify: again then.
+  for (int attempt = 0; attempt < 3 && violation_.empty(); ++attempt) {
+    verify_and_wait(static_cast<NodeIndex>(timeline_.random().below(2)), "");
+    for (const auto& host : hosts_) {
+      const auto view = host->inspect();
+      if (view && view->is_primary && view->verifies.front()->report().is_complete) return;
+    }
+  }
+  fail("P5: no verify of everything completes: " + describe_state());
+}
+
+/// Nothing on the way from the initiators to the disks can see this damage: verify must, and mend it.
+void Scenario::silent_difference() {
+  Seeded& random = timeline_.random();
+  NodeIndex primary = 0;
+  for (NodeIndex node = 0; node < 2; ++node) {
+    if (const auto view = hosts_[node]->inspect(); view && view->is_primary) primary = node;
+  }
+  const NodeIndex damaged = blockdev::other_node(primary);
+  constexpr std::uint64_t kBlock = 4096;
+  const std::uint64_t size = checkers_->data_bytes();
+  std::set<std::uint64_t> blocks;
+  for (std::uint64_t count = random.between(1, 6); count > 0; --count)
+    blocks.insert(random.below(size / kBlock) * kBlock);
+  if (random.chance(0.3)) blocks.insert((size - 1) / kBlock * kBlock);
+  for (const std::uint64_t block : blocks) {
+    Medium& medium = hosts_[damaged]->data();
+    const std::uint64_t at = block + random.below(std::min(kBlock, size - block) / kSectorBytes) * kSectorBytes;
+    std::byte bytes[kSectorBytes];
+    std::memcpy(bytes, medium.content() + at, kSectorBytes);
+    bytes[random.below(kSectorBytes)] ^= std::byte{1};
+    medium.preset(at, bytes);
+  }
+  timeline_.note("silent difference in {} blocks of {}", blocks.size(), kNodeName[damaged]);
+  checkers_->expect_differences(true);
+  const bool has_load = random.chance(0.5);
+  for (const auto& initiator : initiators_) initiator->set_load(has_load);
+  const auto is_equal = [&](std::uint64_t block) {
+    return std::memcmp(hosts_[0]->data().content() + block, hosts_[1]->data().content() + block,
+                       std::min(kBlock, size - block)) == 0;
+  };
+  verify_and_wait(static_cast<NodeIndex>(random.below(2)), "");
+  if (!violation_.empty()) return;
+  const auto view = hosts_[primary]->inspect();
+  const replication::DifferenceList& found = view->verifies.front()->report().differences;
+  std::uint64_t damaged_bytes = 0;
+  for (const std::uint64_t block : blocks) {
+    const std::uint64_t length = std::min(kBlock, size - block);
+    damaged_bytes += length;
+    if (!is_equal(block) && !view->stores.front()->dirty().is_dirty(block, length))
+      fail(fmt::format("I5: verify did not put the damaged block at {} into the resync set", block));
+  }
+  if (!has_load && found.bytes() != damaged_bytes) {
+    fail(fmt::format("verify reports {} differing bytes, and {} were damaged", found.bytes(), damaged_bytes));
+  }
+  const NodeIndex asked = static_cast<NodeIndex>(random.below(2));
+  verify_and_wait(asked, random.chance(0.5) ? kNodeName[primary] : asked == primary ? "local" : "peer");
+  for (const auto& initiator : initiators_) initiator->set_load(false);
+  let_run(seconds(1));
+  while (violation_.empty() &&
+         !std::ranges::all_of(initiators_, [](const auto& initiator) { return initiator->has_nothing_in_flight(); })) {
+    let_run(milliseconds(50));
+  }
+  if (const auto after = hosts_[primary]->inspect();
+      violation_.empty() && (!after || !after->stores.front()->dirty().is_clean())) {
+    fail("the repair left dirty blocks: " + describe_state());
+  }
+  if (const std::string sentence = checkers_->check_identical(); violation_.empty() && !sentence.empty()) {
+    fail("after the repair: " + sentence);
+  }
+  ++mended_;
 }
 
 /// Both sides have gone on alone: when they meet this must be noticed, by both, and nothing merged.

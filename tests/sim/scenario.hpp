@@ -35,6 +35,11 @@ class Scenario {
   void safety();
   void liveness();
   void finish_split();
+  /// The copies are compared by the daemons and must be equal.
+  void verify_everything();
+  void silent_difference();
+  /// Asks the node that serves, or either, and waits until its verify, and what it mends, is done.
+  void verify_and_wait(blockdev::NodeIndex node, const std::string& repair_from);
   void fail(const std::string& sentence);
   void let_run(Duration duration);
   void pause_and_compare();
@@ -66,6 +71,7 @@ class Scenario {
   std::array<std::uint64_t, kFaultCount> injected_{};
   std::uint64_t comparisons_ = 0;
   std::uint64_t losses_ = 0;
+  std::uint64_t mended_ = 0;
 };
 
 }  // namespace replblk::sim

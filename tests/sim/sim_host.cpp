@@ -265,4 +265,11 @@ void SimHost::request(node::AdminVerb verb, bool is_forced, std::function<bool()
   });
 }
 
+void SimHost::ask(const node::AdminRequest& request, std::function<void(const node::AdminReply&)> reply) {
+  RB_ASSERT(process_ != nullptr);
+  process_->loop.post([this, request, reply = std::move(reply)] {
+    if (process_->node != nullptr) process_->node->request(request, reply);
+  });
+}
+
 }  // namespace replblk::sim

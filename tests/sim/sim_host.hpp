@@ -59,6 +59,8 @@ class SimHost {
   /// answered.
   void request(node::AdminVerb verb, bool is_forced, std::function<bool()> may_still,
                std::function<void(const node::AdminReply&)> reply);
+  /// A request that may come when it comes.
+  void ask(const node::AdminRequest& request, std::function<void(const node::AdminReply&)> reply);
 
  private:
   struct Process {

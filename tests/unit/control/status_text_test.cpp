@@ -180,6 +180,54 @@ TEST(StatusJson, Has_the_keys_of_drbdsetup) {
   EXPECT_EQ(peer_device["out-of-sync"], 524288);
   EXPECT_EQ(peer_device["percent-in-sync"], 50.0);
   EXPECT_EQ(peer_device["percent-resync-done"], 50.0);
+  EXPECT_TRUE(peer_device["online-verify"].is_null());
+}
+
+TEST(StatusText, Statistics_of_a_resynchronization_have_speed_and_time_left) {
+  node::Status status = healthy();
+  node::VolumeStatus& volume = status.resources[0].volumes[0];
+  volume.replication_state = "SyncTarget";
+  volume.is_syncing = true;
+  volume.percent_done = 25;
+  volume.sync_rate_bytes_per_second = 3 << 19;
+  volume.sync_seconds_left = 90;
+  const std::string text = status_text(status, {.has_statistics = true});
+  EXPECT_NE(text.find("replication:SyncTarget peer-disk:UpToDate done:25.00"), std::string::npos) << text;
+  EXPECT_NE(text.find(" dbdt1:1.50 eta:90\n"), std::string::npos) << text;
+}
+
+// What verify found must reach whoever looks: a script by JSON, a person by the sentence.
+TEST(StatusJson, Verify_reports_progress_and_differences) {
+  node::Status status = healthy();
+  node::VolumeStatus& volume = status.resources[0].volumes[0];
+  volume.replication_state = "VerifyS";
+  volume.is_syncing = true;
+  volume.percent_done = 50;
+  volume.sync_total_bytes = 8192;
+  volume.sync_left_bytes = 4096;
+  volume.sync_seconds_left = 7;
+  volume.verify = {.is_known = true,
+                   .is_running = true,
+                   .is_complete = false,
+                   .start_bytes = 4096,
+                   .stop_bytes = 12288,
+                   .compared_bytes = 4096,
+                   .differing_bytes = 4096,
+                   .differing_ranges_count = 1,
+                   .differing_ranges = {{4096, 4096}},
+                   .reason = "the copies differed"};
+  const nlohmann::json json = nlohmann::json::parse(status_json(status));
+  const nlohmann::json& peer_device = json[0]["connections"][0]["peer_devices"][0];
+  EXPECT_EQ(peer_device["has-online-verify-details"], true);
+  EXPECT_EQ(peer_device["ov-start-sector"], 8);
+  EXPECT_EQ(peer_device["ov-stop-sector"], 24);
+  EXPECT_EQ(peer_device["ov-position"], 16);
+  EXPECT_EQ(peer_device["ov-left"], 8);
+  EXPECT_EQ(peer_device["estimated-seconds-to-finish"], 7);
+  EXPECT_EQ(peer_device["online-verify"]["differing-bytes"], 4096);
+  EXPECT_EQ(peer_device["online-verify"]["differing-ranges"], 1);
+  EXPECT_EQ(peer_device["online-verify"]["ranges"], nlohmann::json::parse(R"([{"offset":4096,"length":4096}])"));
+  EXPECT_EQ(status_reasons(status), "iscsi_data: volume 0 verify: the copies differed\n");
 }
 
 }  // namespace

@@ -35,6 +35,21 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
                             .percent_done = 14.5,
                             .sync_rate_bytes_per_second = 15,
                             .sync_seconds_left = 16,
+                            .sync_total_bytes = 20,
+                            .sync_left_bytes = 21,
+                            .sync_average_rate_bytes_per_second = 22,
+                            .sync_elapsed_ms = 23,
+                            .sync_equal_bytes = 24,
+                            .verify = {.is_known = true,
+                                       .is_running = true,
+                                       .is_complete = true,
+                                       .start_bytes = 25,
+                                       .stop_bytes = 26,
+                                       .compared_bytes = 27,
+                                       .differing_bytes = 28,
+                                       .differing_ranges_count = 29,
+                                       .differing_ranges = {{30, 31}, {32, 33}},
+                                       .reason = "r6"},
                             .resync_suspended = "user,peer",
                             .replication_reason = "r5"};
   node::SessionStatus session{.initiator_name = std::string("iqn.\xff", 5),
@@ -85,25 +100,43 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
   EXPECT_EQ(got.volumes.at(0).sync_seconds_left, 16u);
   EXPECT_EQ(got.volumes.at(0).resync_suspended, "user,peer");
   EXPECT_EQ(got.volumes.at(0).replication_reason, "r5");
+  EXPECT_EQ(got.volumes.at(0).sync_equal_bytes, 24u);
+  EXPECT_EQ(got.volumes.at(0).sync_left_bytes, 21u);
+  EXPECT_EQ(got.volumes.at(0).verify.reason, "r6");
+  EXPECT_EQ(got.volumes.at(0).verify.compared_bytes, 27u);
+  EXPECT_EQ(got.volumes.at(0).verify.differing_ranges, (std::vector<blockdev::ByteRange>{{30, 31}, {32, 33}}));
   EXPECT_EQ(got.peer_role, "Secondary");
   EXPECT_EQ(got.term, 19u);
 }
 
 TEST(Wire, Requests_survive_the_way_and_garbage_does_not) {
-  for (const node::AdminVerb verb : {node::AdminVerb::status, node::AdminVerb::primary, node::AdminVerb::secondary,
-                                     node::AdminVerb::connect, node::AdminVerb::disconnect, node::AdminVerb::down,
-                                     node::AdminVerb::pause_sync, node::AdminVerb::resume_sync}) {
-    const auto back = decode_request(encode_request({.verb = verb, .resource = "data", .is_forced = true}));
+  for (const node::AdminVerb verb :
+       {node::AdminVerb::status, node::AdminVerb::primary, node::AdminVerb::secondary, node::AdminVerb::connect,
+        node::AdminVerb::disconnect, node::AdminVerb::down, node::AdminVerb::pause_sync, node::AdminVerb::resume_sync,
+        node::AdminVerb::verify}) {
+    const auto back = decode_request(encode_request({.verb = verb,
+                                                     .resource = "data",
+                                                     .is_forced = true,
+                                                     .start_bytes = 1,
+                                                     .stop_bytes = 2,
+                                                     .repair_from = "beta"}));
     ASSERT_TRUE(back);
     EXPECT_EQ(back->verb, verb);
     EXPECT_EQ(back->resource, "data");
     EXPECT_TRUE(back->is_forced);
+    EXPECT_EQ(back->start_bytes, 1u);
+    EXPECT_EQ(back->stop_bytes, 2u);
+    EXPECT_EQ(back->repair_from, "beta");
   }
   EXPECT_FALSE(decode_request(""));                // no verb
   EXPECT_FALSE(decode_request("\x08\x63"));        // a verb that does not exist
   EXPECT_FALSE(decode_request("GET / HTTP/1.1"));  // not protobuf
-  EXPECT_FALSE(decode_request(
-      encode_request({.verb = node::AdminVerb::status, .resource = std::string(5000, 'x'), .is_forced = false})));
+  EXPECT_FALSE(decode_request(encode_request({.verb = node::AdminVerb::status,
+                                              .resource = std::string(5000, 'x'),
+                                              .is_forced = false,
+                                              .start_bytes = 0,
+                                              .stop_bytes = 1,
+                                              .repair_from = {}})));
   EXPECT_EQ(decode_length(encode_length(0x01020304)), 0x01020304u);
 }
 

@@ -49,6 +49,23 @@ TEST(Messages, Pause_arrives) {
   EXPECT_FALSE(round_trip(SyncPause{false}).is_paused);
 }
 
+TEST(Messages, Progress_and_a_request_for_a_verify_arrive_whole) {
+  SyncProgress progress;
+  progress.activity = SyncProgress::Activity::verify;
+  progress.volumes = {{4, 3, 2, 1}, {8, 7, 6, 5}};
+  const SyncProgress back = round_trip(progress);
+  EXPECT_EQ(back.activity, SyncProgress::Activity::verify);
+  EXPECT_EQ(back.volumes, progress.volumes);
+  const VerifyRequest request = round_trip(VerifyRequest{5, 9, true});
+  EXPECT_EQ(request.start_bytes, 5u);
+  EXPECT_EQ(request.stop_bytes, 9u);
+  EXPECT_TRUE(request.is_repair);
+  // Nothing to compare; more left than there is.
+  EXPECT_FALSE(decode(as_bytes(encode(VerifyRequest{9, 9, false}))).has_value());
+  progress.volumes = {{3, 4, 0, 0}};
+  EXPECT_FALSE(decode(as_bytes(encode(progress))).has_value());
+}
+
 TEST(Messages, What_cannot_be_is_refused) {
   EXPECT_FALSE(decode(as_bytes("not protobuf at all")).has_value());
   EXPECT_FALSE(decode({}).has_value());
