@@ -79,6 +79,15 @@ std::string Checkers::check_copies(bool& was_compared) {
   if (left->record->generations.current.is_none() || right->record->generations.current.is_none()) {
     return {};  // The full sync that row 2 demands has not begun: its set is every block.
   }
+  // The other one's power was cut and came back, and this node has not noticed yet: what that cache has lost is
+  // unstable here, and becomes dirty when the connection ends.
+  const node::Resource::Inspection* views[2] = {&*left, &*right};
+  for (const std::size_t index : {0u, 1u}) {
+    if (views[index]->phase == LinkPhase::established && views[1 - index]->phase != LinkPhase::established &&
+        has_lost_cache_[1 - index]) {
+      return {};
+    }
+  }
   const bool is_pair = is_established();
   const blockdev::DirtyBitmap* dirty[2] = {&left->stores.front()->dirty(), &right->stores.front()->dirty()};
   was_compared = true;
