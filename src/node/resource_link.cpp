@@ -551,6 +551,7 @@ void Resource::on_operation(const replication::FrameHeader& header, BufferRef da
 }
 
 void Resource::on_acknowledge(std::uint64_t sequence, bool is_done) {
+  if (!is_done && link_.refuse(sequence)) return;
   if (!is_done) {
     protocol_violation("the peer could not carry out an operation: its disk failed or is full");
     return;

@@ -54,17 +54,33 @@ void PeerLink::send(OutstandingOperation& operation, FrameHeader header, const B
   channel_->send(header, buffer, offset_bytes);
 }
 
-bool PeerLink::acknowledge(std::uint64_t sequence, ConstBytes answer) {
+OutstandingOperation* PeerLink::find(std::uint64_t sequence) const noexcept {
   const std::uint64_t slot = sequence & 0xffff;
-  if (slot >= slots_.size() || slots_[slot] == nullptr || slots_[slot]->sequence_ != sequence) return false;
-  OutstandingOperation* operation = slots_[slot];
-  if (answer.size() != operation->answer_bytes) return false;
+  if (slot >= slots_.size() || slots_[slot] == nullptr || slots_[slot]->sequence_ != sequence) return nullptr;
+  return slots_[slot];
+}
+
+void PeerLink::answer(OutstandingOperation& operation, ConstBytes bytes) {
+  const auto slot = static_cast<std::uint16_t>(operation.sequence_ & 0xffff);
   slots_[slot] = nullptr;
-  free_.push_back(static_cast<std::uint16_t>(slot));
-  operation->unlink();
+  free_.push_back(slot);
+  operation.unlink();
   --count_;
-  operation->answer_ = answer;
-  operation->on_answer(PeerAnswer::done);
+  operation.answer_ = bytes;
+  operation.on_answer(PeerAnswer::done);
+}
+
+bool PeerLink::acknowledge(std::uint64_t sequence, ConstBytes bytes) {
+  OutstandingOperation* operation = find(sequence);
+  if (operation == nullptr || bytes.size() != operation->answer_bytes) return false;
+  answer(*operation, bytes);
+  return true;
+}
+
+bool PeerLink::refuse(std::uint64_t sequence) {
+  OutstandingOperation* operation = find(sequence);
+  if (operation == nullptr || operation->answer_bytes == 0) return false;
+  answer(*operation, {});
   return true;
 }
 

@@ -21,7 +21,7 @@ class OutstandingOperation : public IntrusiveNode<OutstandingOperation> {
   Callback<void(PeerAnswer)> on_answer;
   /// What the answer carries beside its status: 0 for an acknowledgement. Set before it is sent.
   std::uint32_t answer_bytes = 0;
-  /// Those bytes; valid in on_answer(done) only.
+  /// Those bytes; valid in on_answer(done) only. Empty although some were wanted: the peer could not read them.
   [[nodiscard]] ConstBytes answer() const noexcept { return answer_; }
   [[nodiscard]] bool is_out() const noexcept { return is_linked(); }
 
@@ -49,8 +49,11 @@ class PeerLink {
   /// `header.sequence` and `term` are filled in. With data: header.length_bytes bytes of the buffer at `offset_bytes`.
   void send(OutstandingOperation& operation, FrameHeader header);
   void send(OutstandingOperation& operation, FrameHeader header, const BufferRef& buffer, std::size_t offset_bytes);
-  /// `answer`: what came with it. False: no operation is out that could be answered so (the peer broke the protocol).
-  [[nodiscard]] bool acknowledge(std::uint64_t sequence, ConstBytes answer = {});
+  /// `bytes`: what came with it. False: no operation is out that could be answered so (the peer broke the protocol).
+  [[nodiscard]] bool acknowledge(std::uint64_t sequence, ConstBytes bytes = {});
+  /// The peer could not do it. True: it was a question, and who asked takes no answer for one. False: whatever it was
+  /// must not be lost, so the connection ends.
+  [[nodiscard]] bool refuse(std::uint64_t sequence);
 
   [[nodiscard]] std::size_t count() const noexcept { return count_; }
   /// The oldest operation has been out for longer than `timeout` (and more for a long range: 20 ms per MiB).
@@ -58,6 +61,8 @@ class PeerLink {
 
  private:
   void admit(OutstandingOperation& operation, FrameHeader& header);
+  [[nodiscard]] OutstandingOperation* find(std::uint64_t sequence) const noexcept;
+  void answer(OutstandingOperation& operation, ConstBytes bytes);
 
   ports::Loop& loop_;
   PeerChannel* channel_ = nullptr;

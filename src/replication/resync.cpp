@@ -179,13 +179,14 @@ void Resync::Piece::part_done() {
     resync->finish(*this);
     return;
   }
-  if (has_asked) {
+  if (has_asked && !theirs.empty()) {
     differing = differing_ranges(range.offset_bytes, local.buffer.bytes(0, range.length_bytes),
                                  resync->store_.dirty().block_bytes(), theirs, kGapBytesMax);
     std::uint64_t differing_bytes = 0;
     for (const blockdev::ByteRange& part : differing) differing_bytes += part.length_bytes;
     resync->equal_bytes_ += range.length_bytes - differing_bytes;
   } else {
+    // Also what the peer cannot read: a write mends most such blocks.
     differing.push_back(range);
   }
   send_next();

@@ -176,8 +176,15 @@ void Verify::Piece::compare() {
     verify->cursor_bytes_ = report.range.end_bytes();
     return;
   }
-  const std::vector<ByteRange> differing = differing_ranges(
-      range.offset_bytes, local.buffer.bytes(0, range.length_bytes), verify->store_.dirty().block_bytes(), theirs, 0);
+  std::vector<ByteRange> differing;
+  if (theirs.empty()) {
+    log_error("verify: volume {}: bytes {} to +{} cannot be read at the peer: taken for different", verify->volume_,
+              range.offset_bytes, range.length_bytes);
+    differing.push_back(range);
+  } else {
+    differing = differing_ranges(range.offset_bytes, local.buffer.bytes(0, range.length_bytes),
+                                 verify->store_.dirty().block_bytes(), theirs, 0);
+  }
   for (const ByteRange& part : differing) {
     verify->store_.dirty().set(part.offset_bytes, part.length_bytes);
     report.differences.add(part);
