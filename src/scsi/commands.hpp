@@ -4,6 +4,7 @@
 // fail(), submit(), or waiting for a buffer.
 #pragma once
 
+#include "scsi/persistent_reservation.hpp"
 #include "scsi/task.hpp"
 
 namespace replblk::scsi {
@@ -51,6 +52,10 @@ Step plan_unmap, run_unmap, resume_unmap;
 // reservation.cpp, persistent_reserve_commands.cpp
 Step run_reserve, run_release;
 Step run_persistent_reserve_in, plan_persistent_reserve_out, run_persistent_reserve_out;
+/// What a PERSISTENT RESERVE OUT makes of `reservation`; its parameters have been checked. For ReservationChanges.
+[[nodiscard]] PersistentReservation::Answer change_reservation(const LogicalUnit& unit, const Task& task,
+                                                               PersistentReservation& reservation);
+void answer_reservation(LogicalUnit& unit, Task& task, ReservationOutcome outcome);
 
 }  // namespace commands
 }  // namespace replblk::scsi

@@ -2,7 +2,9 @@
 
 #include <array>
 
+#include "base/log.hpp"
 #include "scsi/logical_unit.hpp"
+#include "scsi/reservation_table.hpp"
 
 namespace replblk::scsi {
 
@@ -25,13 +27,16 @@ std::size_t decode_lun(std::uint64_t field) noexcept {
 class Device::Impl {
  public:
   Impl(DeviceConfig config, ports::Loop& loop, BufferPool& buffers)
-      : config_(std::move(config)), completions_(loop, Callback<void(Task&)>::to<&Impl::deliver>(*this)) {
-    absent_ = std::make_unique<LogicalUnit>(absent_config_, config_, buffers, completions_);
+      : config_(std::move(config)),
+        completions_(loop, Callback<void(Task&)>::to<&Impl::deliver>(*this)),
+        changes_(config_.reservation_keeper) {
+    absent_ = std::make_unique<LogicalUnit>(absent_config_, config_, buffers, completions_, changes_);
     units_.reserve(config_.units.size());
     for (const UnitConfig& unit : config_.units) {
       RB_ASSERT(unit.lun < kUnitsMax && unit.backend != nullptr && by_lun_[unit.lun] == nullptr);
-      units_.push_back(std::make_unique<LogicalUnit>(unit, config_, buffers, completions_));
+      units_.push_back(std::make_unique<LogicalUnit>(unit, config_, buffers, completions_, changes_));
       by_lun_[unit.lun] = units_.back().get();
+      changes_.add_unit(*units_.back());
     }
   }
 
@@ -105,8 +110,19 @@ class Device::Impl {
     return nexuses_[slot].generation == nexus.value >> 16 ? nexuses_[slot].executing_count : 0;
   }
 
-  void load_reservations(std::string_view) {
+  void load_reservations(std::string_view table) {
+    RB_ASSERT(changes_.is_idle());
     for (const auto& unit : units_) unit->persistent_reservation() = {};
+    auto loaded = decode_reservations(table);
+    if (!loaded.has_value()) {
+      log_error("target {}: the table of persistent reservations ({} bytes) is malformed: begins without reservations",
+                config_.target_name, table.size());
+      return;
+    }
+    for (UnitReservation& unit : *loaded) {
+      // A unit that is not configured any more has no initiators either.
+      if (by_lun_[unit.lun] != nullptr) by_lun_[unit.lun]->persistent_reservation() = std::move(unit.reservation);
+    }
   }
 
   void capacity_changed(std::uint16_t lun) {
@@ -145,6 +161,7 @@ class Device::Impl {
   const DeviceConfig config_;
   const UnitConfig absent_config_;
   CompletionQueue completions_;
+  ReservationChanges changes_;
   std::unique_ptr<LogicalUnit> absent_;
   std::vector<std::unique_ptr<LogicalUnit>> units_;
   std::array<LogicalUnit*, kUnitsMax> by_lun_{};

@@ -50,8 +50,9 @@ struct DeviceConfig {
 
 /// The initiator port of a session: SAM-5 "I_T nexus" is {name,i,ISID} × {target,t,TPGT}.
 struct NexusInfo {
-  std::string initiator_name;
-  std::uint64_t isid = 0;  ///< 48 bits
+  static constexpr std::size_t kNameBytesMax = 223;  ///< RFC 7143 4.2.7.1
+  std::string initiator_name;                        ///< 1 to kNameBytesMax bytes
+  std::uint64_t isid = 0;                            ///< 48 bits
   friend bool operator==(const NexusInfo&, const NexusInfo&) = default;
 };
 
@@ -98,7 +99,8 @@ class Device {
   [[nodiscard]] std::size_t executing_count(NexusId nexus) const;
 
   /// The node begins to serve, maybe after its peer did: from now on the persistent reservations are those of `table`
-  /// (which a keeper got; empty: none), whatever was left here. No nexus is attached.
+  /// (which a keeper got; empty: none), whatever was left here. A table that is malformed is refused whole: none, and
+  /// an error is logged. No session is served, and the keeper has nothing outstanding (asserted).
   void load_reservations(std::string_view table);
 
   /// The size of a unit changed: CAPACITY DATA HAS CHANGED (2A/09) on every nexus.

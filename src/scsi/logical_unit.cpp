@@ -8,8 +8,8 @@
 namespace replblk::scsi {
 
 LogicalUnit::LogicalUnit(const UnitConfig& config, const DeviceConfig& device, BufferPool& buffers,
-                         CompletionQueue& completions)
-    : config_(config), device_(device), buffers_(buffers), completions_(completions) {}
+                         CompletionQueue& completions, ReservationChanges& changes)
+    : config_(config), device_(device), buffers_(buffers), completions_(completions), changes_(changes) {}
 
 LogicalUnit::~LogicalUnit() = default;
 
@@ -87,6 +87,7 @@ void LogicalUnit::prepare(Task& task) {
   work.is_task_aborted_told = false;
   work.lba = 0;
   work.block_count = 0;
+  work.preemption = 0;
   if (!is_admitted(task)) return;
   work.state = TaskState::collecting;
   tasks_.add(task);
@@ -272,6 +273,7 @@ void LogicalUnit::leave(Task& task) {
   task.request.buffer_offset_bytes = 0;
   task.data_out.reset();
   if (task.data_in_length_bytes == 0) task.data_in.reset();
+  if (!preemptions_.empty()) finish_preemptions();
   if (tasks_.has_blocked()) release_blocked();
 }
 
@@ -307,11 +309,18 @@ bool LogicalUnit::cancel(Task& task) {
     case TaskState::blocked:
       tasks_.note_released();
       break;
-    case TaskState::running:
-      // With a request out it finishes when that comes back; waiting for memory it has none.
+    case TaskState::running: {
+      // With a request out, or a table with the keeper, it finishes when that comes back; waiting for memory, or for
+      // other changes of the reservation, it has none.
+      auto& reservation_link = static_cast<IntrusiveNode<ReservationLink>&>(work);
+      if (reservation_link.is_linked()) {
+        reservation_link.unlink();
+        break;
+      }
       if (!work.buffer_waiter.is_linked()) return false;
       buffers_.cancel(work.buffer_waiter);
       break;
+    }
     case TaskState::idle:
     case TaskState::finishing:
       RB_UNREACHABLE();
@@ -351,6 +360,48 @@ void LogicalUnit::clear_task_set(NexusId nexus) {
     if (cancel(*task)) cancelled.push_back(task->work);
   }
   finish_all(cancelled);
+}
+
+void LogicalUnit::abort_preempted(Task& task, const std::vector<NexusInfo>& ports) {
+  IntrusiveList<TaskWork, ReadyLink> cancelled;
+  const std::uint64_t preemption = ++last_preemption_;
+  for (Task* other = tasks_.first(); other != nullptr; other = tasks_.next(*other)) {
+    TaskWork& work = other->work;
+    if (other == &task || std::ranges::find(ports, port_of(other->nexus)) == ports.end()) continue;
+    // One that was aborted before may still take effect: it is waited for as well, by this and any earlier preemption.
+    if (work.preemption == 0) work.preemption = preemption;
+    if (work.is_cancelled) continue;
+    if (other->nexus != task.nexus && mode_.is_abort_told) {
+      work.is_task_aborted_told = true;
+    } else {
+      other->is_aborted = true;
+    }
+    if (cancel(*other)) cancelled.push_back(work);
+  }
+  finish_all(cancelled);
+  if (task.work.is_cancelled || is_over(preemption)) {
+    finish(task);
+    return;
+  }
+  task.work.preemption = preemption;
+  preemptions_.push_back(task.work);
+}
+
+bool LogicalUnit::is_over(std::uint64_t preemption) noexcept {
+  for (Task* task = tasks_.first(); task != nullptr; task = tasks_.next(*task)) {
+    const TaskWork& work = task->work;
+    if (work.is_cancelled && work.preemption != 0 && work.preemption <= preemption) return false;
+  }
+  return true;
+}
+
+void LogicalUnit::finish_preemptions() {
+  // Finishing one comes back here.
+  while (TaskWork* const work = preemptions_.front()) {
+    if (!is_over(work->preemption)) return;
+    preemptions_.pop_front();
+    finish(work->task);
+  }
 }
 
 void LogicalUnit::reset(UnitAttention condition, NexusId nexus) {

@@ -16,6 +16,7 @@
 #include "scsi/completion_queue.hpp"
 #include "scsi/device.hpp"
 #include "scsi/persistent_reservation.hpp"
+#include "scsi/reservation_changes.hpp"
 #include "scsi/sense.hpp"
 #include "scsi/task.hpp"
 #include "scsi/task_set.hpp"
@@ -33,7 +34,8 @@ struct ModeParameters {
 
 class LogicalUnit {
  public:
-  LogicalUnit(const UnitConfig& config, const DeviceConfig& device, BufferPool& buffers, CompletionQueue& completions);
+  LogicalUnit(const UnitConfig& config, const DeviceConfig& device, BufferPool& buffers, CompletionQueue& completions,
+              ReservationChanges& changes);
   LogicalUnit(const LogicalUnit&) = delete;
   LogicalUnit& operator=(const LogicalUnit&) = delete;
   ~LogicalUnit();
@@ -71,6 +73,15 @@ class LogicalUnit {
   void release_reservation(NexusId nexus) noexcept;
   [[nodiscard]] bool has_plain_reservation() const noexcept { return is_reserved_; }
   [[nodiscard]] PersistentReservation& persistent_reservation() noexcept { return persistent_; }
+  /// Somebody is registered, or is being registered.
+  [[nodiscard]] bool has_registrations() const noexcept {
+    return !persistent_.registrations().empty() || changes_.will_register(*this);
+  }
+  /// Ends the step of a PERSISTENT RESERVE OUT: the rest is the changes'.
+  void change_reservation(Task& task) { changes_.submit(task); }
+  /// The end of PREEMPT AND ABORT `task` (SPC-4 5.13.11.5): every other task of `ports` is aborted, and `task` is GOOD
+  /// when all of them are over.
+  void abort_preempted(Task& task, const std::vector<NexusInfo>& ports);
   [[nodiscard]] const NexusInfo& port_of(NexusId nexus) const;
 
   // For plan functions.
@@ -106,6 +117,9 @@ class LogicalUnit {
   /// True when nothing of it is out: it is to be finished.
   [[nodiscard]] bool cancel(Task& task);
   void finish_all(IntrusiveList<TaskWork, ReadyLink>& cancelled);
+  /// No task that the preemptions up to `preemption` have aborted is left.
+  [[nodiscard]] bool is_over(std::uint64_t preemption) noexcept;
+  void finish_preemptions();
   void leave(Task& task);
   void release_blocked();
   void on_request_complete(Task& task);
@@ -121,6 +135,9 @@ class LogicalUnit {
   bool is_reserved_ = false;
   NexusId reservation_holder_;
   PersistentReservation persistent_;
+  ReservationChanges& changes_;
+  std::uint64_t last_preemption_ = 0;
+  IntrusiveList<TaskWork, ReservationLink> preemptions_;  ///< that wait for the tasks that they have aborted
   struct Nexus {
     NexusId id;
     bool is_attached = false;

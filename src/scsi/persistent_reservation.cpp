@@ -1,10 +1,42 @@
 #include "scsi/persistent_reservation.hpp"
 
 #include <algorithm>
+#include <span>
+#include <utility>
 
 #include "base/assert.hpp"
 
 namespace replblk::scsi {
+
+std::optional<PersistentReservation> PersistentReservation::from(State state) {
+  if (state.registrations.size() > kRegistrationsMax) return std::nullopt;
+  for (std::size_t index = 0; index < state.registrations.size(); ++index) {
+    const Registration& registration = state.registrations[index];
+    const auto later = std::span(state.registrations).subspan(index + 1);
+    if (registration.key == 0) return std::nullopt;
+    if (std::ranges::find(later, registration.port, &Registration::port) != later.end()) return std::nullopt;
+  }
+  const bool has_one_holder = state.type != ReservationType::none && !is_all_registrants(state.type);
+  if (state.holder.has_value() != has_one_holder) return std::nullopt;
+  if (has_one_holder && *state.holder >= state.registrations.size()) return std::nullopt;
+  if (state.type != ReservationType::none && state.registrations.empty()) return std::nullopt;
+  PersistentReservation reservation;
+  reservation.generation_ = state.generation;
+  reservation.type_ = state.type;
+  if (has_one_holder) reservation.holder_ = state.registrations[*state.holder].port;
+  reservation.registrations_ = std::move(state.registrations);
+  return reservation;
+}
+
+PersistentReservation::State PersistentReservation::state() const {
+  State state{generation_, type_, std::nullopt, registrations_};
+  if (holder_.has_value()) {
+    const auto found = std::ranges::find(registrations_, *holder_, &Registration::port);
+    RB_ASSERT(found != registrations_.end());
+    state.holder = static_cast<std::size_t>(found - registrations_.begin());
+  }
+  return state;
+}
 
 PersistentReservation::Registration* PersistentReservation::find(const NexusInfo& port) noexcept {
   const auto found = std::ranges::find(registrations_, port, &Registration::port);
@@ -125,8 +157,39 @@ PersistentReservation::Answer PersistentReservation::clear(const NexusInfo& port
   return answer;
 }
 
+PersistentReservation::Answer PersistentReservation::register_and_move(const NexusInfo& port, std::uint64_t key,
+                                                                       std::uint64_t action_key, const NexusInfo& to,
+                                                                       bool unregisters) {
+  RB_ASSERT(port != to);
+  Answer answer;
+  if (!is_registered_with(port, key)) {
+    answer.outcome = ReservationOutcome::conflict;
+  } else if (!is_reserved()) {
+    answer.outcome = ReservationOutcome::no_reservation;
+  } else if (is_all_registrants(type_) || !is_holder(port)) {
+    answer.outcome = ReservationOutcome::conflict;
+  } else if (action_key == 0) {
+    answer.outcome = ReservationOutcome::invalid_key;
+  } else if (find(to) == nullptr && registrations_.size() == kRegistrationsMax && !unregisters) {
+    answer.outcome = ReservationOutcome::no_room;
+  }
+  if (answer.outcome != ReservationOutcome::good) return answer;
+  ++generation_;
+  if (unregisters) {
+    std::erase_if(registrations_, [&](const Registration& registration) { return registration.port == port; });
+  }
+  if (Registration* registration = find(to)) {
+    registration->key = action_key;
+  } else {
+    registrations_.push_back({to, action_key});
+  }
+  holder_ = to;
+  return answer;
+}
+
 PersistentReservation::Answer PersistentReservation::preempt(const NexusInfo& port, std::uint64_t key,
-                                                             std::uint64_t action_key, ReservationType type) {
+                                                             std::uint64_t action_key, ReservationType type,
+                                                             bool aborts) {
   Answer answer;
   if (!is_registered_with(port, key)) {
     answer.outcome = ReservationOutcome::conflict;
@@ -153,6 +216,7 @@ PersistentReservation::Answer PersistentReservation::preempt(const NexusInfo& po
     if (!is_preempted || (takes_over && registration.port == port)) return false;
     if (registration.port != port)
       answer.notices.push_back({registration.port, UnitAttention::registrations_preempted});
+    if (aborts) answer.aborted.push_back(registration.port);
     return true;
   });
   if (takes_over) {

@@ -6,7 +6,7 @@ namespace replblk::scsi::commands {
 
 void run_reserve(LogicalUnit& unit, Task& task) {
   // SPC-4 5.13.3: not beside persistent reservations (CRH = 0).
-  if (!unit.persistent_reservation().registrations().empty()) {
+  if (unit.has_registrations()) {
     unit.finish(task, Status::reservation_conflict);
     return;
   }
@@ -15,7 +15,7 @@ void run_reserve(LogicalUnit& unit, Task& task) {
 
 /// A release by another than the holder does nothing and is GOOD.
 void run_release(LogicalUnit& unit, Task& task) {
-  if (!unit.persistent_reservation().registrations().empty()) {
+  if (unit.has_registrations()) {
     unit.finish(task, Status::reservation_conflict);
     return;
   }

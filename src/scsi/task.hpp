@@ -50,13 +50,16 @@ class Task;
 struct Opcode;
 struct TaskSetLink;
 struct ReadyLink;
+struct ReservationLink;
 
 /// Where a task stands in its unit. collecting: prepared, execute() has not come. blocked: waits for tasks before it
 /// (ORDERED, HEAD OF QUEUE). running: a request, a buffer or a processor has it. finishing: on_complete is queued.
 enum class TaskState : std::uint8_t { idle, collecting, blocked, running, finishing };
 
 /// SCSI's own part of a task.
-class TaskWork : public IntrusiveNode<TaskSetLink>, public IntrusiveNode<ReadyLink> {
+class TaskWork : public IntrusiveNode<TaskSetLink>,
+                 public IntrusiveNode<ReadyLink>,
+                 public IntrusiveNode<ReservationLink> {
  public:
   explicit TaskWork(Task& owner) : task(owner) {}
   Task& task;
@@ -67,6 +70,8 @@ class TaskWork : public IntrusiveNode<TaskSetLink>, public IntrusiveNode<ReadyLi
   bool is_executing = false;          ///< counted in Device::executing_count()
   std::uint64_t lba = 0;
   std::uint64_t block_count = 0;
+  /// PREEMPT AND ABORT: on a task that one has aborted its number, on one that waits for those its own; 0: neither.
+  std::uint64_t preemption = 0;
   BufferWaiter buffer_waiter;
 };
 

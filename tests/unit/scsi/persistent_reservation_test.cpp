@@ -187,7 +187,7 @@ TEST_F(Persistent, Clear_removes_everything_and_tells_the_others) {
   EXPECT_EQ(write(other), Status::good);
 }
 
-// Unlike RESERVE: a fenced node that logs in anew is still fenced. Only a node that takes over begins without.
+// Unlike RESERVE: a fenced node that logs in anew is still fenced. Only what a node does not find kept is over.
 TEST_F(Persistent, Survives_sessions_and_resets_and_not_the_change_of_the_node) {
   register_both();
   EXPECT_EQ(status(kReserve, nexus, kOne, 0, 3), Status::good);
@@ -253,6 +253,80 @@ TEST_F(Persistent, Full_status_names_the_ports) {
   EXPECT_EQ(data[second + 27], each - 28);
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(&data[second + 28])), name);
   EXPECT_EQ(run({0x5e, 3, 0, 0, 0, 0, 0, 0, 8, 0})->data_in(), Bytes(data.begin(), data.begin() + 8));
+}
+
+class Move : public Persistent {
+ protected:
+  static constexpr std::uint8_t kUnregister = 2;
+  Bytes list(std::uint64_t key, std::uint64_t action_key, std::uint8_t flags, const std::string& port) {
+    Bytes bytes = key_list(key, action_key);
+    bytes[17] = flags;
+    bytes[19] = 1;
+    const std::size_t padded = (port.size() + 4) / 4 * 4;
+    bytes[23] = static_cast<std::uint8_t>(4 + padded);
+    for (const std::uint8_t head : Bytes{0x45, 0, 0, static_cast<std::uint8_t>(padded)}) bytes.push_back(head);
+    bytes.insert(bytes.end(), port.begin(), port.end());
+    bytes.resize(24 + 4 + padded);
+    return bytes;
+  }
+  std::unique_ptr<Command> move(NexusId from, const Bytes& bytes) {
+    return run({0x5f, 7, 0, 0, 0, 0, 0, 0, static_cast<std::uint8_t>(bytes.size()), 0}, bytes, from);
+  }
+  const std::string to_other = "iqn.2026-11.org.example:two,i,0x000000000002";
+};
+
+// SPC-4 5.13.8: the other port is registered, without a word of its own, and holds.
+TEST_F(Move, Registers_the_other_port_and_gives_it_the_reservation) {
+  EXPECT_EQ(status(kRegister, nexus, 0, kOne), Status::good);
+  EXPECT_EQ(status(kReserve, nexus, kOne, 0, 1), Status::good);
+  expect_good(*move(nexus, list(kOne, kTwo, 0, to_other)));
+  EXPECT_EQ(generation(in(0)), 2u);
+  EXPECT_EQ(number(in(1), 8), kTwo);
+  EXPECT_EQ(write(other), Status::good);
+  EXPECT_EQ(write(nexus), Status::reservation_conflict);
+  expect_good(*move(other, list(kTwo, kOne + 1, kUnregister, "iqn.2026-11.org.example:one,i,0x1")));
+  ASSERT_EQ(in(0).size(), 8u + 8) << "the holder that unregisters is gone";
+  EXPECT_EQ(number(in(0), 8), kOne + 1) << "and the key of the other is the new one";
+  EXPECT_EQ(write(nexus), Status::good);
+}
+
+TEST_F(Move, Only_the_holder_moves_and_only_what_can_be_moved) {
+  EXPECT_EQ(move(nexus, list(kOne, kTwo, 0, to_other))->task.status, Status::reservation_conflict) << "unregistered";
+  register_both();
+  const auto without = move(nexus, list(kOne, kTwo, 0, to_other));
+  expect_sense(*without, kInvalidFieldInCdb);
+  EXPECT_EQ(without->cdb_field(), 1 * 8 + 4) << "no reservation";
+  EXPECT_EQ(status(kReserve, other, kTwo, 0, 1), Status::good);
+  EXPECT_EQ(move(nexus, list(kOne, kTwo, 0, to_other))->task.status, Status::reservation_conflict) << "no holder";
+  EXPECT_EQ(status(kRelease, other, kTwo, 0, 1), Status::good);
+  EXPECT_EQ(status(kReserve, nexus, kOne, 0, 7), Status::good);
+  EXPECT_EQ(move(nexus, list(kOne, kTwo, 0, to_other))->task.status, Status::reservation_conflict) << "of all";
+}
+
+TEST_F(Move, Parameters_that_name_no_other_port_are_refused) {
+  register_both();
+  EXPECT_EQ(status(kReserve, nexus, kOne, 0, 1), Status::good);
+  EXPECT_EQ(move(nexus, list(kOne, 0, 0, to_other))->parameter_field(), 8) << "no key";
+  EXPECT_EQ(move(nexus, list(kOne, kTwo, 1, to_other))->parameter_field(), 17) << "APTPL, and nobody keeps it";
+  Bytes wrong_target = list(kOne, kTwo, 0, to_other);
+  wrong_target[19] = 2;
+  EXPECT_EQ(move(nexus, wrong_target)->parameter_field(), 18);
+  for (const std::string& port :
+       {std::string("iqn.2026-11.org.example:one,i,0x000000000001"), std::string("iqn.x"), std::string(",i,0x1"),
+        std::string("iqn.x,i,0x"), std::string("iqn.x,i,0x1234567890123"), std::string("iqn.x,i,0x12g")}) {
+    EXPECT_EQ(move(nexus, list(kOne, kTwo, 0, port))->parameter_field(), 24) << port;
+  }
+  Bytes device_only = list(kOne, kTwo, 0, to_other);
+  device_only[24] = 0x05;
+  EXPECT_EQ(move(nexus, device_only)->parameter_field(), 24);
+  Bytes unterminated = list(kOne, kTwo, 0, "iqn.x,i,0x1");
+  unterminated.back() = '1';
+  EXPECT_EQ(move(nexus, unterminated)->parameter_field(), 24);
+  Bytes wrong_length = list(kOne, kTwo, 0, to_other);
+  ++wrong_length[23];
+  expect_sense(*move(nexus, wrong_length), kParameterListLengthError);
+  expect_sense(*move(nexus, key_list(kOne, kTwo)), kParameterListLengthError);
+  EXPECT_EQ(number(in(1), 8), kOne) << "nothing of all that took effect";
 }
 
 // The largest answer fits, and one registration more is refused rather than cut off.

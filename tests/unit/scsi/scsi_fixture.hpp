@@ -158,10 +158,11 @@ class ScsiTest : public ::testing::Test {
  protected:
   static constexpr std::uint64_t kBlocks = 4096;
 
-  explicit ScsiTest(std::size_t pool_bytes = std::size_t{32} << 20)
+  explicit ScsiTest(std::size_t pool_bytes = std::size_t{32} << 20, ReservationKeeper* keeper = nullptr)
       : buffers(pool_bytes), disk(loop, kBlocks * 512), second_disk(loop, kBlocks * 512) {
     DeviceConfig config;
     config.target_name = "iqn.2026-11.org.example:disk";
+    config.reservation_keeper = keeper;
     config.units.push_back({0, *parse_uuid("12345678-9abc-4def-8123-456789abcdef"), "replblk", &disk});
     config.units.push_back({1, *parse_uuid("00000000-0000-4000-8000-000000000001"), "replblk", &second_disk});
     device = std::make_unique<Device>(std::move(config), loop, buffers);
