@@ -41,6 +41,7 @@ Resource::Resource(const ClusterConfig& cluster, const ResourceConfig& config, p
       dial_timer_(Callback<void()>::to<&Resource::dial>(*this)),
       tick_timer_(Callback<void()>::to<&Resource::on_tick>(*this)),
       stop_timer_(Callback<void()>::to<&Resource::finish_stop>(*this)),
+      keep_task_(Callback<void()>::to<&Resource::start_keeping>(*this)),
       link_(world.loop) {
   candidate_.resource = this;
   RB_ASSERT(disks.size() == config.volumes.size());
@@ -175,6 +176,7 @@ void Resource::take_records() {
 void Resource::build_target() {
   scsi::DeviceConfig device;
   device.target_name = config_.target.iqn;
+  device.reservation_keeper = this;
   for (const auto& volume : volumes_) {
     scsi::UnitConfig unit;
     unit.lun = volume->config.lun;
@@ -245,6 +247,7 @@ void Resource::metadata_failed(ports::IoError error) {
     volume->failure = fmt::format("the metadata cannot be written: {}", to_string(error));
   stop_serving("the metadata cannot be written");
   is_primary_ = false;
+  refuse_keeping();
   is_standalone_ = true;
   if (channel_ != nullptr) end_channel("StandAlone", "the metadata cannot be written", nullptr);
   if (is_stopping_) finish_stop();
@@ -329,6 +332,7 @@ void Resource::freeze_all() {
 void Resource::thaw_all() {
   suspended_reason_.clear();
   for (const auto& volume : volumes_) volume->mirror->thaw();
+  if (!keepings_.empty()) world_.loop.defer(keep_task_);
 }
 
 std::uint64_t Resource::fresh_nonce() {
@@ -356,6 +360,10 @@ void Resource::on_tick() {
     }
     if (proposed_term_ != 0 && now >= proposal_deadline_) {
       channel_->fail(replication::ChannelEnd::timeout, "the peer has not answered a proposal");
+      return;
+    }
+    if (is_keeping_at_peer_ && phase_ == LinkPhase::established && now >= keeping_deadline_) {
+      channel_->fail(replication::ChannelEnd::timeout, "the peer has not acknowledged a table of reservations");
       return;
     }
     if (end_stuck_sync(now)) return;
@@ -410,6 +418,7 @@ void Resource::continue_stop() {
   if (is_stopped_ || persists_out_ > 0 || is_removing_peer_ || !are_copiers_idle()) return;
   // From here the peer may go on alone: nothing was answered that it lacks.
   is_primary_ = false;
+  refuse_keeping();
   is_standalone_ = true;
   if (channel_ != nullptr) {
     const replication::Refusal refusal{"the daemon of " + cluster_.nodes[self()].name + " was stopped", false};
@@ -436,6 +445,7 @@ void Resource::finish_stop() {
   if (is_stopped_ || !is_stopping_) return;
   is_stopped_ = true;
   is_primary_ = false;
+  refuse_keeping();
   world_.loop.cancel(stop_timer_);
   world_.loop.cancel(tick_timer_);
   world_.loop.cancel(dial_timer_);

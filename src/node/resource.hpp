@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -57,7 +58,7 @@ inline constexpr Duration kDialBackoffMax = seconds(10);
 
 using AdminReplyCallback = std::function<void(AdminReply)>;
 
-class Resource final : private replication::PeerChannelObserver {
+class Resource final : private replication::PeerChannelObserver, private scsi::ReservationKeeper {
  public:
   Resource(const ClusterConfig& cluster, const ResourceConfig& config, ports::World& world, iscsi::Portal& portal,
            Uuid boot_id, std::uint64_t incarnation, std::vector<VolumeDisks> disks);
@@ -155,6 +156,14 @@ class Resource final : private replication::PeerChannelObserver {
   void stop_serving(const std::string& reason);
   void demoted(AdminReplyCallback reply);
   void send_role();
+
+  // resource_reservations.cpp: SCSI's persistent reservations, durable on every copy before they are answered
+  void keep(std::string table, Callback<void(bool is_kept)> done) override;
+  void start_keeping();
+  void check_kept();
+  void refuse_keeping();
+  void receive(const replication::Reservations& message);
+  void receive(const replication::ReservationsAck& message);
 
   // resource_link.cpp: the connection and what the nodes agree upon
   void dial();
@@ -312,6 +321,19 @@ class Resource final : private replication::PeerChannelObserver {
   std::uint64_t peer_seen_ = 0;  ///< the highest term that the peer has named to this run
   Instant last_flush_tick_{};
   bool is_saving_progress_ = false;
+
+  /// Tables of reservations that wait to be kept, the first one being kept while is_keeping_.
+  struct Keeping {
+    std::string table;
+    Callback<void(bool is_kept)> done;
+  };
+  std::deque<Keeping> keepings_;
+  bool is_keeping_ = false;
+  bool is_keeping_here_ = false;     ///< the own record is not durable
+  bool is_keeping_at_peer_ = false;  ///< nor has the peer acknowledged
+  std::uint64_t keeping_number_ = 0;
+  Instant keeping_deadline_{};
+  ports::DeferredTask keep_task_;
 
   replication::PeerLink link_;
   std::unique_ptr<replication::PeerServer> server_;

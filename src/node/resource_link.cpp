@@ -173,10 +173,14 @@ void Resource::remove_peer() {
                   config_.name);
         stop_serving("the local disk cannot be flushed");
         is_primary_ = false;
+        refuse_keeping();
         return;
       }
       log_warning("resource {}: goes on without the peer at term {}", config_.name, record_.configuration.term);
       thaw_all();
+      // A table of reservations that the lost peer has not confirmed is on all members now.
+      is_keeping_at_peer_ = false;
+      check_kept();
       if (phase_ == LinkPhase::introducing) introduce();
     });
   });
@@ -317,7 +321,7 @@ void Resource::propose(std::uint8_t members, NodeIndex primary, const Generation
   proposed_term_ = membership::next_term(record_, peer_seen_);
   proposal_deadline_ = world_.loop.now() + kProposalTimeout;
   on_agreed_ = std::move(agreed);
-  const replication::Proposal proposal{{proposed_term_, members, primary}, generations};
+  const replication::Proposal proposal{{proposed_term_, members, primary}, generations, record_.reservations};
   persist(membership::name_term(record_, proposed_term_),
           for_this_channel([this, proposal] { channel_->send(proposal); }));
 }
@@ -350,13 +354,15 @@ void Resource::receive(const replication::Proposal& message) {
     agree_to_removal(proposed);
     return;
   }
-  if (!proposed.is_pair() || proposed.term <= record_.seen || proposed.primary == self() || !server_->is_idle()) {
+  if (!proposed.is_pair() || proposed.term <= record_.seen || proposed.primary == self() || !server_->is_idle() ||
+      message.reservations.size() > ResourceRecord::kReservationsBytesMax) {
     protocol_violation("the peer proposed a configuration that cannot be");
     return;
   }
   peer_seen_ = std::max(peer_seen_, proposed.term);
   may_have_lost_cache_ = is_crashed_primary_ = false;
   ResourceRecord next = membership::join_pair(record_, proposed, message.generations);
+  next.reservations = message.reservations;
   next.is_primary_open = false;
   persist(next, [this, number = channel_number_, term = proposed.term] {
     // protocol.md 5.3: the target keeps its own bits until it persists the add.
@@ -581,7 +587,8 @@ void Resource::connect(AdminReplyCallback reply) {
 void Resource::disconnect(AdminReplyCallback reply) {
   if (!has_peer())
     return reply({AdminOutcome::refused, config_.name + ": there is no second node in the configuration", {}});
-  if (is_changing_role_ || phase_ == LinkPhase::adding || proposed_term_ != 0) {
+  // A table of reservations on its way to the peer would be in the way of the proposal below.
+  if (is_changing_role_ || phase_ == LinkPhase::adding || proposed_term_ != 0 || is_keeping_) {
     return reply(
         {AdminOutcome::refused, config_.name + ": a change of role or configuration is under way; try again", {}});
   }

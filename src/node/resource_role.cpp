@@ -215,6 +215,7 @@ void Resource::make_secondary(AdminReplyCallback reply) {
 }
 
 void Resource::demoted(AdminReplyCallback reply) {
+  refuse_keeping();
   ResourceRecord next = record_;
   if (record_.configuration.is_sole(self())) {
     // Gives the mandate up but stays the only whole copy; a restart then serves nothing by itself.

@@ -237,7 +237,8 @@ Resource::Inspection Resource::inspect() const {
   inspection.is_serving = target_ != nullptr && target_->is_serving();
   inspection.phase = phase_;
   inspection.is_repairing = is_repairing_;
-  inspection.is_quiet = is_opened_ && persists_out_ == 0 && link_.count() == 0 && server_->is_idle();
+  inspection.is_quiet =
+      is_opened_ && persists_out_ == 0 && keepings_.empty() && link_.count() == 0 && server_->is_idle();
   for (const auto& volume : volumes_) {
     inspection.stores.push_back(volume->store.get());
     inspection.mirrors.push_back(volume->mirror.get());

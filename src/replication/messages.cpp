@@ -98,7 +98,13 @@ struct Encoder {
   void operator()(const Proposal& from) const {
     put(from.configuration, envelope.mutable_proposal()->mutable_configuration());
     put(from.generations, envelope.mutable_proposal()->mutable_generations());
+    envelope.mutable_proposal()->set_reservations(from.reservations);
   }
+  void operator()(const Reservations& from) const {
+    envelope.mutable_reservations()->set_number(from.number);
+    envelope.mutable_reservations()->set_table(from.table);
+  }
+  void operator()(const ReservationsAck& from) const { envelope.mutable_reservations_ack()->set_number(from.number); }
   void operator()(const ProposalAck& from) const { envelope.mutable_proposal_ack()->set_term(from.term); }
   void operator()(const RoleChange& from) const { envelope.mutable_role_change()->set_is_primary(from.is_primary); }
   void operator()(const SyncProgress& from) const {
@@ -199,8 +205,14 @@ std::optional<Message> decode(ConstBytes bytes) {
       Proposal to;
       if (!get(envelope.proposal().configuration(), to.configuration)) return std::nullopt;
       if (!get(envelope.proposal().generations(), to.generations)) return std::nullopt;
+      to.reservations = envelope.proposal().reservations();
       return to;
     }
+    case peer::Envelope::kReservations: {
+      return Reservations{envelope.reservations().number(), envelope.reservations().table()};
+    }
+    case peer::Envelope::kReservationsAck:
+      return ReservationsAck{envelope.reservations_ack().number()};
     case peer::Envelope::kProposalAck:
       return ProposalAck{envelope.proposal_ack().term()};
     case peer::Envelope::kRoleChange:

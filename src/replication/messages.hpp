@@ -76,10 +76,20 @@ struct BitmapEnd {};
 struct Proposal {
   blockdev::Configuration configuration;
   blockdev::GenerationSet generations;
+  std::string reservations;
 };
 
 struct ProposalAck {
   std::uint64_t term = 0;
+};
+
+struct Reservations {
+  std::uint64_t number = 0;
+  std::string table;
+};
+
+struct ReservationsAck {
+  std::uint64_t number = 0;
 };
 
 struct RoleChange {
@@ -112,8 +122,9 @@ struct VerifyRequest {
   bool is_repair = false;  ///< and what differs overwritten by the receiver's copy
 };
 
-using Message = std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck,
-                             RoleChange, SyncPause, SyncProgress, VerifyRequest>;
+using Message =
+    std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck, RoleChange,
+                 SyncPause, SyncProgress, VerifyRequest, Reservations, ReservationsAck>;
 
 [[nodiscard]] std::string encode(const Message& message);
 [[nodiscard]] std::optional<Message> decode(ConstBytes bytes);

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "replication/frame.hpp"
+
 namespace replblk::replication {
 namespace {
 
@@ -38,9 +40,11 @@ TEST(Messages, Introduction_arrives_whole) {
 }
 
 TEST(Messages, Proposal_and_acknowledgement_arrive_whole) {
-  const Proposal back = round_trip(Proposal{{9, 3, blockdev::kNoNode}, {{8, 1}, {}, {{7, 2}}}});
+  const std::string table("t\0\xff", 3);
+  const Proposal back = round_trip(Proposal{{9, 3, blockdev::kNoNode}, {{8, 1}, {}, {{7, 2}}}, table});
   EXPECT_EQ(back.configuration, (blockdev::Configuration{9, 3, blockdev::kNoNode}));
   EXPECT_EQ(back.generations, (blockdev::GenerationSet{{8, 1}, {}, {{7, 2}}}));
+  EXPECT_EQ(back.reservations, table);
   EXPECT_EQ(round_trip(ProposalAck{77}).term, 77u);
 }
 
@@ -66,6 +70,18 @@ TEST(Messages, Progress_and_a_request_for_a_verify_arrive_whole) {
   EXPECT_FALSE(decode(as_bytes(encode(progress))).has_value());
 }
 
+// The largest table must fit one control frame (docs/peer_protocol.md 1).
+TEST(Messages, Reservations_and_acknowledgement_arrive_whole) {
+  const std::string table(blockdev::ResourceRecord::kReservationsBytesMax, '\xfe');
+  const Reservations back = round_trip(Reservations{UINT64_MAX, table});
+  EXPECT_EQ(back.number, UINT64_MAX);
+  EXPECT_EQ(back.table, table);
+  EXPECT_EQ(round_trip(ReservationsAck{3}).number, 3u);
+  Proposal proposal{{9, 3, 1}, {{8, 1}, {}, {}}, table};
+  proposal.generations.history.resize(blockdev::GenerationSet::kHistoryCountMax, {UINT64_MAX, UINT64_MAX});
+  EXPECT_LE(encode(proposal).size(), kControlBytesMax);
+}
+
 TEST(Messages, What_cannot_be_is_refused) {
   EXPECT_FALSE(decode(as_bytes("not protobuf at all")).has_value());
   EXPECT_FALSE(decode({}).has_value());
@@ -73,9 +89,9 @@ TEST(Messages, What_cannot_be_is_refused) {
   short_nonce.nonce = "short";
   EXPECT_FALSE(decode(as_bytes(encode(short_nonce))).has_value());
   // A primary that is no member.
-  EXPECT_FALSE(decode(as_bytes(encode(Proposal{{9, 1, 1}, {}}))).has_value());
-  EXPECT_FALSE(decode(as_bytes(encode(Proposal{{9, 7, 1}, {}}))).has_value());
-  Proposal long_history{{9, 3, 1}, {}};
+  EXPECT_FALSE(decode(as_bytes(encode(Proposal{{9, 1, 1}, {}, {}}))).has_value());
+  EXPECT_FALSE(decode(as_bytes(encode(Proposal{{9, 7, 1}, {}, {}}))).has_value());
+  Proposal long_history{{9, 3, 1}, {}, {}};
   long_history.generations.history.resize(33);
   EXPECT_FALSE(decode(as_bytes(encode(long_history))).has_value());
 }
