@@ -1,7 +1,9 @@
 #include "checkers.hpp"
 
+#include <algorithm>
 #include <cstring>
 
+#include "scsi/reservation_table.hpp"
 #include "stamp.hpp"
 
 namespace replblk::sim {
@@ -68,6 +70,34 @@ std::string Checkers::check_answered(Sectors sectors) {
   return {};
 }
 
+std::string Checkers::check_reservation_answered(const std::string& initiator_name, std::uint64_t isid,
+                                                 const OwnReservation& own) {
+  if (is_split_) return {};
+  const scsi::NexusInfo port{initiator_name, isid};
+  for (SimHost* host : hosts_) {
+    const auto view = host->inspect();
+    if (!view || !view->is_serving) continue;
+    for (SimHost* copy : hosts_) {
+      if (!view->record->configuration.has_member(copy->index())) continue;
+      const auto units = scsi::decode_reservations(copy->persisted(true).record.reservations);
+      if (!units.has_value()) return fmt::format("{}'s table of reservations is malformed", kNodeName[copy->index()]);
+      OwnReservation kept;
+      for (const scsi::UnitReservation& unit : *units) {
+        const auto state = unit.reservation.state();
+        const auto found =
+            std::ranges::find(state.registrations, port, &scsi::PersistentReservation::Registration::port);
+        if (found == state.registrations.end()) continue;
+        kept = {found->key, unit.reservation.is_holder(port)};
+      }
+      if (kept == own) continue;
+      return fmt::format("I2: {} has {:#x}/{} of {} in its record, a member of term {}, where {:#x}/{} was answered",
+                         kNodeName[copy->index()], kept.key, kept.is_holder, initiator_name,
+                         view->record->configuration.term, own.key, own.is_holder);
+    }
+  }
+  return {};
+}
+
 std::string Checkers::check_copies(bool& was_compared) {
   was_compared = false;
   if (is_split_) return {};
@@ -89,6 +119,8 @@ std::string Checkers::check_copies(bool& was_compared) {
     }
   }
   const bool is_pair = is_established();
+  if (is_pair && (left->is_primary || right->is_primary) && left->record->reservations != right->record->reservations)
+    return "I4: the tables of persistent reservations of two members differ, and none is on its way";
   const blockdev::DirtyBitmap* dirty[2] = {&left->stores.front()->dirty(), &right->stores.front()->dirty()};
   was_compared = true;
   for (std::uint64_t at = 0; at < data_bytes_; at += kBlockBytes) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "oracle.hpp"
+#include "reservation_model.hpp"
 #include "sim_host.hpp"
 
 namespace replblk::sim {
@@ -25,6 +26,9 @@ class Checkers {
   [[nodiscard]] std::string check_roles();
   /// I2 for one answered write: in every member's copy, unless that host lost its cache since it became a member.
   [[nodiscard]] std::string check_answered(Sectors sectors);
+  /// The same for one answered change of an initiator's registration or reservation: durable in every member's record.
+  [[nodiscard]] std::string check_reservation_answered(const std::string& initiator_name, std::uint64_t isid,
+                                                       const OwnReservation& own);
   /// I4 and I5, when nothing is in flight. Says in `was_compared` whether there was something to compare.
   [[nodiscard]] std::string check_copies(bool& was_compared);
   /// I5 as a crash would find it, at any moment: what both devices remember (stored bits and active extents) covers

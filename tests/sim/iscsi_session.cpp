@@ -13,6 +13,7 @@ using bench::Opcode;
 
 namespace {
 
+constexpr std::uint8_t kUnderflowBit = 0x02;  // byte 1 of a response or of Data-In with status
 constexpr std::size_t kHeaderBytes = bench::kHeaderBytes;
 constexpr std::uint32_t kReservedTag = bench::kReservedTag;
 
@@ -371,6 +372,7 @@ void IscsiSession::on_data_in(const Pdu& pdu, ConstBytes data) {
   take_status_number(pdu, true);
   ScsiReply reply;
   reply.status = pdu.bytes[3];
+  if ((pdu.flags() & kUnderflowBit) != 0) reply.underflow_bytes = pdu.u32(44);
   finish(pdu.task_tag(), reply);
 }
 
@@ -379,6 +381,7 @@ void IscsiSession::on_response(const Pdu& pdu, ConstBytes data) {
   ScsiReply reply;
   reply.status = pdu.bytes[3];
   if (pdu.bytes[2] != 0) reply.status = 0xff;  // Target failure: not a SCSI status.
+  if ((pdu.flags() & kUnderflowBit) != 0) reply.underflow_bytes = pdu.u32(44);
   if (data.size() >= 2 + 14) {
     const bool is_descriptor = (std::to_integer<unsigned>(data[2]) & 0x7e) == 0x72;
     reply.sense_key = std::to_integer<std::uint8_t>(data[is_descriptor ? 3 : 4]) & 0x0f;
@@ -397,9 +400,12 @@ void IscsiSession::finish(std::uint32_t tag, const ScsiReply& reply) {
   tasks_.erase(found);
   std::erase_if(late_, [tag](const LateData& late) { return late.tag == tag; });
   ScsiReply whole = reply;
-  if (reply.status == 0 && task.received_bytes != task.data_in.size()) {
-    violation(fmt::format("GOOD after {} of {} bytes of Data-In", task.received_bytes, task.data_in.size()));
+  if (reply.status == 0 && !task.data_in.empty() &&
+      std::uint64_t{task.received_bytes} + reply.underflow_bytes != task.data_in.size()) {
+    violation(fmt::format("GOOD after {} of {} bytes of Data-In, residual {}", task.received_bytes, task.data_in.size(),
+                          reply.underflow_bytes));
   }
+  task.data_in.resize(task.received_bytes);
   whole.data_in = std::move(task.data_in);
   if (owner_ != nullptr) owner_->on_reply(*this, task.command.cookie, whole);
 }

@@ -44,7 +44,8 @@ struct ScsiCommand {
 struct ScsiReply {
   std::uint8_t status = 0;
   std::uint8_t sense_key = 0;
-  std::uint8_t sense_code = 0;  ///< ASC
+  std::uint8_t sense_code = 0;        ///< ASC
+  std::uint32_t underflow_bytes = 0;  ///< of what was asked for
   std::vector<std::byte> data_in;
 };
 

@@ -128,6 +128,10 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
     options.activity_log.extents = static_cast<std::uint32_t>(is_tiny ? random.between(1, 3) : random.between(5, 9));
   }
   options.has_silent_difference = random.chance(0.25);
+  if (random.chance(0.5)) {
+    for (InitiatorOptions& initiator : options.initiators)
+      initiator.reservation_share = random.chance(0.5) ? 0.02 : 0.1;
+  }
   return options;
 }
 
@@ -149,9 +153,10 @@ std::string RunOptions::describe() const {
     if (weight[index] > 0) text += fmt::format(" {}={}", to_string(static_cast<Fault>(index)), weight[index]);
   }
   for (const InitiatorOptions& initiator : initiators) {
-    text += fmt::format("; initiator {}+{} depth {} gap {} ms impatience {} late {}", initiator.region.first,
-                        initiator.region.count, initiator.queue_depth, to_ms(initiator.gap_max),
-                        initiator.impatience_per_second, initiator.session.late_data_probability);
+    text += fmt::format("; initiator {}+{} depth {} gap {} ms impatience {} late {} reservations {}",
+                        initiator.region.first, initiator.region.count, initiator.queue_depth, to_ms(initiator.gap_max),
+                        initiator.impatience_per_second, initiator.session.late_data_probability,
+                        initiator.reservation_share);
   }
   return text;
 }

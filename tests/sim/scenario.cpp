@@ -47,13 +47,15 @@ RunOutcome Scenario::run() {
     total.writes_lost += one.writes_lost;
     total.reads += one.reads;
     total.flushes += one.flushes;
+    total.reservations += one.reservations;
     total.logins += one.logins;
     total.ghosts += one.ghosts;
   }
   outcome.summary = fmt::format(
-      "writes {} lost {} reads {} flushes {} logins {} ghosts {} comparisons {} cache losses {} refusals {} events {};",
-      total.writes_answered, total.writes_lost, total.reads, total.flushes, total.logins, total.ghosts, comparisons_,
-      losses_, administrator_->refusals_count(), timeline_.steps_count());
+      "writes {} lost {} reads {} flushes {} reservations {} logins {} ghosts {} comparisons {} cache losses {} "
+      "refusals {} events {};",
+      total.writes_answered, total.writes_lost, total.reads, total.flushes, total.reservations, total.logins,
+      total.ghosts, comparisons_, losses_, administrator_->refusals_count(), timeline_.steps_count());
   if (mended_ > 0) outcome.summary += " mended a silent difference;";
   for (std::size_t index = 0; index < kFaultCount; ++index) {
     if (injected_[index] > 0)
@@ -101,6 +103,10 @@ void Scenario::prepare() {
     };
     hooks.on_write_answered = [this](std::uint16_t, Sectors sectors) {
       const std::string sentence = checkers_->check_answered(sectors);
+      if (!sentence.empty()) fail(sentence);
+    };
+    hooks.on_reservation_answered = [this](const std::string& name, std::uint64_t isid, const OwnReservation& own) {
+      const std::string sentence = checkers_->check_reservation_answered(name, isid, own);
       if (!sentence.empty()) fail(sentence);
     };
     initiators_.push_back(std::make_unique<SimInitiator>(fabric_, fmt::format("10.0.1.{}", index + 1), *oracle_,

@@ -17,10 +17,16 @@ constexpr std::uint32_t kSweepSectors = 2048;
 constexpr std::uint8_t kGood = 0x00;
 constexpr std::uint8_t kCheckCondition = 0x02;
 constexpr std::uint8_t kBusy = 0x08;
+constexpr std::uint8_t kReservationConflict = 0x18;
 constexpr std::uint8_t kTaskSetFull = 0x28;
 constexpr std::uint8_t kNotReady = 0x2;
 constexpr std::uint8_t kUnitAttention = 0x6;
 constexpr std::uint8_t kMiscompare = 0xe;
+
+// SPC-4 6.16.2; WRITE EXCLUSIVE - REGISTRANTS ONLY lets the other initiators read, and write as long as they register.
+enum class ReserveAction : std::uint8_t { register_key = 0, reserve, release, register_and_ignore = 6 };
+constexpr std::uint8_t kReservationType = 5;
+constexpr std::uint32_t kFullStatusBytes = 8192;
 
 }  // namespace
 
@@ -102,6 +108,12 @@ void SimInitiator::drop(const Pending& pending) {
       lost_.push_back(pending.oracle_op);
       ++counters_.writes_lost;
       break;
+    case Kind::reserve:
+      reservation_.lost();
+      [[fallthrough]];
+    case Kind::reservation_status:
+      is_reservation_out_ = false;
+      break;
     case Kind::ready:
     case Kind::capacity:
     case Kind::flush:
@@ -168,6 +180,7 @@ void SimInitiator::on_ready() {
   command.cdb[13] = 32;
   command.data_in_length_bytes = 32;
   submit(pending, std::move(command));
+  if (options_.reservation_share > 0) issue_reservation_status(false);
 }
 
 void SimInitiator::on_tick() {
@@ -197,6 +210,8 @@ void SimInitiator::on_tick() {
 
 void SimInitiator::submit(Pending pending, ScsiCommand command) {
   command.cookie = next_cookie_;
+  pending.is_registered = reservation_.is_settled() && reservation_.own().key != 0;
+  pending.reservation_changes_count = reservation_.changes_count();
   pending_.emplace(next_cookie_++, std::move(pending));
   session_->submit(options_.lun, std::move(command));
 }
@@ -225,7 +240,9 @@ Sectors SimInitiator::draw_sectors() {
 
 void SimInitiator::issue() {
   const Sectors sectors = draw_sectors();
-  if (random_.chance(options_.flush_share)) {
+  if (options_.reservation_share > 0 && !is_reservation_out_ && random_.chance(options_.reservation_share)) {
+    issue_reservation();
+  } else if (random_.chance(options_.flush_share)) {
     issue_flush();
   } else if (random_.chance(options_.read_share)) {
     issue_read(sectors, false);
@@ -339,6 +356,11 @@ void SimInitiator::issue_sweep() {
   const std::uint64_t end = options_.region.first + options_.region.count;
   if (sweep_next_ >= end) {
     if (!pending_.empty()) return;
+    if (sweep_next_ == end && options_.reservation_share > 0) {
+      ++sweep_next_;
+      issue_reservation_status(true);
+      return;
+    }
     std::exchange(sweep_done_, nullptr)();
     return;
   }
@@ -346,6 +368,69 @@ void SimInitiator::issue_sweep() {
   const Sectors sectors{sweep_next_, std::min<std::uint64_t>(kSweepSectors, end - sweep_next_)};
   sweep_next_ += sectors.count;
   issue_read(sectors, true);
+}
+
+void SimInitiator::issue_reservation() {
+  if (!reservation_.is_settled() || random_.chance(0.4)) {
+    issue_reservation_status(false);
+    return;
+  }
+  const OwnReservation own = reservation_.own();
+  OwnReservation wanted = own;
+  ReserveAction action = random_.chance(0.5) ? ReserveAction::register_key : ReserveAction::register_and_ignore;
+  if (own.key != 0 && random_.chance(0.1)) {
+    wanted = {};
+  } else if (own.key != 0 && random_.chance(0.6)) {
+    action = own.is_holder ? ReserveAction::release : ReserveAction::reserve;
+    wanted.is_holder = !own.is_holder;
+  } else {
+    wanted.key = next_key_++;
+  }
+  reservation_.begin(wanted);
+  is_reservation_out_ = true;
+  Pending pending;
+  pending.kind = Kind::reserve;
+  ScsiCommand command;
+  command.cdb[0] = 0x5f;
+  command.cdb[1] = static_cast<std::uint8_t>(action);
+  command.cdb[2] = kReservationType;
+  command.cdb[8] = 24;
+  command.data_out.resize(24);
+  store_be<std::uint64_t>(command.data_out.data(), own.key);
+  store_be<std::uint64_t>(command.data_out.data() + 8, wanted.key);
+  submit(pending, std::move(command));
+}
+
+void SimInitiator::issue_reservation_status(bool is_sweep) {
+  is_reservation_out_ = true;
+  Pending pending;
+  pending.kind = Kind::reservation_status;
+  pending.is_sweep = is_sweep;
+  ScsiCommand command;
+  command.cdb[0] = 0x5e;
+  command.cdb[1] = 0x03;  // READ FULL STATUS
+  command.cdb[7] = kFullStatusBytes >> 8;
+  command.data_in_length_bytes = kFullStatusBytes;
+  submit(pending, std::move(command));
+}
+
+/// RESERVATION CONFLICT is no failure: another initiator holds it, and this one cannot be sure that it is registered.
+bool SimInitiator::may_conflict(const Pending& pending) const {
+  switch (pending.kind) {
+    case Kind::write:
+    case Kind::flush:
+    case Kind::compare_and_write:
+      return options_.reservation_share > 0 &&
+             !(pending.is_registered && pending.reservation_changes_count == reservation_.changes_count());
+    case Kind::reserve:
+      return reservation_.wants_to_hold();
+    case Kind::ready:
+    case Kind::capacity:
+    case Kind::read:
+    case Kind::reservation_status:
+      return false;
+  }
+  RB_UNREACHABLE();
 }
 
 void SimInitiator::on_reply(IscsiSession& session, std::uint64_t cookie, const ScsiReply& reply) {
@@ -373,15 +458,18 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
     }
     return;
   }
+  if (pending.kind == Kind::reserve || pending.kind == Kind::reservation_status) is_reservation_out_ = false;
   if (reply.status != kGood) {
+    const bool is_conflict = reply.status == kReservationConflict && may_conflict(pending);
     const bool is_miscompare =
         pending.kind == Kind::compare_and_write && reply.status == kCheckCondition && reply.sense_key == kMiscompare;
-    if (!is_transient && !is_miscompare) {
+    if (!is_transient && !is_miscompare && !is_conflict) {
       hooks_.on_violation(
           fmt::format("{}: command kind {} at sector {}+{} failed with status {:#x}, sense {:#x}/{:#04x}", name(),
                       static_cast<int>(pending.kind), pending.sectors.first, pending.sectors.count, reply.status,
                       reply.sense_key, reply.sense_code));
     }
+    if (pending.kind == Kind::reserve) reservation_.refused();
     if (pending.kind == Kind::read) oracle_.drop_read(pending.oracle_op);
     if (pending.kind == Kind::compare_and_write) oracle_.drop_read(pending.oracle_read);
     if (pending.kind == Kind::write || pending.kind == Kind::compare_and_write) oracle_.refuse_write(pending.oracle_op);
@@ -427,6 +515,16 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
       ++counters_.flushes;
       oracle_.end_flush(pending.oracle_op);
       break;
+    case Kind::reserve:
+      ++counters_.reservations;
+      reservation_.answered();
+      hooks_.on_reservation_answered(name(), options_.session.isid, reservation_.own());
+      break;
+    case Kind::reservation_status: {
+      const std::string sentence = reservation_.found(find_own(reply.data_in, name(), options_.session.isid));
+      if (!sentence.empty()) hooks_.on_violation(fmt::format("{}: P3: reservations: {}", name(), sentence));
+      break;
+    }
     case Kind::ready:
       break;
   }

@@ -14,6 +14,7 @@
 
 #include "iscsi_session.hpp"
 #include "oracle.hpp"
+#include "reservation_model.hpp"
 #include "sim_network.hpp"
 
 namespace replblk::sim {
@@ -30,6 +31,7 @@ struct InitiatorOptions {
   double flush_share = 0.06;
   double fua_share = 0.1;            ///< of the writes
   double exotic_share = 0.06;        ///< UNMAP, WRITE SAME, COMPARE AND WRITE
+  double reservation_share = 0;      ///< PERSISTENT RESERVE; what is found must be what was answered
   double impatience_per_second = 0;  ///< connections given up for no reason
   Duration command_timeout = seconds(8);
 };
@@ -39,6 +41,7 @@ class SimInitiator final : public IscsiSession::Owner {
   struct Hooks {
     std::function<std::uint64_t()> next_value;
     std::function<void(std::uint16_t lun, Sectors sectors)> on_write_answered;
+    std::function<void(const std::string& name, std::uint64_t isid, const OwnReservation& own)> on_reservation_answered;
     std::function<void(const std::string& sentence)> on_violation;
   };
 
@@ -60,6 +63,7 @@ class SimInitiator final : public IscsiSession::Owner {
     std::uint64_t writes_lost = 0;
     std::uint64_t reads = 0;
     std::uint64_t flushes = 0;
+    std::uint64_t reservations = 0;  ///< changes that were answered
     std::uint64_t logins = 0;
     std::uint64_t ghosts = 0;
   };
@@ -71,7 +75,16 @@ class SimInitiator final : public IscsiSession::Owner {
   void on_violation(const std::string& sentence) override;
 
  private:
-  enum class Kind : std::uint8_t { ready, capacity, read, write, flush, compare_and_write };
+  enum class Kind : std::uint8_t {
+    ready,
+    capacity,
+    read,
+    write,
+    flush,
+    compare_and_write,
+    reserve,
+    reservation_status
+  };
   struct Pending {
     Kind kind = Kind::ready;
     Sectors sectors;
@@ -79,6 +92,8 @@ class SimInitiator final : public IscsiSession::Owner {
     std::uint64_t oracle_read = 0;  ///< of a COMPARE AND WRITE
     std::vector<std::byte> compare;
     bool is_sweep = false;
+    bool is_registered = false;  ///< surely, when it was sent
+    std::uint64_t reservation_changes_count = 0;
   };
 
   void connect();
@@ -95,6 +110,9 @@ class SimInitiator final : public IscsiSession::Owner {
   void issue_compare_and_write();
   void issue_flush();
   void issue_sweep();
+  void issue_reservation();
+  void issue_reservation_status(bool is_sweep);
+  [[nodiscard]] bool may_conflict(const Pending& pending) const;
   [[nodiscard]] Sectors draw_sectors();
   void submit(Pending pending, ScsiCommand command);
   void complete(const Pending& pending, const ScsiReply& reply);
@@ -123,6 +141,9 @@ class SimInitiator final : public IscsiSession::Owner {
   std::uint32_t slots_waiting_ = 0;
   std::function<void()> sweep_done_;
   std::uint64_t sweep_next_ = 0;
+  ReservationModel reservation_;
+  bool is_reservation_out_ = false;  ///< a change or a status: one at a time
+  std::uint64_t next_key_ = 1;
   ports::Timer retry_timer_;
   ports::Timer tick_timer_;
   ports::Timer gap_timer_;
