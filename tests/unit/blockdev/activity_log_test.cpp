@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <cstdio>
 #include <deque>
 #include <map>
 #include <random>
@@ -198,6 +200,27 @@ TEST(ActivityLog, A_working_set_that_fits_asks_for_no_flush) {
     EXPECT_FALSE(bench.log.wants_flush());
     EXPECT_FALSE(bench.log.wants_cleaning());
   }
+}
+
+// What every write pays, also when its extent is active.
+TEST(ActivityLog, Cost_of_a_hit_is_printed) {
+  constexpr std::uint32_t kSlots = 4096;
+  ActivityLog log({22, kSlots});
+  LogTransaction transaction;
+  std::deque<ActivityLog::Claim> claims(kSlots);
+  for (std::uint64_t n = 0; n < kSlots; ++n) EXPECT_FALSE(log.acquire(claims[n], (n * 77) << 22, 4096));
+  while (log.plan(transaction)) log.transaction_done();
+  while (ActivityLog::Claim* claim = log.pop_ready()) log.release(*claim, false);
+  std::mt19937_64 random(1);
+  constexpr int kCount = 1'000'000;
+  const auto begin = std::chrono::steady_clock::now();
+  for (int n = 0; n < kCount; ++n) {
+    ActivityLog::Claim& claim = claims[static_cast<std::size_t>(n & 31)];
+    ASSERT_TRUE(log.acquire(claim, (random() % kSlots * 77) << 22, 4096));
+    log.release(claim, false);
+  }
+  std::printf("acquire+release of an active extent among 4096: %.1f ns\n",
+              std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - begin).count() / kCount);
 }
 
 /// The whole against a model: whatever is done in whatever order, what the written transactions say covers every extent

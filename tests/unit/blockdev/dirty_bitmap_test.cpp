@@ -111,7 +111,7 @@ TEST(DirtyBitmap, Bits_beyond_the_end_are_ignored_when_a_page_is_merged) {
   EXPECT_EQ(bitmap.next_dirty(0, 1 << 20), (ByteRange{0, 10 * 4096 + 512}));
 }
 
-// Bit n of a page is block page * 32768 + n: the peer and the disk read it so.
+// Bit n of a page is block page * 32768 + n: the peer reads it so.
 TEST(DirtyBitmap, Page_format_is_as_documented) {
   DirtyBitmap bitmap(std::uint64_t{70'000} * 4096, 4096);
   bitmap.set((std::uint64_t{32768} + 77) * 4096, 1);
@@ -137,6 +137,42 @@ TEST(DirtyBitmap, Cost_of_the_search_in_a_large_volume_is_printed) {
   for (int n = 0; n < 1000; ++n) ASSERT_EQ(bitmap.next_dirty(0, 1 << 20), (ByteRange{size_bytes - 4096, 4096}));
   std::printf("next_dirty over 4 TiB, one bit at the end: %.0f ns\n",
               std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - begin).count() / 1000);
+}
+
+// The pages of the bitmap area have other bounds than those in memory: what is carried over by words is the same set,
+// and exactly the pages that a change touches count as changed.
+TEST(DirtyBitmap, Words_carry_the_set_over_and_changes_are_known_by_page_of_the_area) {
+  constexpr std::uint64_t kBlock = 4096, kBlocks = DirtyBitmap::kSavedPageBlocks * 5 + 77;
+  std::mt19937_64 random(11);
+  for (int round = 0; round < 50; ++round) {
+    DirtyBitmap from(kBlocks * kBlock, kBlock), to(kBlocks * kBlock, kBlock);
+    for (int n = 0; n < 40; ++n) {
+      const std::uint64_t begin = random() % kBlocks;
+      const std::uint64_t count = 1 + random() % std::min<std::uint64_t>(kBlocks - begin, 1 + (1u << random() % 16));
+      for (std::size_t page = 0; page < from.saved_pages_count(); ++page) from.set_saved(page);
+      const std::uint64_t dirty_before = from.dirty_blocks_count();
+      const bool is_set = random() % 4 != 0;
+      is_set ? from.set(begin * kBlock, count * kBlock) : from.clear(begin * kBlock, count * kBlock);
+      for (std::size_t page = 0; page < from.saved_pages_count(); ++page) {
+        const bool is_touched = page >= begin / DirtyBitmap::kSavedPageBlocks &&
+                                page <= (begin + count - 1) / DirtyBitmap::kSavedPageBlocks;
+        ASSERT_TRUE(is_touched || !from.is_changed(page));
+        if (begin / DirtyBitmap::kSavedPageBlocks == (begin + count - 1) / DirtyBitmap::kSavedPageBlocks &&
+            is_touched) {
+          ASSERT_EQ(from.is_changed(page), from.dirty_blocks_count() != dirty_before);
+        }
+      }
+    }
+    std::vector<std::uint64_t> words(DirtyBitmap::kSavedPageWords);
+    for (std::size_t page = 0; page < from.saved_pages_count(); ++page) {
+      from.get_words(page * words.size(), words);
+      to.merge_words(page * words.size(), words);
+    }
+    ASSERT_EQ(to.dirty_blocks_count(), from.dirty_blocks_count());
+    for (std::uint64_t block = 0; block < kBlocks; block += 1 + random() % 60) {
+      ASSERT_EQ(to.is_dirty(block * kBlock, kBlock), from.is_dirty(block * kBlock, kBlock)) << block;
+    }
+  }
 }
 
 }  // namespace
