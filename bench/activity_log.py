@@ -40,9 +40,11 @@ class LoggedPair(targets.ReplblkPair):
         self.write_config(disks, "direct" if direct else "buffered")
         first, second = self.nodes()
         self.ctl(first, "create-md", "--force")
-        # The first node alone, made primary and stopped cleanly: a copy of its file is a peer that has missed nothing.
+        # The first node alone, its data declared whole, stopped cleanly as secondary: a copy of its file is a peer that has
+        # missed nothing. (As primary it would begin a new generation when it starts again.)
         self.launch("target", [self.daemon, "--config", self.config, "--node", first], self.placement.target_cpu)
         targets.retry(self.promote, 10, "promotion")
+        self.ctl(first, "secondary", "bench")
         self.stop()
         if not self.is_alone:
             targets.run_command(["cp", "--sparse=always", disks[0], disks[1]], timeout=120)
@@ -53,6 +55,22 @@ class LoggedPair(targets.ReplblkPair):
             cpu = self.placement.target_cpu if number == 0 else self.placement.load_cpu
             self.launch(label, [self.daemon, "--config", self.config, "--node", node], cpu)
         self.portal = f"{self.addresses[0]}:{self.iscsi_port}"
+
+    def start(self):
+        self.start_daemons()
+        self.wait_in_sync()
+        targets.retry(self.promote, 10, "promotion")
+
+    def wait_in_sync(self):
+        def in_sync():
+            self.check_alive()
+            peer = self.status(self.nodes()[0])[0]["connections"][0]["peer_devices"][0]
+            if peer["out-of-sync"] > 1 << 20:
+                raise RuntimeError(f"{self.name}: {peer['out-of-sync']} KiB to synchronise: it would fill the disk")
+            if peer["peer-disk-state"] != "UpToDate":
+                raise targets.ContenderError(f"peer disk is {peer['peer-disk-state']}")
+
+        targets.retry(in_sync, 60, "first synchronisation")
 
     def device(self):
         return self.status(self.nodes()[0])[0]["devices"][0]
