@@ -46,8 +46,10 @@ class _Command:
 
 
 class Initiator:
-    def __init__(self, address, port, iqn, name="iqn.2026-11.org.example:tour", timeout_s=20):
+    def __init__(self, address, port, iqn, name="iqn.2026-11.org.example:tour", timeout_s=20, isid=None):
+        """`isid`, 6 bytes: a session of the same name and ISID takes the place of the one before (RFC 7143 6.3.5). None: random."""
         self._timeout_s = timeout_s
+        self._isid = isid or b"\x80" + os.urandom(3) + b"\0\0"
         self._received = bytearray()
         self._commands = {}
         self._done = []
@@ -140,12 +142,11 @@ class Initiator:
                 ("DataDigest", "None"), ("InitialR2T", "Yes"), ("ImmediateData", "Yes"), ("FirstBurstLength", FIRST_BURST),
                 ("MaxBurstLength", SEGMENT), ("MaxRecvDataSegmentLength", SEGMENT), ("MaxOutstandingR2T", 1), ("MaxConnections", 1),
                 ("DataPDUInOrder", "Yes"), ("DataSequenceInOrder", "Yes"), ("ErrorRecoveryLevel", 0)]
-        isid = b"\x80" + os.urandom(3) + b"\0\0"
         text = b"".join(f"{key}={value}".encode() + b"\0" for key, value in keys)
         tag = self._tag()
         for _ in range(8):
             # CSG operational, NSG full feature, T (RFC 7143 11.12).
-            self._send(struct.pack(">BBBB4s6sHIHxxII16x", LOGIN | IMMEDIATE, 0x87, 0, 0, struct.pack(">I", len(text)), isid, 0, tag, 0,
+            self._send(struct.pack(">BBBB4s6sHIHxxII16x", LOGIN | IMMEDIATE, 0x87, 0, 0, struct.pack(">I", len(text)), self._isid, 0, tag, 0,
                                    self._cmd_sn, self._exp_stat_sn) + text + bytes(-len(text) % 4))
             head, data = self._read_pdu()
             if head[0] & 0x3F != LOGIN_RESPONSE:

@@ -27,6 +27,7 @@ cluster {{
   node {{ name: "b" address: "{addresses[b]}" admin_socket: "{sockets}/b.sock" buffer_memory_mib: 32 }}
   secret_file: "{folder}/secret"
   replication_port: {replication_port}
+  {cluster_settings}
 }}
 resource {{
   name: "demo"
@@ -121,7 +122,13 @@ def accepts_direct_io(folder):
 
 
 class Pair:
-    def __init__(self, binaries, parent, volume_bytes, iscsi_port=ISCSI_PORT, replication_port=REPLICATION_PORT):
+    def __init__(self, binaries, parent, volume_bytes, iscsi_port=ISCSI_PORT, replication_port=REPLICATION_PORT, addresses=None,
+                 namespaces=None, cluster_settings="", death_signal="TERM"):
+        """`namespaces`: of the network, by node; none: this process's own. `death_signal`: what daemons get when this process dies."""
+        self.addresses = addresses or ADDRESSES
+        self._namespaces = namespaces or {}
+        self._cluster_settings = cluster_settings
+        self._death_signal = death_signal
         self.iscsi_port = iscsi_port
         self.replication_port = replication_port
         self.volume_bytes = volume_bytes
@@ -157,7 +164,7 @@ class Pair:
         return self.path(f"disk-{node}")
 
     def url(self, node, lun="/0"):
-        return f"iscsi://{ADDRESSES[node]}:{self.iscsi_port}" + (f"/{IQN}{lun}" if lun is not None else "")
+        return f"iscsi://{self.addresses[node]}:{self.iscsi_port}" + (f"/{IQN}{lun}" if lun is not None else "")
 
     def create(self):
         """Files, configuration and metadata of both nodes."""
@@ -166,22 +173,24 @@ class Pair:
             sockets = self._socket_folder = tempfile.mkdtemp(prefix="replblk-demo-")
         with open(self.path("secret"), "w", opener=lambda path, flags: os.open(path, flags, 0o600), encoding="ascii") as file:
             file.write(os.urandom(24).hex() + "\n")
-        for node in ADDRESSES:
+        for node in self.addresses:
             with open(self.disk(node), "wb") as file:
                 file.truncate(self.volume_bytes)
         with open(self.config, "w", encoding="utf-8") as file:
-            file.write(CONFIG.format(addresses=ADDRESSES, sockets=sockets, folder=self.folder, iqn=IQN, iscsi_port=self.iscsi_port,
-                                     replication_port=self.replication_port,
+            file.write(CONFIG.format(addresses=self.addresses, sockets=sockets, folder=self.folder, iqn=IQN, iscsi_port=self.iscsi_port,
+                                     replication_port=self.replication_port, cluster_settings=self._cluster_settings,
                                      io_mode="direct" if accepts_direct_io(self.folder) else "buffered"))
-        for node in ADDRESSES:
+        for node in self.addresses:
             self.ctl(node, "create-md")
 
     def start(self, node):
         """Returns when the daemon answers on its control socket."""
         log = open(self.path(f"{node}.log"), "ab")
+        namespace = self._namespaces.get(node)
+        enter = ["ip", "netns", "exec", namespace] if namespace else []
         with log:
             # Of its own group: a Ctrl-C in the terminal must reach the demo only, which stops the daemons in order.
-            process = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", self._replblkd, "--config", self.config, "--node", node],
+            process = subprocess.Popen(["setpriv", "--pdeathsig", self._death_signal, *enter, self._replblkd, "--config", self.config, "--node", node],
                                        stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         self._processes[node] = process
 
