@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/assert.hpp"
+#include "base/probe.hpp"
 #include "blockdev/error_map.hpp"
 
 namespace replblk::blockdev {
@@ -170,6 +171,7 @@ void DataArea::start_bounce(Operation& operation) noexcept {
     operation.has_reserve = !operation.bounce && !is_reserve_taken_;
   }
   if (!operation.bounce && !operation.has_reserve) {
+    RB_PROBE("operation_waits_for_bounce_memory");
     waiting_operations_.push_back(operation);
     return;
   }
@@ -264,6 +266,7 @@ void DataArea::on_op_done(ports::DiskOp& op, IoResult result) {
 /// A disk that offered a way to zero and refuses it is asked no more; the request goes on with the next best way.
 bool DataArea::fall_back(Operation& operation, ports::IoError error) noexcept {
   if (error != ports::IoError::not_supported) return false;
+  RB_PROBE("disk_refuses_to_zero");
   if (operation.kind == ports::DiskOpKind::discard) {
     can_discard_ = false;
     return true;

@@ -5,6 +5,7 @@
 
 #include "base/assert.hpp"
 #include "base/log.hpp"
+#include "base/probe.hpp"
 #include "blockdev/record_codec.hpp"
 #include "blockdev/store_impl.hpp"
 
@@ -82,6 +83,7 @@ void Store::Impl::on_job_done(IoResult result) {
   Job job = std::move(jobs_.front());
   jobs_.pop_front();
   if (!result) {
+    RB_PROBE("metadata_write_failed");
     failure_ = result.error();
     activity_log.fail_all();
   } else if (job.kind == Job::Kind::save) {

@@ -5,6 +5,7 @@
 
 #include "base/assert.hpp"
 #include "base/log.hpp"
+#include "base/probe.hpp"
 #include "blockdev/record_codec.hpp"
 #include "blockdev/store_impl.hpp"
 
@@ -58,6 +59,7 @@ void Store::Impl::on_superblocks_read(IoResult) {
   }
   const SuperblockVerdict& verdict = superblocks_.verdict();
   if (verdict.kind == SuperblockVerdict::Kind::good && verdict.is_repair_needed) {
+    RB_PROBE("torn_superblock_repaired_at_open");
     superblocks_.repair(IoDone::to<&Impl::on_repaired>(*this));
     return;
   }
@@ -177,6 +179,7 @@ void Store::Impl::load_bitmap() {
 
 void Store::Impl::on_bitmap_loaded(IoResult) {
   if (bitmap_.damaged_sectors_count() > 0) {
+    RB_PROBE("stored_bitmap_damaged");
     log_warning("{} sectors of the stored bitmap of resource {} volume {} are damaged: their blocks count as different",
                 bitmap_.damaged_sectors_count(), options.resource_name, options.volume);
   }
@@ -217,6 +220,7 @@ void Store::Impl::recover() {
   if (recovery_.is_damaged) {
     log_error("the activity log of resource {} volume {} cannot be believed ({}): every block counts as different",
               options.resource_name, options.volume, recovery_.reason);
+    RB_PROBE("all_blocks_dirty_at_start");
     dirty->set_all();
   }
   for (const std::uint32_t extent : recovery_.extents) {

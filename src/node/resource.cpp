@@ -7,6 +7,7 @@
 
 #include "base/assert.hpp"
 #include "base/log.hpp"
+#include "base/probe.hpp"
 #include "membership/transitions.hpp"
 
 namespace replblk::node {
@@ -91,6 +92,7 @@ void Resource::volume_opened(Volume& volume, Result<void, blockdev::StoreError> 
   if (!result && result.error().kind == blockdev::StoreErrorKind::one_superblock && volume.store->is_open()) {
     // The other copy is older or torn by a crash in the middle of a change that was never acted upon, since every
     // change is acted upon only when both are durable. The next save writes both.
+    RB_PROBE("one_superblock_at_open");
     log_warning("resource {}: volume {}: {}", config_.name, volume.index, result.error().sentence);
   } else if (!result) {
     volume.failure = result.error().sentence;
@@ -103,11 +105,13 @@ void Resource::volume_opened(Volume& volume, Result<void, blockdev::StoreError> 
 void Resource::all_opened() {
   world_.loop.arm(tick_timer_, world_.loop.now() + kTickInterval);
   if (is_stopping_) {
+    RB_PROBE("stopped_while_opening");
     is_opened_ = are_volumes_open();
     finish_stop();
     return;
   }
   if (!are_volumes_open()) {
+    RB_PROBE("volume_cannot_be_opened");
     connection_state_ = "StandAlone";
     connection_reason_ = "a volume could not be opened; see its disk state";
     return;
@@ -171,6 +175,7 @@ void Resource::take_records() {
   const bool has_cache = std::ranges::any_of(volumes_, [](const auto& volume) { return volume->config.write_cache; });
   may_have_lost_cache_ =
       has_cache && !record_.is_clean_stop && !record_.boot_id.is_none() && record_.boot_id != boot_id_ && !is_sole;
+  if (may_have_lost_cache_) RB_PROBE("cache_may_be_lost_at_start");
 }
 
 void Resource::build_target() {
@@ -239,6 +244,8 @@ void Resource::persist(ResourceRecord next, std::function<void()> then) {
 void Resource::metadata_failed(ports::IoError error) {
   if (is_metadata_failed_) return;
   is_metadata_failed_ = true;
+  RB_PROBE("metadata_failed");
+  if (is_primary_) RB_PROBE("metadata_failed_as_primary");
   log_error(
       "resource {}: the metadata cannot be written ({}): this node serves nothing and agrees to nothing until it is "
       "restarted with a device that works",
@@ -354,11 +361,13 @@ void Resource::on_tick() {
   const Instant now = world_.loop.now();
   if (channel_ != nullptr) {
     if (link_.is_overdue(cluster_.peer_timeout)) {
+      RB_PROBE("peer_acknowledges_nothing");
       channel_->fail(replication::ChannelEnd::timeout,
                      fmt::format("the peer has not acknowledged a write for {} ms", to_ms(cluster_.peer_timeout)));
       return;
     }
     if (proposed_term_ != 0 && now >= proposal_deadline_) {
+      RB_PROBE("proposal_unanswered");
       channel_->fail(replication::ChannelEnd::timeout, "the peer has not answered a proposal");
       return;
     }
@@ -404,6 +413,7 @@ void Resource::stop(std::function<void()> done) {
     flush_all([this](bool is_flushed) {
       is_stop_drained_ = is_flushed && !is_metadata_failed_;
       if (!is_stop_drained_) {
+        RB_PROBE("stop_is_not_clean");
         finish_stop();  // Neither record nor activity log are closed: the next start knows what may differ.
         return;
       }
@@ -415,7 +425,11 @@ void Resource::stop(std::function<void()> done) {
 /// Everything is on both copies. A change of the record, and pieces of a resync, that are under way end first
 /// (on_tick() calls again).
 void Resource::continue_stop() {
-  if (is_stopped_ || persists_out_ > 0 || is_removing_peer_ || !are_copiers_idle()) return;
+  if (is_stopped_) return;
+  if (persists_out_ > 0 || is_removing_peer_ || !are_copiers_idle()) {
+    RB_PROBE("stop_waits_for_change_of_record");
+    return;
+  }
   // From here the peer may go on alone: nothing was answered that it lacks.
   is_primary_ = false;
   refuse_keeping();
@@ -423,7 +437,10 @@ void Resource::continue_stop() {
   if (channel_ != nullptr) {
     const replication::Refusal refusal{"the daemon of " + cluster_.nodes[self()].name + " was stopped", false};
     end_channel("Unconnected", "the daemon stops", &refusal);
-    if (is_removing_peer_) return;
+    if (is_removing_peer_) {
+      RB_PROBE("stop_removes_peer_first");
+      return;
+    }
   }
   is_stop_drained_ = false;
   server_->when_idle(Callback<void()>::with(this, [](void* context) {

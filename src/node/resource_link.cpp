@@ -6,6 +6,7 @@
 
 #include "base/assert.hpp"
 #include "base/log.hpp"
+#include "base/probe.hpp"
 #include "membership/transitions.hpp"
 #include "node/resource.hpp"
 
@@ -73,6 +74,7 @@ void Resource::accept(std::unique_ptr<replication::PeerChannel> channel, const r
     return;
   }
   if (candidate_.channel != nullptr) {
+    RB_PROBE("candidate_replaces_candidate");
     candidate_.channel->end();
     retire(std::move(candidate_.channel));
   }
@@ -82,7 +84,10 @@ void Resource::accept(std::unique_ptr<replication::PeerChannel> channel, const r
 }
 
 void Resource::candidate_proven() {
-  if (channel_ != nullptr) end_channel("Connecting", "the peer connected anew", nullptr);
+  if (channel_ != nullptr) {
+    RB_PROBE("candidate_replaces_live_connection");
+    end_channel("Connecting", "the peer connected anew", nullptr);
+  }
   ++channel_number_;
   channel_ = std::move(candidate_.channel);
   channel_->set_observer(*this);
@@ -142,6 +147,13 @@ void Resource::link_lost() {
   const bool serves_as_pair = is_primary_ && record_.is_primary_open && record_.configuration.is_pair();
   const bool is_in_doubt_as_source = was == LinkPhase::adding && membership::is_in_doubt(record_);
   const bool must_remove = serves_as_pair || is_in_doubt_as_source;
+  if (is_in_doubt_as_source) RB_PROBE("peer_lost_in_doubt_while_adding");
+  if (was == LinkPhase::adding && !is_in_doubt_as_source) RB_PROBE("peer_lost_while_adding_before_proposal");
+  if (was == LinkPhase::source_syncing) RB_PROBE("peer_lost_while_resyncing_it");
+  if (was == LinkPhase::target_syncing) RB_PROBE("source_lost_while_resynced");
+  if (serves_as_pair && is_changing_role_) RB_PROBE("peer_lost_while_demoting");
+  if (proposed_term_ != 0 && persists_out_ == 0) RB_PROBE("proposal_lost_after_persist");
+  if (proposed_term_ != 0 && persists_out_ > 0) RB_PROBE("proposal_lost_before_persist");
   if (must_remove) freeze_all();
   if (was == LinkPhase::adding) on_drained_ = nullptr;
   for (const auto& volume : volumes_) {
@@ -169,6 +181,7 @@ void Resource::remove_peer() {
     flush_all([this](bool is_flushed) {
       is_removing_peer_ = false;
       if (!is_flushed) {
+        RB_PROBE("removal_cannot_flush");
         log_error("resource {}: the peer is gone and the local disk cannot be flushed: nothing can be served",
                   config_.name);
         stop_serving("the local disk cannot be flushed");
@@ -181,7 +194,10 @@ void Resource::remove_peer() {
       // A table of reservations that the lost peer has not confirmed is on all members now.
       is_keeping_at_peer_ = false;
       check_kept();
-      if (phase_ == LinkPhase::introducing) introduce();
+      if (phase_ == LinkPhase::introducing) {
+        RB_PROBE("peer_back_before_its_removal_is_done");
+        introduce();
+      }
     });
   });
 }
@@ -275,6 +291,8 @@ void Resource::meet() {
       dial_backoff_ = cluster_.connect_interval;
       return;
     case PlanKind::apart: {
+      RB_PROBE("meeting_apart");
+      if (plan.is_split) RB_PROBE("meeting_split");
       log_error("resource {}: {}", config_.name, plan.reason);
       if (plan.is_final) is_standalone_ = true;
       dial_backoff_ = std::min(dial_backoff_ * 2, kDialBackoffMax);
@@ -341,6 +359,7 @@ void Resource::receive(const replication::Proposal& message) {
   const bool is_expected = (phase_ == LinkPhase::agreeing && self() != 0) || phase_ == LinkPhase::target_syncing ||
                            phase_ == LinkPhase::established;
   if (!is_expected || is_primary_ || is_changing_role_ || persists_out_ > 0 || proposed_term_ != 0) {
+    RB_PROBE("proposal_refused_because_of_own_change");
     const Refusal refusal{"a change of this node's own is under way", false};
     end_channel("Unconnected", "both nodes wanted to change the configuration at once", &refusal);
     return;
@@ -382,6 +401,7 @@ void Resource::agree_to_removal(const Configuration& proposed) {
 }
 
 /// Both are members of record_.configuration, durably here.
+  RB_PROBE("agreed_to_own_removal");
 void Resource::joined() {
   const std::uint64_t term = record_.configuration.term;
   proposed_term_ = 0;
@@ -434,6 +454,7 @@ void Resource::start_as_source(const replication::Plan& plan) {
 }
 
 void Resource::receive(const replication::SyncStart& message) {
+  RB_PROBE("source_leaves_pair_to_resync");
   const Configuration& source = message.configuration;
   if (phase_ != LinkPhase::target_preparing || server_->is_open() || persists_out_ > 0) {
     protocol_violation("the peer began a resync that was not planned");
@@ -515,7 +536,10 @@ void Resource::begin_add() {
   phase_ = LinkPhase::adding;
   freeze_all();
   suspended_reason_ = "the peer is being added";
-  if (is_changing_role_) return;
+  if (is_changing_role_) {
+    RB_PROBE("add_while_demoting");
+    return;
+  }
   drain_all(for_this_channel([this] {
     flush_all([this, number = channel_number_](bool is_flushed) {
       if (number != channel_number_) return;
@@ -533,6 +557,7 @@ void Resource::begin_add() {
 }
 
 void Resource::finish_add() {
+      RB_PROBE("add_needs_another_pass");
   const NodeIndex primary = is_primary_ ? self() : blockdev::kNoNode;
   propose(kBoth, primary, membership::generations_for_pair(record_.generations), [this, primary] {
     ResourceRecord next = membership::join_pair(record_, {proposed_term_, 3, primary},
@@ -559,6 +584,7 @@ void Resource::on_operation(const replication::FrameHeader& header, BufferRef da
 void Resource::on_acknowledge(std::uint64_t sequence, bool is_done) {
   if (!is_done && link_.refuse(sequence)) return;
   if (!is_done) {
+    RB_PROBE("peer_cannot_carry_out_operation");
     protocol_violation("the peer could not carry out an operation: its disk failed or is full");
     return;
   }

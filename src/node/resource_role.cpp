@@ -5,6 +5,7 @@
 
 #include "base/assert.hpp"
 #include "base/log.hpp"
+#include "base/probe.hpp"
 #include "membership/transitions.hpp"
 #include "node/resource.hpp"
 
@@ -88,18 +89,21 @@ void Resource::promote_alone(AdminReplyCallback reply) {
     AdminReplyCallback reply;
   };
   auto* waiting = new Waiting{this, std::move(reply)};
+  if (!server_->is_idle()) RB_PROBE("promotion_waits_for_old_primarys_writes");
   server_->when_idle(Callback<void()>::with(waiting, [](void* context) {
     const std::unique_ptr<Waiting> owned(static_cast<Waiting*>(context));
     Resource& resource = *owned->resource;
     const ResourceRecord next =
         membership::become_only_member(resource.record_, resource.self(), resource.self(), 0, resource.fresh_nonce());
     // A connection is bound to one configuration: the nodes meet anew.
+    if (resource.phase_ == LinkPhase::source_syncing) RB_PROBE("promoted_while_peer_resyncs");
     if (resource.channel_ != nullptr) resource.end_channel("Unconnected", "this node becomes primary", nullptr);
     resource.may_have_lost_cache_ = false;
     resource.persist(next, [&resource, answer = std::move(owned->reply)] {
       resource.flush_all([&resource, answer](bool is_flushed) {
         resource.is_changing_role_ = false;
         if (!is_flushed) {
+          RB_PROBE("promotion_cannot_flush");
           answer({AdminOutcome::failed, resource.config_.name + ": the local disk cannot be flushed", {}});
           return;
         }
@@ -129,6 +133,7 @@ void Resource::promote_with_peer(AdminReplyCallback reply) {
       outcome->is_answered = true;
       if (phase_ != LinkPhase::established) {
         // The connection broke after both had agreed: alone from here, at a higher term.
+        RB_PROBE("promoted_by_both_and_peer_is_lost");
         serve();
         freeze_all();
         remove_peer();
@@ -143,6 +148,7 @@ void Resource::promote_with_peer(AdminReplyCallback reply) {
   });
   on_proposal_lost_ = [this, outcome] {
     if (outcome->is_answered) return;
+    RB_PROBE("promotion_lost_its_proposal");
     outcome->is_answered = true;
     is_changing_role_ = false;
     outcome->reply(
@@ -156,6 +162,7 @@ void Resource::promote_by_force(AdminReplyCallback reply) {
   std::uint64_t above = 0;
   if (peer_introduction_.has_value())
     above = std::max(peer_introduction_->seen, peer_introduction_->configuration.term);
+  RB_PROBE("forced_primary");
   log_warning("resource {}: forced primary: this copy is kept whatever the peer holds", config_.name);
   if (channel_ != nullptr) end_channel("Unconnected", "this node was forced primary", nullptr);
   may_have_lost_cache_ = false;
@@ -218,6 +225,7 @@ void Resource::demoted(AdminReplyCallback reply) {
   refuse_keeping();
   ResourceRecord next = record_;
   if (record_.configuration.is_sole(self())) {
+    if (phase_ == LinkPhase::source_syncing) RB_PROBE("demoted_while_peer_resyncs");
     // Gives the mandate up but stays the only whole copy; a restart then serves nothing by itself.
     if (channel_ != nullptr) end_channel("Unconnected", "this node became secondary", nullptr);
     next = membership::become_only_member(record_, self(), blockdev::kNoNode, 0, fresh_nonce());

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/assert.hpp"
+#include "base/probe.hpp"
 
 namespace replblk::replication {
 
@@ -123,6 +124,7 @@ void Mirror::answer(BlockRequest& upper) noexcept {
 void Mirror::start(BlockRequest& upper) {
   Request* request = slots_.acquire();
   if (request == nullptr) {
+    RB_PROBE("request_waits_for_slot");
     waiting_.push_back(upper);
     return;
   }
@@ -228,6 +230,7 @@ void Mirror::Request::on_local_done(BlockRequest&) {
   if (local.status != BlockStatus::good) {
     upper->status = local.status;
     // The copies may differ now: the range stays in the resync set.
+    RB_PROBE("own_disk_failed_a_request");
     if (upper->is_change() && mirror->is_replicated_)
       mirror->store_.dirty().set(local.offset_bytes, local.length_bytes);
   }
@@ -244,7 +247,10 @@ void Mirror::Request::on_peer_answer(PeerAnswer answer) {
 }
 
 void Mirror::Request::on_flushed(bool is_good) {
-  if (!is_good) upper->status = BlockStatus::io_error;
+  if (!is_good) {
+    RB_PROBE("flush_failed");
+    upper->status = BlockStatus::io_error;
+  }
   mirror->finish(*this);
 }
 

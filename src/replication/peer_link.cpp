@@ -1,6 +1,7 @@
 #include "replication/peer_link.hpp"
 
 #include "base/assert.hpp"
+#include "base/probe.hpp"
 
 namespace replblk::replication {
 
@@ -15,6 +16,7 @@ void PeerLink::detach() {
   // Owners may not send while they hear of the loss: is_attached() is false already.
   IntrusiveList<OutstandingOperation, OutstandingOperation> lost;
   lost.splice_back(oldest_first_);
+  if (!lost.empty()) RB_PROBE("peer_lost_with_operations_out");
   while (OutstandingOperation* operation = lost.pop_front()) {
     const auto slot = static_cast<std::uint16_t>(operation->sequence_ & 0xffff);
     slots_[slot] = nullptr;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/assert.hpp"
+#include "base/probe.hpp"
 #include "replication/block_checksums.hpp"
 
 namespace replblk::replication {
@@ -73,6 +74,7 @@ void PeerServer::apply(const FrameHeader& header, BufferRef data) {
   RB_ASSERT(channel_ != nullptr);
   const auto refuse = [&](const std::string& reason) { channel_->fail(ChannelEnd::protocol_error, reason); };
   if (header.term != term_) {
+    RB_PROBE("frame_of_another_term_refused");
     refuse(fmt::format("an operation of term {} came while the configuration is of term {}", header.term, term_));
     return;
   }
@@ -196,6 +198,7 @@ void PeerServer::send_acknowledgements() {
 }
 
 void PeerServer::when_idle(Callback<void()> done) {
+  if (!is_idle()) RB_PROBE("waits_for_operations_of_a_lost_peer");
   if (is_idle()) {
     done();
     return;

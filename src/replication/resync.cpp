@@ -6,6 +6,7 @@
 
 #include "base/assert.hpp"
 #include "base/log.hpp"
+#include "base/probe.hpp"
 #include "replication/block_checksums.hpp"
 
 namespace replblk::replication {
@@ -76,6 +77,8 @@ void Resync::stop() noexcept {
     // A piece that waits for its range or for memory has touched nothing: it ends here.
     const bool waits_for_range = piece->is_used && piece->claim.is_waiting();
     const bool waits_for_memory = piece->is_used && piece->buffer.is_linked();
+    if (waits_for_range) RB_PROBE("resync_stopped_while_waiting_for_range");
+    if (waits_for_memory) RB_PROBE("resync_stopped_while_waiting_for_memory");
     if (waits_for_memory) world_.buffers.cancel(piece->buffer);
     if (waits_for_range || waits_for_memory) finish(*piece);
   }
@@ -173,6 +176,7 @@ void Resync::Piece::part_done() {
     return;
   }
   if (local.status != BlockStatus::good) {
+    RB_PROBE("resync_cannot_read");
     log_error("resync: volume {}: bytes {} to +{} cannot be read: {}", resync->volume_, range.offset_bytes,
               range.length_bytes, to_string(local.status));
     resync->retry_at_ = resync->world_.loop.now() + kRetryAfterError;
@@ -244,6 +248,7 @@ void Resync::on_flushed(bool is_good) {
   is_flush_out_ = false;
   if (!is_running_) return;
   if (!is_good) {
+    RB_PROBE("resync_cannot_flush");
     world_.loop.arm(timer_, world_.loop.now() + kRetryAfterError);
     return;
   }
@@ -254,6 +259,7 @@ void Resync::on_flushed(bool is_good) {
     done_();
     return;
   }
+  RB_PROBE("resync_needs_another_pass");
   cursor_bytes_ = 0;
   // A block that cannot be read is not read again at once.
   if (world_.loop.now() < retry_at_) {
