@@ -383,10 +383,17 @@ void Resource::receive(const replication::Proposal& message) {
   ResourceRecord next = membership::join_pair(record_, proposed, message.generations);
   next.reservations = message.reservations;
   next.is_primary_open = false;
-  persist(next, [this, number = channel_number_, term = proposed.term] {
-    // protocol.md 5.3: the target keeps its own bits until it persists the add.
-    for (const auto& volume : volumes_) volume->store->dirty().clear_all();
-    if (number != channel_number_) return;
+  // protocol.md 5.3: the target keeps its own bits until it persists the add. A change of roles is no add: bits that a
+  // failed disk left stay.
+  const bool is_add = phase_ != LinkPhase::established;
+  persist(next, [this, number = channel_number_, term = proposed.term, is_add] {
+    for (const auto& volume : volumes_) {
+      if (is_add) volume->store->dirty().clear_all();
+    }
+    if (number != channel_number_) {
+      RB_PROBE("agreed_and_connection_is_gone");
+      return;
+    }
     joined();
     channel_->send(replication::ProposalAck{term});
   });
@@ -394,6 +401,7 @@ void Resource::receive(const replication::Proposal& message) {
 
 /// protocol.md 3.4, remove: the peer goes on alone and asks this copy to remember that it is left behind.
 void Resource::agree_to_removal(const Configuration& proposed) {
+  RB_PROBE("agreed_to_own_removal");
   peer_seen_ = proposed.term;
   connected_term_ = 0;
   persist(membership::become_outdated(record_, proposed),
@@ -401,7 +409,6 @@ void Resource::agree_to_removal(const Configuration& proposed) {
 }
 
 /// Both are members of record_.configuration, durably here.
-  RB_PROBE("agreed_to_own_removal");
 void Resource::joined() {
   const std::uint64_t term = record_.configuration.term;
   proposed_term_ = 0;
@@ -447,6 +454,7 @@ void Resource::start_as_source(const replication::Plan& plan) {
     begin();
     return;
   }
+  RB_PROBE("source_leaves_pair_to_resync");
   may_have_lost_cache_ = is_crashed_primary_ = false;
   persist(membership::become_only_member(record_, self(), is_primary_ ? self() : blockdev::kNoNode, peer_seen_,
                                          fresh_nonce()),
@@ -454,7 +462,6 @@ void Resource::start_as_source(const replication::Plan& plan) {
 }
 
 void Resource::receive(const replication::SyncStart& message) {
-  RB_PROBE("source_leaves_pair_to_resync");
   const Configuration& source = message.configuration;
   if (phase_ != LinkPhase::target_preparing || server_->is_open() || persists_out_ > 0) {
     protocol_violation("the peer began a resync that was not planned");
@@ -550,6 +557,7 @@ void Resource::begin_add() {
         return;
       }
       // Something was written in between that could not be copied yet: another pass.
+      RB_PROBE("add_needs_another_pass");
       thaw_all();
       start_syncing();
     });
@@ -557,7 +565,6 @@ void Resource::begin_add() {
 }
 
 void Resource::finish_add() {
-      RB_PROBE("add_needs_another_pass");
   const NodeIndex primary = is_primary_ ? self() : blockdev::kNoNode;
   propose(kBoth, primary, membership::generations_for_pair(record_.generations), [this, primary] {
     ResourceRecord next = membership::join_pair(record_, {proposed_term_, 3, primary},

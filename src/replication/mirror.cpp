@@ -232,13 +232,13 @@ void Mirror::Request::on_local_done(BlockRequest&) {
     // The copies may differ now: the range stays in the resync set.
     RB_PROBE("own_disk_failed_a_request");
     if (upper->is_change() && mirror->is_replicated_)
-      mirror->store_.dirty().set(local.offset_bytes, local.length_bytes);
+      mirror->peer_copy_.own_copy_failed({local.offset_bytes, local.length_bytes});
   }
   mirror->part_done(*this);
 }
 
 void Mirror::Request::on_peer_answer(PeerAnswer answer) {
-  if (answer == PeerAnswer::done) {
+  if (answer == PeerAnswer::done && local.status == BlockStatus::good) {
     mirror->peer_copy_.acknowledged({local.offset_bytes, local.length_bytes}, local.is_fua);
   } else {
     mirror->store_.dirty().set(local.offset_bytes, local.length_bytes);

@@ -1,5 +1,6 @@
 #include "replication/peer_copy.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/assert.hpp"
@@ -25,6 +26,14 @@ void PeerCopy::acknowledged(ByteRange range, bool is_durable) {
   if (whole.length_bytes > 0 && dirty_.is_dirty(whole.offset_bytes, whole.length_bytes)) {
     clearable_.set(whole.offset_bytes, whole.length_bytes);
   }
+}
+
+void PeerCopy::own_copy_failed(ByteRange range) {
+  dirty_.set(range.offset_bytes, range.length_bytes);
+  const std::uint64_t block = dirty_.block_bytes();
+  const std::uint64_t begin = range.offset_bytes / block * block;
+  const std::uint64_t end = std::min((range.end_bytes() + block - 1) / block * block, volume_size_bytes_);
+  for (DirtyBitmap* set : {&clearable_, &clearable_flushing_}) set->clear(begin, end - begin);
 }
 
 void PeerCopy::flush_begins() {

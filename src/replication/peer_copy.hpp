@@ -14,6 +14,9 @@ class PeerCopy {
 
   /// The peer has applied a write or resync of the range; `is_durable`: and made it durable.
   void acknowledged(blockdev::ByteRange range, bool is_durable);
+  /// The own disk failed a change that the peer may have applied: the copies may differ there, whatever the peer has
+  /// acknowledged or will acknowledge of that change (the caller no longer reports it).
+  void own_copy_failed(blockdev::ByteRange range);
   /// A flush is about to be sent; it covers all that was acknowledged so far. One at a time.
   void flush_begins();
   void flush_done();

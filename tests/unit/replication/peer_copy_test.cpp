@@ -44,6 +44,25 @@ TEST_F(PeerCopyTest, Unflushed_blocks_become_dirty_when_the_peer_is_lost) {
   EXPECT_FALSE(copy.needs_flush());
 }
 
+// What the own disk failed the peer may have: whatever it has acknowledged there says nothing about the own copy.
+TEST_F(PeerCopyTest, A_change_that_the_own_disk_failed_stays_dirty_after_the_flush_of_the_peer) {
+  copy.own_copy_failed({512, 512});
+  copy.flush_begins();
+  copy.flush_done();
+  EXPECT_TRUE(dirty.is_dirty(0, 4096));
+  copy.acknowledged({0, 8192}, false);
+  copy.own_copy_failed({0, 512});
+  copy.flush_begins();
+  copy.own_copy_failed({0, 512});
+  copy.flush_done();
+  EXPECT_TRUE(dirty.is_dirty(0, 4096));
+  copy.acknowledged({0, 4096}, false);
+  copy.flush_begins();
+  copy.own_copy_failed({0, 512});
+  copy.flush_done();
+  EXPECT_TRUE(dirty.is_dirty(0, 4096));
+}
+
 // Part of a block that is equal does not make the block equal.
 TEST_F(PeerCopyTest, A_write_of_part_of_a_dirty_block_clears_nothing) {
   dirty.set(0, 12288);
