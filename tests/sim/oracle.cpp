@@ -12,7 +12,8 @@ namespace replblk::sim {
 Oracle::Oracle(std::uint64_t sectors_count, bool has_write_cache)
     : has_write_cache_(has_write_cache), sectors_(sectors_count) {
   for (Candidates& candidates : sectors_)
-    candidates.push_back({.op = 1, .ended = 1, .is_certain = true, .is_durable = true});
+    candidates.push_back(
+        {.op = 1, .ended = 1, .first_end = 1, .last_begin = 1, .last_end = 1, .is_certain = true, .is_durable = true});
 }
 
 void Oracle::preset(std::uint64_t sector, std::uint64_t value) { sectors_[sector].front().value = value; }
@@ -28,7 +29,7 @@ Oracle::OpId Oracle::begin_write(Sectors sectors, std::uint64_t value, bool is_f
   const OpId op = ++clock_;
   writes_[op] = {sectors, is_fua || !has_write_cache_};
   for (std::uint64_t sector = sectors.first; sector < sectors.first + sectors.count; ++sector) {
-    sectors_[sector].push_back({.op = op, .value = value});
+    sectors_[sector].push_back({.op = op, .value = value, .last_begin = op});
     crowded_.insert(sector);
   }
   return op;
@@ -41,6 +42,22 @@ void Oracle::make_certain(Candidates& candidates, Candidate& winner, std::uint64
   for (Candidate& other : candidates) {
     if (other.ended < winner.began()) other.superseded = std::min(other.superseded, when);
   }
+}
+
+/// An operation on this value, its write or a read that returned it.
+void Oracle::take_part(Candidate& candidate, std::uint64_t began, std::uint64_t when) noexcept {
+  candidate.first_end = std::min(candidate.first_end, when);
+  candidate.last_begin = std::max(candidate.last_begin, began);
+  candidate.last_end = std::max(candidate.last_end, when);
+}
+
+/// A value that cannot have been there when `one` was.
+const Oracle::Candidate* Oracle::find_collision(const Candidates& candidates, const Candidate& one) noexcept {
+  for (const Candidate& other : candidates) {
+    if (&other == &one || !other.is_certain || (!one.is_forward() && !other.is_forward())) continue;
+    if (one.first_end < other.last_begin && other.first_end < one.last_begin) return &other;
+  }
+  return nullptr;
 }
 
 void Oracle::make_durable(Candidates& candidates, std::uint64_t ended_before) const {
@@ -61,8 +78,13 @@ void Oracle::end_write(OpId op) {
   const std::uint64_t when = ++clock_;
   for (std::uint64_t sector = write.sectors.first; sector < write.sectors.first + write.sectors.count; ++sector) {
     Candidate* candidate = find(sectors_[sector], op);
+    if (const auto doubt = doubtful_.find(sector); doubt != doubtful_.end() && doubt->second < op) {
+      doubtful_.erase(doubt);
+      unknown_.erase(sector);
+    }
     if (candidate == nullptr) continue;  // Superseded durably through a read that returned it before the answer.
     make_certain(sectors_[sector], *candidate, when);
+    take_part(*candidate, candidate->began(), when);
     if (write.is_fua) {
       candidate->is_durable = true;
       for (Candidate& other : sectors_[sector]) {
@@ -84,11 +106,23 @@ void Oracle::close_lost(OpId op) {
     Candidate* candidate = find(sectors_[sector], op);
     if (candidate == nullptr) continue;
     candidate->ended = std::min(candidate->ended, when);
+    candidate->first_end = std::min(candidate->first_end, when);
   }
   writes_.erase(found);
 }
 
 void Oracle::refuse_write(OpId op) { close_lost(op); }
+
+void Oracle::doubt_write(OpId op) {
+  const Sectors sectors = writes_.at(op).sectors;
+  close_lost(op);
+  for (std::uint64_t sector = sectors.first; sector < sectors.first + sectors.count; ++sector)
+    doubtful_[sector] = clock_;
+}
+
+void Oracle::forget_doubts() {
+  for (const auto& [sector, since] : doubtful_) unknown_.insert(sector);
+}
 
 Oracle::OpId Oracle::begin_read(Sectors sectors) {
   const OpId op = ++clock_;
@@ -112,12 +146,19 @@ std::string Oracle::check_sector(std::uint64_t sector, const std::byte* bytes, s
     return fmt::format("sector {} returned write {:#x}, which no read may return now: {}", sector, *value,
                        describe(sector));
   if (count > 1) return {};  // Zeroes, which several writes put there: nothing is decided.
+  if (doubtful_.contains(sector)) return {};
   const std::uint64_t when = clock_;
   for (Candidate& other : candidates) {
     // Both took effect before this read saw `returned`, so `other` came first.
     if (&other != returned && other.ended < began) other.superseded = std::min(other.superseded, when);
   }
   make_certain(candidates, *returned, when);
+  take_part(*returned, began, when);
+  if (const Candidate* other = find_collision(candidates, *returned)) {
+    return fmt::format(
+        "sector {} returned write {:#x}, and write {:#x} was there before and after or at the same time: {}", sector,
+        *value, other->value, describe(sector));
+  }
   return {};
 }
 
@@ -151,6 +192,8 @@ void Oracle::forget_volatile() {
     for (Candidate& candidate : sectors_[sector]) {
       if (candidate.is_durably_superseded) continue;
       candidate.superseded = kNever;
+      candidate.last_begin = candidate.began();
+      if (candidate.first_end != kNever) candidate.first_end = when;
       if (candidate.is_durable) continue;
       // It may be there or not; nothing that is over can come later.
       candidate.is_certain = false;
@@ -165,7 +208,9 @@ void Oracle::prune(std::uint64_t sector) {
   const std::uint64_t oldest_read = reads_.empty() ? kNever : reads_.begin()->first;
   Candidates& candidates = sectors_[sector];
   std::erase_if(candidates, [&](const Candidate& candidate) {
-    return candidate.is_durably_superseded && candidate.superseded < oldest_read && !writes_.contains(candidate.op);
+    // A read in flight may yet collide with it, though it must not return it.
+    const bool is_over = candidate.superseded < oldest_read && candidate.last_end < oldest_read;
+    return candidate.is_durably_superseded && is_over && !writes_.contains(candidate.op);
   });
   RB_ASSERT(!candidates.empty());
   if (candidates.size() == 1 && candidates.front().is_durable) {
@@ -189,8 +234,9 @@ std::string Oracle::describe(std::uint64_t sector) const {
   std::string text;
   const auto number = [](std::uint64_t value) { return value == kNever ? std::string("-") : fmt::format("{}", value); };
   for (const Candidate& candidate : sectors_[sector]) {
-    text += fmt::format("[write {:#x} began {} ended {} superseded {}{}{}{}]", candidate.value, candidate.op,
-                        number(candidate.ended), number(candidate.superseded), candidate.is_certain ? " certain" : "",
+    text += fmt::format("[write {:#x} began {} ended {} superseded {} there {} to {}{}{}{}]", candidate.value,
+                        candidate.op, number(candidate.ended), number(candidate.superseded),
+                        number(candidate.first_end), candidate.last_begin, candidate.is_certain ? " certain" : "",
                         candidate.is_durable ? " durable" : "",
                         candidate.is_durably_superseded ? " durably superseded" : "");
   }

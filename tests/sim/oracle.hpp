@@ -2,15 +2,18 @@
 // register with distinct values (protocol.md P1-P3, invariants I2 and I3). Knows operations by their beginning and
 // end only; knows nothing of nodes, disks or connections.
 //   - A write is a candidate from begin_write(). Once another one took effect for certain that began after it had
-//   ended,
-//     it is superseded: a read that begins later must not return it.
+//     ended, it is superseded: a read that begins later must not return it.
 //   - A write "took effect for certain" when it is answered, or when a read has returned it.
+//   - A value was there from the first end of an operation on it (its write, or a read that returned it) to the last
+//     beginning of one: its zone. Zones that run forward must not overlap, and a backward one (all operations on that
+//     value overlap each other) must not lie inside a forward one (Gibbons and Korach, "Testing Shared Memories",
+//     1997). This sees what the rule before does not: a slow read whose order was decided before it began.
 //   - A write without an answer (lost) may take effect until close_lost(): the moment when a new login has been
-//   answered
-//     (protocol.md 4 "No ghosts"). From then on it has happened or has not.
+//     answered (protocol.md 4 "No ghosts"). From then on it has happened or has not.
 //   - A write is durable when a flush that began after it had ended was answered, or when it was FUA. forget_volatile()
 //     says that every copy lost what was not: then everything that no durable write supersedes is a candidate again.
-// Invariant: it never calls a legal history illegal.
+// Invariant: it never calls a legal history illegal. Without forget_volatile() and equal values (zeroes) it calls every
+// illegal one illegal at its first illegal answer.
 #pragma once
 
 #include <cstdint>
@@ -43,6 +46,13 @@ class Oracle {
   void lose_write(OpId op);  ///< the connection ended before the answer: it may happen until close_lost
   /// Ends every lost write whose beginning is older than `before` and that is in `ops`; they have happened or not.
   void close_lost(OpId op);
+  /// A device failed it: until an answered write takes its place, reads may return it or what was before by turns,
+  /// since one copy may hold it and the other not.
+  void doubt_write(OpId op);
+  /// A daemon ended: which of the doubted sectors differ between the copies was in its memory only. From here on they
+  /// may differ without anybody knowing, until an answered write takes their place.
+  void forget_doubts();
+  [[nodiscard]] bool may_differ_unknown(std::uint64_t sector) const noexcept { return unknown_.contains(sector); }
   void refuse_write(OpId op);  ///< answered by an error: may have happened in part, does nothing later
 
   [[nodiscard]] OpId begin_read(Sectors sectors);
@@ -67,10 +77,14 @@ class Oracle {
     std::uint64_t value = 0;
     std::uint64_t ended = kNever;
     std::uint64_t superseded = kNever;  ///< reads that begin later must not return it
+    std::uint64_t first_end = kNever;   ///< of an operation on it
+    std::uint64_t last_begin = 0;       ///< of an operation on it
+    std::uint64_t last_end = 0;
     bool is_certain = false;
     bool is_durable = false;
     bool is_durably_superseded = false;
     [[nodiscard]] std::uint64_t began() const noexcept { return op; }
+    [[nodiscard]] bool is_forward() const noexcept { return first_end < last_begin; }
   };
   struct Write {
     Sectors sectors;
@@ -80,6 +94,8 @@ class Oracle {
 
   void make_certain(Candidates& candidates, Candidate& winner, std::uint64_t when) const;
   void make_durable(Candidates& candidates, std::uint64_t ended_before) const;
+  static void take_part(Candidate& candidate, std::uint64_t began, std::uint64_t when) noexcept;
+  [[nodiscard]] static const Candidate* find_collision(const Candidates& candidates, const Candidate& one) noexcept;
   void prune(std::uint64_t sector);
   [[nodiscard]] static Candidate* find(Candidates& candidates, OpId op) noexcept;
   [[nodiscard]] std::string check_sector(std::uint64_t sector, const std::byte* bytes, std::uint64_t began);
@@ -87,7 +103,9 @@ class Oracle {
   bool has_write_cache_;
   std::uint64_t clock_ = 1;
   std::vector<Candidates> sectors_;
-  std::set<std::uint64_t> crowded_;  ///< sectors with more than one candidate, or a volatile one
+  std::set<std::uint64_t> unknown_;
+  std::map<std::uint64_t, std::uint64_t> doubtful_;  ///< sector: since when
+  std::set<std::uint64_t> crowded_;                  ///< sectors with more than one candidate, or a volatile one
   std::map<OpId, Write> writes_;
   std::map<OpId, Sectors> reads_;
 };

@@ -1,9 +1,11 @@
 // The oracle against hand-made histories: it must call each illegal one illegal and no legal one.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "oracle.hpp"
+#include "seeded.hpp"
 #include "stamp.hpp"
 
 namespace replblk::sim {
@@ -114,6 +116,142 @@ TEST_F(OracleTest, A_sector_that_is_no_stamp_of_its_place_is_refused) {
   write_stamp(bytes.data(), 7, 1);
   const auto op = oracle.begin_read({0, 1});
   EXPECT_FALSE(oracle.end_read(op, bytes).empty());
+}
+
+// Broken if the clients of two initiators could disagree about which of two writes came last.
+TEST_F(OracleTest, An_old_value_must_not_return_after_another_initiator_read_the_new_one) {
+  write(7);
+  static_cast<void>(oracle.begin_write({0, 1}, 8, false));
+  EXPECT_TRUE(may_read(8));
+  EXPECT_FALSE(may_read(7));
+}
+
+// Likewise, with both writes still under way when the first was read.
+TEST_F(OracleTest, Two_values_must_not_be_there_by_turns) {
+  static_cast<void>(oracle.begin_write({0, 1}, 7, false));
+  static_cast<void>(oracle.begin_write({0, 1}, 8, false));
+  EXPECT_TRUE(may_read(7));
+  EXPECT_TRUE(may_read(8));
+  EXPECT_FALSE(may_read(7));
+}
+
+// Broken if a slow read escaped: the order of both writes was decided before it began, and another read told it.
+TEST_F(OracleTest, A_slow_read_is_held_to_the_order_that_a_quick_one_saw) {
+  const auto one = oracle.begin_write({0, 1}, 7, false);
+  const auto two = oracle.begin_write({0, 1}, 8, false);
+  oracle.end_write(one);
+  oracle.end_write(two);
+  const auto slow = oracle.begin_read({0, 1});
+  EXPECT_TRUE(may_read(8));
+  EXPECT_FALSE(oracle.end_read(slow, sector_of(7)).empty());
+}
+
+/// One operation on one sector, for the judge below.
+struct Operation {
+  bool is_write = false;
+  bool is_optional = false;  ///< a write that nobody answered: it may have happened or not
+  std::uint64_t value = 0;
+  std::uint64_t began = 0;
+  std::uint64_t ended = UINT64_MAX;
+};
+
+/// Whether some order of the operations, by the definition of linearizability, explains every read: tries all.
+bool is_linearizable(const std::vector<Operation>& operations, std::vector<bool>& is_done, std::uint64_t held) {
+  bool is_complete = true;
+  for (std::size_t index = 0; index < operations.size(); ++index)
+    is_complete = is_complete && (is_done[index] || operations[index].is_optional);
+  if (is_complete) return true;
+  for (std::size_t index = 0; index < operations.size(); ++index) {
+    const Operation& next = operations[index];
+    if (is_done[index] || (!next.is_write && next.value != held)) continue;
+    bool may_be_next = true;
+    for (std::size_t other = 0; other < operations.size(); ++other) {
+      const bool must_come_first =
+          !is_done[other] && !operations[other].is_optional && operations[other].ended < next.began;
+      const bool must_come_later = is_done[other] && next.ended < operations[other].began;
+      may_be_next = may_be_next && !must_come_first && !must_come_later;
+    }
+    if (!may_be_next) continue;
+    is_done[index] = true;
+    if (is_linearizable(operations, is_done, next.is_write ? next.value : held)) return true;
+    is_done[index] = false;
+  }
+  return false;
+}
+
+// Broken if the oracle called any history of a few operations legal that is not, or the other way round.
+TEST(Oracle, Agrees_with_trying_all_orders_about_each_answer_of_random_histories) {
+  std::uint64_t legal_count = 0;
+  std::uint64_t illegal_count = 0;
+  for (std::uint64_t seed = 1; seed <= 30'000; ++seed) {
+    Seeded random(seed);
+    Oracle oracle(1, false);
+    std::uint64_t clock = 0;
+    std::uint64_t next_value = 1;
+    struct Client {
+      bool is_busy = false;
+      Oracle::OpId id = 0;
+      Operation operation;
+    };
+    Client clients[3];
+    std::vector<Operation> past;
+    struct Lost {
+      Oracle::OpId id = 0;
+      std::size_t index = 0;
+    };
+    std::vector<Lost> lost;
+    for (int step = 0; step < 16; ++step) {
+      Client& client = clients[random.below(3)];
+      if (!client.is_busy) {
+        client.operation = {.is_write = random.chance(0.45), .began = ++clock};
+        client.is_busy = true;
+        if (client.operation.is_write) {
+          client.operation.value = next_value++;
+          client.id = oracle.begin_write({0, 1}, client.operation.value, false);
+        } else {
+          client.id = oracle.begin_read({0, 1});
+        }
+        continue;
+      }
+      client.is_busy = false;
+      client.operation.ended = ++clock;
+      if (client.operation.is_write) {
+        const bool is_answered = random.chance(0.75);
+        if (is_answered) {
+          oracle.end_write(client.id);
+        } else {
+          oracle.lose_write(client.id);
+          client.operation.ended = UINT64_MAX;
+          client.operation.is_optional = true;
+          lost.push_back({client.id, past.size()});
+        }
+        past.push_back(client.operation);
+        if (!lost.empty() && random.chance(0.3)) {
+          oracle.close_lost(lost.front().id);
+          past[lost.front().index].ended = ++clock;
+          lost.erase(lost.begin());
+        }
+        continue;
+      }
+      client.operation.value = random.below(next_value);
+      std::vector<Operation> history = past;
+      history.push_back(client.operation);
+      for (const Client& other : clients) {
+        if (!other.is_busy || !other.operation.is_write) continue;
+        history.push_back(other.operation);
+        history.back().is_optional = true;
+      }
+      std::vector<bool> is_done(history.size());
+      const bool is_legal = is_linearizable(history, is_done, 0);
+      const std::string sentence = oracle.end_read(client.id, sector_of(client.operation.value));
+      ASSERT_EQ(sentence.empty(), is_legal) << "seed " << seed << ": " << sentence << oracle.describe(0);
+      ++(is_legal ? legal_count : illegal_count);
+      if (!is_legal) break;
+      past.push_back(client.operation);
+    }
+  }
+  EXPECT_GT(legal_count, 10'000u);
+  EXPECT_GT(illegal_count, 10'000u);
 }
 
 }  // namespace
