@@ -370,12 +370,12 @@ void Mirror::round_part_done() {
   RB_ASSERT(round_pending_ > 0);
   if (--round_pending_ > 0) return;
   is_round_running_ = false;
+  const bool is_good = is_round_good_;  // The next round begins with its own.
   // What a lost peer had not flushed is dirty by now, which is as good as its flush.
-  store_.activity_log().flush_done(is_round_good_);
+  store_.activity_log().flush_done(is_good);
   FlushList done;
   done.splice_back(round_);
   if (!next_round_.empty()) start_flush_round();
-  const bool is_good = is_round_good_;
   while (FlushWaiter* waiter = done.pop_front()) waiter->on_flushed(is_good);
 }
 
