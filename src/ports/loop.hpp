@@ -49,6 +49,9 @@ class Loop {
 
   /// The time at the beginning of this turn (CLOCK_BOOTTIME). Never goes back.
   [[nodiscard]] virtual Instant now() const noexcept = 0;
+  /// The calendar's time in milliseconds since 1970 (CLOCK_REALTIME). May jump either way: for people only, nothing may
+  /// be decided by it.
+  [[nodiscard]] virtual std::uint64_t unix_ms() const noexcept = 0;
   /// Calls timer.expired once at or after `deadline`; arming an armed timer moves it. Timers of one deadline expire
   /// in the order of arming.
   virtual void arm(Timer& timer, Instant deadline) = 0;

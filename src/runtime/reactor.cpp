@@ -105,6 +105,12 @@ void Reactor::read_clock() noexcept {
   now_ = std::max(now_, Instant(seconds(time.tv_sec) + Duration(time.tv_nsec)));
 }
 
+std::uint64_t Reactor::unix_ms() const noexcept {
+  timespec time{};
+  clock_gettime(CLOCK_REALTIME, &time);
+  return static_cast<std::uint64_t>(to_ms(seconds(time.tv_sec) + Duration(time.tv_nsec)));
+}
+
 void Reactor::run_due_timers() {
   const std::uint64_t order_end = timers_.next_order();
   while (ports::Timer* timer = timers_.pop_due(now_, order_end)) timer->expired();

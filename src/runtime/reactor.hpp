@@ -31,6 +31,7 @@ class Reactor final : public ports::Loop {
   ~Reactor() override;
 
   [[nodiscard]] Instant now() const noexcept override { return now_; }
+  [[nodiscard]] std::uint64_t unix_ms() const noexcept override;
   void arm(ports::Timer& timer, Instant deadline) override { timers_.arm(timer, deadline); }
   void cancel(ports::Timer& timer) noexcept override { timers_.cancel(timer); }
   void defer(ports::DeferredTask& task) noexcept override { queue(deferred_, task); }

@@ -25,6 +25,10 @@ class SimLoop final : public ports::Loop {
   ~SimLoop() override;
 
   [[nodiscard]] Instant now() const noexcept override { return turn_time_; }
+  /// All simulated calendars are right, and the simulated world began on 1 January 2026.
+  [[nodiscard]] std::uint64_t unix_ms() const noexcept override {
+    return 1'767'225'600'000 + static_cast<std::uint64_t>(to_ms(turn_time_.time_since_epoch()));
+  }
   void arm(ports::Timer& timer, Instant deadline) override;
   void cancel(ports::Timer& timer) noexcept override;
   void defer(ports::DeferredTask& task) noexcept override;

@@ -22,6 +22,10 @@ class FakeLoop final : public ports::Loop {
 
   [[nodiscard]] Instant now() const noexcept override { return now_; }
 
+  [[nodiscard]] std::uint64_t unix_ms() const noexcept override {
+    return static_cast<std::uint64_t>(to_ms(now_.time_since_epoch()));
+  }
+
   void arm(ports::Timer& timer, Instant deadline) override {
     cancel(timer);
     timer.deadline_ = deadline;
