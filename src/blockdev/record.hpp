@@ -48,13 +48,15 @@ struct ResourceRecord {
   std::uint64_t seen = 0;  ///< the highest term named or agreed to; > configuration.term means doubt
   Uuid arbiter_record_id;
   GenerationSet generations;
-  Uuid boot_id;                    ///< the host's, when the copy was last opened
-  std::uint32_t lease_ms_max = 0;  ///< the longest lease ever promised
-  std::string reservations;        ///< scsi's table of persistent reservations, opaque here
-  bool is_inconsistent = false;    ///< a resync towards this copy has begun and not been finished
-  bool is_outdated = false;        ///< gave way to the peer
-  bool is_primary_open = false;    ///< serves or served without a clean end: found at open, it is a crashed primary
-  bool is_clean_stop = false;      ///< cleared, durably, when opened
+  Uuid boot_id;                      ///< the host's, when the copy was last opened
+  std::uint32_t lease_ms_max = 0;    ///< the longest lease ever promised
+  std::string reservations;          ///< scsi's table of persistent reservations, opaque here
+  bool is_inconsistent = false;      ///< a resync towards this copy has begun and not been finished
+  bool is_outdated = false;          ///< gave way to the peer
+  bool is_primary_open = false;      ///< serves or served without a clean end: found at open, it is a crashed primary
+  bool is_clean_stop = false;        ///< cleared, durably, when opened
+  std::uint64_t alone_since_ms = 0;  ///< Unix time when it became the only member; 0: is none. For people only
+  bool was_primary_at_parting = false;  ///< it served when it became the only member
   friend bool operator==(const ResourceRecord&, const ResourceRecord&) = default;
 };
 

@@ -58,6 +58,8 @@ std::vector<std::byte> encode_record(std::string_view resource_name, const Resou
   message.set_is_primary_open(record.is_primary_open);
   message.set_is_clean_stop(record.is_clean_stop);
   message.set_reservations(record.reservations);
+  message.set_alone_since_ms(record.alone_since_ms);
+  message.set_was_primary_at_parting(record.was_primary_at_parting);
   std::vector<std::byte> bytes(message.ByteSizeLong());
   const bool is_done = message.SerializeToArray(bytes.data(), static_cast<int>(bytes.size()));
   RB_ASSERT(is_done);
@@ -92,6 +94,8 @@ std::optional<NamedRecord> decode_record(ConstBytes bytes) {
   record.is_primary_open = message.is_primary_open();
   record.is_clean_stop = message.is_clean_stop();
   record.reservations = message.reservations();
+  record.alone_since_ms = message.alone_since_ms();
+  record.was_primary_at_parting = message.was_primary_at_parting();
   return named;
 }
 

@@ -58,6 +58,34 @@ ResourceRecord force_primary(const ResourceRecord& record, NodeIndex self, std::
   return next;
 }
 
+ResourceRecord take_over_by_agreement(const ResourceRecord& record, NodeIndex self, std::uint64_t above,
+                                      std::uint64_t nonce) {
+  RB_ASSERT(record.is_outdated && !record.is_inconsistent);
+  ResourceRecord next = become_only_member(record, self, blockdev::kNoNode, above, nonce);
+  next.is_outdated = false;
+  return next;
+}
+
+ResourceRecord keep_after_split(const ResourceRecord& record, NodeIndex self, NodeIndex primary, std::uint64_t above,
+                                std::uint64_t nonce, const Generation& given_up) {
+  RB_ASSERT(!record.is_outdated && !record.is_inconsistent && !given_up.is_none());
+  ResourceRecord next = become_only_member(record, self, primary, above, nonce);
+  push_history(next.generations, next.generations.base);
+  next.generations.base = given_up;
+  return next;
+}
+
+void remember_parting(const ResourceRecord& before, ResourceRecord& next, NodeIndex self,
+                      std::uint64_t unix_ms) noexcept {
+  if (next.configuration.is_pair()) {
+    next.alone_since_ms = 0;
+    next.was_primary_at_parting = false;
+  } else if (next.configuration.is_sole(self) && !before.configuration.is_sole(self)) {
+    next.alone_since_ms = unix_ms;
+    next.was_primary_at_parting = before.is_primary_open;
+  }
+}
+
 ResourceRecord name_term(const ResourceRecord& record, std::uint64_t term) {
   RB_ASSERT(term > record.seen && term > record.configuration.term);
   ResourceRecord next = record;

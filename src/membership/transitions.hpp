@@ -34,6 +34,22 @@ using blockdev::ResourceRecord;
 [[nodiscard]] ResourceRecord force_primary(const ResourceRecord& record, NodeIndex self, std::uint64_t above,
                                            std::uint64_t nonce);
 
+/// Takes over by agreement (protocol.md 3.7): this copy is whole and gave way to a change that its peer never acted
+/// upon. As become_only_member(), serving nothing, and no longer Outdated.
+[[nodiscard]] ResourceRecord take_over_by_agreement(const ResourceRecord& record, NodeIndex self, std::uint64_t above,
+                                                    std::uint64_t nonce);
+
+/// The copy that is kept after a split (protocol.md 5.1 row 9). As become_only_member(), and `given_up`, the current
+/// generation of the other copy, becomes base: if the resync is interrupted, the next meeting goes on with it (row 6)
+/// and nobody has to decide again.
+[[nodiscard]] ResourceRecord keep_after_split(const ResourceRecord& record, NodeIndex self, NodeIndex primary,
+                                              std::uint64_t above, std::uint64_t nonce, const Generation& given_up);
+
+/// Completes a change: a node that becomes the only member by it remembers when, and whether it served; one of a pair
+/// forgets. `unix_ms` is the time now.
+void remember_parting(const ResourceRecord& before, ResourceRecord& next, NodeIndex self,
+                      std::uint64_t unix_ms) noexcept;
+
 /// Names a term before a proposal leaves (doubt begins).
 [[nodiscard]] ResourceRecord name_term(const ResourceRecord& record, std::uint64_t term);
 

@@ -213,6 +213,7 @@ void Resource::persist(ResourceRecord next, std::function<void()> then) {
   // A copy that may have lost its cache keeps the old boot id until it is whole again, so that a second restart
   // does not forget it.
   if (!may_have_lost_cache_) next.boot_id = boot_id_;
+  membership::remember_parting(record_, next, self(), world_.loop.unix_ms());
   record_ = next;
   struct Saving {
     Resource* resource;

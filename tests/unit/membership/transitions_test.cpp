@@ -44,6 +44,41 @@ TEST(Transitions, In_doubt_the_current_generation_becomes_the_base) {
   EXPECT_FALSE(is_in_doubt(removed));
 }
 
+// protocol.md 3.7. Still Outdated, it would be a source that must not be one, and could not be added again.
+TEST(Transitions, Who_takes_over_by_agreement_is_no_longer_Outdated) {
+  const ResourceRecord gave_way = become_outdated(pair_record(), {9, 2, 1});
+  const ResourceRecord next = take_over_by_agreement(gave_way, 0, 9, 1);
+  EXPECT_EQ(next.configuration, (Configuration{10, 1, blockdev::kNoNode}));
+  EXPECT_FALSE(next.is_outdated);
+  EXPECT_EQ(next.generations.base, (Generation{7, 70}));
+}
+
+// An interrupted resync after a split must go on by row 6, and the common past must stay known.
+TEST(Transitions, The_copy_that_is_kept_after_a_split_takes_the_other_ones_line_as_its_base) {
+  const ResourceRecord alone = become_only_member(pair_record(), 0, 0, 0, 1);
+  const ResourceRecord kept = keep_after_split(alone, 0, 0, 20, 2, {12, 99});
+  EXPECT_EQ(kept.configuration, (Configuration{21, 1, 0}));
+  EXPECT_EQ(kept.generations.current, (Generation{21, 2}));
+  EXPECT_EQ(kept.generations.base, (Generation{12, 99}));
+  EXPECT_EQ(kept.generations.history, (std::vector<Generation>{{7, 70}, {8, 1}, {5, 50}}));
+}
+
+TEST(Transitions, A_node_remembers_when_it_went_alone_and_whether_it_served) {
+  ResourceRecord pair = pair_record();
+  pair.is_primary_open = true;
+  ResourceRecord alone = become_only_member(pair, 0, 0, 0, 1);
+  remember_parting(pair, alone, 0, 1000);
+  EXPECT_EQ(alone.alone_since_ms, 1000u);
+  EXPECT_TRUE(alone.was_primary_at_parting);
+  ResourceRecord again = become_only_member(alone, 0, 0, 0, 2);
+  remember_parting(alone, again, 0, 2000);
+  EXPECT_EQ(again.alone_since_ms, 1000u);
+  ResourceRecord joined = join_pair(again, {20, 3, 0}, again.generations);
+  remember_parting(again, joined, 0, 3000);
+  EXPECT_EQ(joined.alone_since_ms, 0u);
+  EXPECT_FALSE(joined.was_primary_at_parting);
+}
+
 TEST(Transitions, Only_the_whole_undoubted_sole_primary_serves_by_itself) {
   ResourceRecord record = become_only_member(pair_record(), 0, 0, 0, 1);
   EXPECT_TRUE(may_serve_alone(record, 0));
