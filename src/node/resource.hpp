@@ -192,6 +192,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void receive(const replication::ProposalAck& message);
   void receive(const replication::Refusal& message);
   void start_as_source(const replication::Plan& plan);
+  [[nodiscard]] blockdev::ResourceRecord record_as_source(const replication::Plan& plan);
   void send_bitmaps();
   void start_syncing();
   void volume_resynced(Volume& volume);

@@ -456,9 +456,19 @@ void Resource::start_as_source(const replication::Plan& plan) {
   }
   RB_PROBE("source_leaves_pair_to_resync");
   may_have_lost_cache_ = is_crashed_primary_ = false;
-  persist(membership::become_only_member(record_, self(), is_primary_ ? self() : blockdev::kNoNode, peer_seen_,
-                                         fresh_nonce()),
-          for_this_channel(begin));
+  persist(record_as_source(plan), for_this_channel(begin));
+}
+
+ResourceRecord Resource::record_as_source(const replication::Plan& plan) {
+  const NodeIndex primary = is_primary_ ? self() : blockdev::kNoNode;
+  if (plan.row == replication::MeetingRow::by_agreement) {
+    log_warning(
+        "resource {}: the peer may have lost what its write cache held; this copy, which it left behind at a term that "
+        "it never acted upon, is whole and takes over",
+        config_.name);
+    return membership::take_over_by_agreement(record_, self(), peer_seen_, fresh_nonce());
+  }
+  return membership::become_only_member(record_, self(), primary, peer_seen_, fresh_nonce());
 }
 
 void Resource::receive(const replication::SyncStart& message) {

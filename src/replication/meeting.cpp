@@ -116,6 +116,14 @@ struct Direction {
   bool has_work = true;  ///< false: the copies are equal
 };
 
+/// protocol.md 3.7: `giver` agreed to be left behind, the change was never acted upon, and the one it gave way to may
+/// since have lost what its cache held. Everything that was answered is in the giver's copy.
+bool takes_over_by_agreement(const Introduction& giver, const Introduction& other, NodeIndex other_index) {
+  return giver.is_outdated && !giver.is_inconsistent && !giver.may_have_lost_cache &&
+         giver.configuration.is_sole(other_index) && giver.configuration.term > other.configuration.term &&
+         other.may_have_lost_cache && !other.is_outdated && !other.is_inconsistent && !other.is_primary;
+}
+
 /// Rows 3 to 5: the currents are equal.
 Direction compare_equal(NodeIndex self, const Introduction& mine, const Introduction& yours,
                         const Configuration& higher) {
@@ -178,7 +186,8 @@ bool pick_higher(const Configuration& one, const Configuration& two, Configurati
     return true;
   }
   if (one.members == two.members) {
-    higher = one.primary != blockdev::kNoNode ? one : two;
+    // kNoNode is the largest. Two different primaries of one term cannot be; both sides must still pick the same.
+    higher = one.primary <= two.primary ? one : two;
     return true;
   }
   if (one.is_pair() || two.is_pair()) {
@@ -213,6 +222,14 @@ Plan plan_meeting(NodeIndex self, const Introduction& mine, const Introduction& 
   if (!pick_higher(mine.configuration, yours.configuration, higher)) return split(MeetingRow::configuration_split);
 
   const NodeIndex peer = other_node(self);
+  if (!mine.generations.current.is_none() && mine.generations.current == yours.generations.current) {
+    const bool is_mine = takes_over_by_agreement(mine, yours, peer);
+    if (is_mine || takes_over_by_agreement(yours, mine, self)) {
+      plan.kind = is_mine ? PlanKind::sync_source : PlanKind::sync_target;
+      plan.row = MeetingRow::by_agreement;
+      return plan;
+    }
+  }
   Direction direction = compare_generations(self, mine, yours, higher);
   if (direction.row == MeetingRow::split_brain) return split(direction.row);
   if (direction.row == MeetingRow::unrelated) {
@@ -230,8 +247,11 @@ Plan plan_meeting(NodeIndex self, const Introduction& mine, const Introduction& 
   }
   plan.row = direction.row;
   if (mine_may && yours_may && !direction.has_work) {
-    plan.kind = PlanKind::agree;
-    return plan;
+    if (!mine.is_primary && !yours.is_primary) {
+      plan.kind = PlanKind::agree;
+      return plan;
+    }
+    direction.is_mine = mine.is_primary;  // Whoever serves goes on doing so: it adds its peer, with nothing to copy.
   }
   const bool source_may = direction.is_mine ? mine_may : yours_may;
   if (!source_may) {

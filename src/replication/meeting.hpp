@@ -23,6 +23,7 @@ enum class MeetingRow : std::uint8_t {
   configuration_split,  ///< two different only members of one term
   both_created,         // 1
   one_created,          // 2
+  by_agreement,         // 3.7: a whole copy that gave way takes over from one that may have lost its cache
   survivor,             // 3
   both_crashed,         // 4
   equal,                // 5

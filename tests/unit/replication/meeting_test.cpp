@@ -121,6 +121,32 @@ TEST(Meeting, After_two_crashes_the_one_whose_host_did_not_reboot_is_source) {
   EXPECT_EQ(plan(crashed, other).kind, PlanKind::sync_source);
 }
 
+// protocol.md 3.7: the primary named a removal, its peer agreed and became Outdated, and the power went before the
+// primary acted upon it. What its cache held may be gone; the peer has it all.
+TEST(Meeting, A_whole_peer_that_gave_way_for_nothing_takes_over_from_a_copy_that_lost_its_cache) {
+  Introduction rebooted = side({2, 3, 0}, {g2, {}, {}});
+  rebooted.seen = 3;
+  rebooted.is_crashed_primary = true;
+  rebooted.may_have_lost_cache = true;
+  Introduction gave_way = side({3, 1, 0}, {g2, {}, {}});
+  gave_way.is_outdated = true;
+  EXPECT_EQ(plan_meeting(0, rebooted, gave_way).kind, PlanKind::sync_target);
+  EXPECT_EQ(plan_meeting(1, gave_way, rebooted).kind, PlanKind::sync_source);
+  EXPECT_EQ(plan_meeting(1, gave_way, rebooted).row, MeetingRow::by_agreement);
+  // Only the daemon died: it has everything itself.
+  rebooted.may_have_lost_cache = false;
+  EXPECT_EQ(plan_meeting(1, gave_way, rebooted).kind, PlanKind::sync_target);
+}
+
+// Broken if a primary gave its role away by agreeing with its peer that nobody has it.
+TEST(Meeting, A_primary_with_nothing_to_copy_adds_its_peer_and_stays_primary) {
+  Introduction primary = side({2, 3, 1}, {g2, {}, {}});
+  primary.is_primary = true;
+  const Introduction other = side({2, 3, 1}, {g2, {}, {}});
+  EXPECT_EQ(plan_meeting(1, primary, other).kind, PlanKind::sync_source);
+  EXPECT_EQ(plan_meeting(0, other, primary).kind, PlanKind::sync_target);
+}
+
 // F24: a half-synced copy is never the source, not even of a crashed primary.
 TEST(Meeting, An_Inconsistent_survivor_is_not_source) {
   Introduction crashed = side({2, 3, 0}, {g2, {}, {}});
@@ -196,7 +222,8 @@ TEST(Meeting, Plans_are_mirrored_and_no_bad_copy_is_source_over_the_whole_domain
       }
       if (seen_by_a.kind == PlanKind::sync_source || seen_by_a.kind == PlanKind::sync_target) {
         const Introduction& source = seen_by_a.kind == PlanKind::sync_source ? a : b;
-        ASSERT_FALSE(source.is_inconsistent || source.is_outdated) << first << " " << second;
+        ASSERT_FALSE(source.is_inconsistent) << first << " " << second;
+        ASSERT_TRUE(!source.is_outdated || seen_by_a.row == MeetingRow::by_agreement) << first << " " << second;
         ASSERT_FALSE(source.generations.current.is_none());
       }
       if (seen_by_a.kind == PlanKind::agree) {
