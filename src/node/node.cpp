@@ -7,6 +7,7 @@
 
 #include "base/assert.hpp"
 #include "base/log.hpp"
+#include "node/reported_reasons.hpp"
 #include "node/resource.hpp"
 #include "version.hpp"
 
@@ -191,7 +192,7 @@ class Node::Impl final : private ports::AcceptSink {
   }
 
   void on_accept(std::unique_ptr<ports::Stream> stream) override {
-    if (config_.self != 0 || unnamed_.size() >= kUnnamedConnectionsMax) return;  // Dropped: the dialer tries again.
+    if (unnamed_.size() >= kUnnamedConnectionsMax) return;  // Dropped: the dialer tries again.
     auto unnamed = std::make_unique<Unnamed>();
     unnamed->node = this;
     const replication::ChannelTimes times{config_.ping_interval, config_.ping_timeout, seconds(5)};
@@ -201,22 +202,34 @@ class Node::Impl final : private ports::AcceptSink {
   }
 
   void named(Unnamed& unnamed, const replication::Hello& hello) {
-    std::unique_ptr<replication::PeerChannel> channel = std::move(unnamed.channel);
-    retire(unnamed);
+    const std::string& self = config_.nodes[config_.self].name;
+    if (config_.self != 0) {
+      refuse(unnamed,
+             fmt::format("{} stands second in its configuration file, so it connects and takes no connections; "
+                         "\"{}\" does the same: their files list the nodes differently",
+                         self, hello.node));
+      return;
+    }
     for (const auto& resource : resources_) {
       if (resource->name() != hello.resource) continue;
+      std::unique_ptr<replication::PeerChannel> channel = std::move(unnamed.channel);
+      retire(unnamed);
       resource->accept(std::move(channel), hello);
       return;
     }
-    channel->end(replication::Refusal{fmt::format("resource \"{}\" is not in the configuration of {}", hello.resource,
-                                                  config_.nodes[config_.self].name),
-                                      false});
-    retired_channels_.push_back(std::move(channel));
-    retired_channels_.erase(retired_channels_.begin(), retired_channels_.end() - 1);
+    refuse(unnamed, fmt::format("resource \"{}\" is not in the configuration of {}", hello.resource, self));
+  }
+
+  void refuse(Unnamed& unnamed, const std::string& reason) {
+    unnamed.channel->end(replication::Refusal{reason, false});
+    unnamed_ended(unnamed, reason);
   }
 
   void unnamed_ended(Unnamed& unnamed, const std::string& reason) {
-    log_warning("a connection to the replication port ended before it named a resource: {}", reason);
+    const std::string sentence = fmt::format("a connection from {} to the replication port was refused: {}",
+                                             unnamed.channel->remote_host(), reason);
+    if (reported_.is_new(sentence)) log_warning("{}", sentence);
+    for (const auto& resource : resources_) resource->note_stranger(sentence);
     retire(unnamed);
   }
 
@@ -235,8 +248,7 @@ class Node::Impl final : private ports::AcceptSink {
   std::vector<std::unique_ptr<ports::Listener>> listeners_;
   std::vector<std::unique_ptr<Unnamed>> unnamed_;
   std::vector<std::unique_ptr<Unnamed>> retired_;
-  /// The last one that was refused: it must outlive the callback that it is in.
-  std::vector<std::unique_ptr<replication::PeerChannel>> retired_channels_;
+  ReportedReasons reported_;  ///< of connections that named no resource
   ports::DeferredTask sweep_task_;
 };
 

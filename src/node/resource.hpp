@@ -26,6 +26,7 @@
 #include "node/admin.hpp"
 #include "node/config.hpp"
 #include "node/node.hpp"
+#include "node/reported_reasons.hpp"
 #include "ports/world.hpp"
 #include "replication/meeting.hpp"
 #include "replication/mirror.hpp"
@@ -72,6 +73,8 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void stop(std::function<void()> done);
   /// A connection whose Hello names this resource. It takes the place of the present one once it has proved the secret.
   void accept(std::unique_ptr<replication::PeerChannel> channel, const replication::Hello& hello);
+  /// Something that named no resource spoke on the replication port: stands in `status` while there is no connection.
+  void note_stranger(const std::string& reason);
 
   void make_primary(bool is_forced, AdminReplyCallback reply);
   void make_secondary(AdminReplyCallback reply);
@@ -168,6 +171,10 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   // resource_link.cpp: the connection and what the nodes agree upon
   void dial();
   void schedule_dial();
+  void begin_attempt();
+  void attempt_succeeded();
+  void back_off();
+  void report_failure(const std::string& reason);
   void on_proven() override;
   void on_message(const replication::Message& message) override;
   void on_operation(const replication::FrameHeader& header, BufferRef data) override;
@@ -293,7 +300,10 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   bool is_standalone_ = false;
   std::string connection_state_ = "Unconnected";
   std::string connection_reason_;
+  ReportedReasons reported_;
   Duration dial_backoff_{};
+  Instant attempt_began_{};
+  bool was_attempt_good_ = false;
   ports::Timer dial_timer_;
   ports::Timer tick_timer_;
   ports::Timer stop_timer_;

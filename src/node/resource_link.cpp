@@ -22,6 +22,8 @@ using replication::Refusal;
 
 namespace {
 
+/// A connection that lived this long was worth making: the next attempt comes soon.
+constexpr Duration kGoodConnectionMin = kDialBackoffMax;
 constexpr Duration kProposalTimeout = seconds(5);
 constexpr std::uint8_t kBoth = 3;
 
@@ -36,6 +38,7 @@ void Resource::dial() {
   connection_state_ = "Connecting";
   if (self() == 0) return;
   ++channel_number_;
+  begin_attempt();
   replication::ChannelTimes times{cluster_.ping_interval, cluster_.ping_timeout, seconds(5)};
   channel_ =
       std::make_unique<replication::PeerChannel>(world_, times, static_cast<replication::PeerChannelObserver&>(*this));
@@ -50,6 +53,37 @@ void Resource::schedule_dial() {
     return;
   }
   world_.loop.arm(dial_timer_, world_.loop.now() + dial_backoff_);
+}
+
+void Resource::begin_attempt() {
+  attempt_began_ = world_.loop.now();
+  was_attempt_good_ = false;
+}
+
+/// Established, or waiting together: what went wrong before is over.
+void Resource::attempt_succeeded() {
+  was_attempt_good_ = true;
+  dial_backoff_ = cluster_.connect_interval;
+  reported_.clear();
+}
+
+/// After an attempt that came to nothing the next one waits twice as long. Never hot, never longer than the bound.
+void Resource::back_off() {
+  if (was_attempt_good_ || world_.loop.now() - attempt_began_ >= kGoodConnectionMin) {
+    dial_backoff_ = cluster_.connect_interval;
+    return;
+  }
+  dial_backoff_ = std::min(dial_backoff_ * 2, std::max(kDialBackoffMax, cluster_.connect_interval));
+}
+
+/// The reason stands in `status` at once; in the log once, until the nodes have come together again.
+void Resource::report_failure(const std::string& reason) {
+  if (channel_ == nullptr || phase_ == LinkPhase::none) connection_reason_ = reason;
+  if (reported_.is_new(reason)) log_warning("resource {}: connection to the peer: {}", config_.name, reason);
+}
+
+void Resource::note_stranger(const std::string& reason) {
+  if (channel_ == nullptr && has_peer() && is_opened_ && !is_standalone_) connection_reason_ = reason;
 }
 
 replication::HandshakeIdentity Resource::identity() {
@@ -89,18 +123,15 @@ void Resource::candidate_proven() {
     end_channel("Connecting", "the peer connected anew", nullptr);
   }
   ++channel_number_;
+  begin_attempt();
   channel_ = std::move(candidate_.channel);
   channel_->set_observer(*this);
   on_proven();
 }
 
-void Resource::candidate_ended(ChannelEnd end, const std::string& reason) {
+void Resource::candidate_ended(ChannelEnd, const std::string& reason) {
   retire(std::move(candidate_.channel));
-  if (channel_ != nullptr) return;
-  if (end == ChannelEnd::handshake_failed && reason != connection_reason_) {
-    log_warning("resource {}: a connection was refused: {}", config_.name, reason);
-    connection_reason_ = reason;
-  }
+  report_failure(reason);
 }
 
 /// Channels end inside their own callbacks: they are destroyed later in the turn.
@@ -110,10 +141,14 @@ void Resource::retire(std::unique_ptr<replication::PeerChannel> channel) {
 }
 
 void Resource::on_channel_ended(ChannelEnd end, const std::string& reason) {
-  const bool is_new = reason != connection_reason_ || phase_ != LinkPhase::none;
-  if (end == ChannelEnd::handshake_failed) dial_backoff_ = std::min(dial_backoff_ * 2, kDialBackoffMax);
+  if (end == ChannelEnd::connection_failed) {
+    dial_backoff_ =
+        cluster_.connect_interval;  // Nobody is there: nobody is bothered, and the peer may be back at once.
+  } else {
+    back_off();
+  }
+  report_failure(reason);
   end_channel(std::string(to_string(end)), reason, nullptr);
-  if (is_new) log_warning("resource {}: connection to the peer: {}", config_.name, reason);
 }
 
 /// Ends the channel, if it has not ended, and everything that stood on it.
@@ -265,8 +300,8 @@ void Resource::protocol_violation(const std::string& reason) { channel_->fail(Ch
 
 void Resource::receive(const Refusal& message) {
   if (message.is_final) is_standalone_ = true;
-  dial_backoff_ = std::min(dial_backoff_ * 2, kDialBackoffMax);
-  log_warning("resource {}: the peer ended the connection: {}", config_.name, message.reason);
+  back_off();
+  report_failure("the peer ended the connection: " + message.reason);
   end_channel("Unconnected", message.reason, nullptr);
 }
 
@@ -288,14 +323,14 @@ void Resource::meet() {
   switch (plan.kind) {
     case PlanKind::wait:
       phase_ = LinkPhase::wait_created;
-      dial_backoff_ = cluster_.connect_interval;
+      attempt_succeeded();
       return;
     case PlanKind::apart: {
       RB_PROBE("meeting_apart");
       if (plan.is_split) RB_PROBE("meeting_split");
-      log_error("resource {}: {}", config_.name, plan.reason);
       if (plan.is_final) is_standalone_ = true;
-      dial_backoff_ = std::min(dial_backoff_ * 2, kDialBackoffMax);
+      back_off();
+      report_failure(plan.reason);
       const Refusal refusal{plan.reason, plan.is_final};
       end_channel("Unconnected", plan.reason, &refusal);
       return;
@@ -361,6 +396,7 @@ void Resource::receive(const replication::Proposal& message) {
   if (!is_expected || is_primary_ || is_changing_role_ || persists_out_ > 0 || proposed_term_ != 0) {
     RB_PROBE("proposal_refused_because_of_own_change");
     const Refusal refusal{"a change of this node's own is under way", false};
+    back_off();
     end_channel("Unconnected", "both nodes wanted to change the configuration at once", &refusal);
     return;
   }
@@ -414,7 +450,7 @@ void Resource::joined() {
   proposed_term_ = 0;
   phase_ = LinkPhase::established;
   connected_term_ = term;
-  dial_backoff_ = cluster_.connect_interval;
+  attempt_succeeded();
   sync_failure_.clear();
   is_set_coarse_ = false;
   peer_progress_ = {};
@@ -622,6 +658,7 @@ void Resource::connect(AdminReplyCallback reply) {
   }
   is_standalone_ = false;
   connection_reason_.clear();
+  reported_.clear();
   dial_backoff_ = cluster_.connect_interval;
   if (channel_ == nullptr) dial();
   reply({AdminOutcome::done, config_.name + ": connecting", {}});

@@ -213,6 +213,14 @@ ResourceStatus Resource::status() const {
     status.connection_state =
         phase_ == LinkPhase::none ? (is_standalone_ ? "StandAlone" : connection_state_) : "Connected";
     status.connection_reason = connection_reason_;
+    if (phase_ == LinkPhase::none && connection_state_ == "Connecting" && self() == 0 && connection_reason_.empty()) {
+      status.connection_reason = "waits for " + status.peer_name + " to connect";
+    }
+    if (phase_ == LinkPhase::introducing) {
+      status.connection_reason = my_introduction_.has_value()
+                                     ? "waits until the peer introduces itself: a change of its own is under way there"
+                                     : "introduces itself once a change of its own is done";
+    }
     const bool is_known = phase_ != LinkPhase::none && phase_ != LinkPhase::introducing;
     status.peer_role = !is_known ? "Unknown" : is_peer_primary_ ? "Primary" : "Secondary";
   }

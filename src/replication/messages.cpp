@@ -15,6 +15,22 @@ using blockdev::GenerationSet;
 
 constexpr int kVolumesMax = 256;
 constexpr int kSharedFieldsMax = 1024;
+constexpr std::size_t kNameBytesMax = 255;
+constexpr std::size_t kReasonBytesMax = 4096;
+
+/// Names and reasons come from whoever reaches the port, and stand in logs and on terminals.
+bool is_control_character(char character) {
+  const auto byte = static_cast<unsigned char>(character);
+  return byte < 0x20 || byte == 0x7f;
+}
+bool is_name(const std::string& text) {
+  return text.size() <= kNameBytesMax && std::ranges::none_of(text, is_control_character);
+}
+std::string harmless(std::string reason) {
+  if (reason.size() > kReasonBytesMax) reason.resize(kReasonBytesMax);
+  std::ranges::replace_if(reason, is_control_character, '?');
+  return reason;
+}
 
 void put(const Generation& from, peer::Generation* to) {
   to->set_term(from.term);
@@ -129,6 +145,9 @@ struct Encoder {
 
 std::optional<Message> get(const peer::Hello& from) {
   if (from.nonce().size() != kNonceBytes || from.protocol_min() > from.protocol_max()) return std::nullopt;
+  for (const std::string* name : {&from.cluster(), &from.node(), &from.expected_peer(), &from.resource()}) {
+    if (!is_name(*name)) return std::nullopt;
+  }
   return Hello{from.protocol_min(),  from.protocol_max(), from.features(), from.cluster(),    from.node(),
                from.expected_peer(), from.resource(),     from.nonce(),    from.incarnation()};
 }
@@ -190,7 +209,7 @@ std::optional<Message> decode(ConstBytes bytes) {
     case peer::Envelope::kProof:
       return Proof{envelope.proof().mac()};
     case peer::Envelope::kRefusal:
-      return Refusal{envelope.refusal().reason(), envelope.refusal().is_final()};
+      return Refusal{harmless(envelope.refusal().reason()), envelope.refusal().is_final()};
     case peer::Envelope::kIntroduction:
       return get(envelope.introduction());
     case peer::Envelope::kSyncStart: {

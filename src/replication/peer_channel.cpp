@@ -50,6 +50,7 @@ void PeerChannel::dial(const ports::Endpoint& remote, std::string_view local_add
 void PeerChannel::accept(std::unique_ptr<ports::Stream> stream) {
   begin();
   stream_ = std::move(stream);
+  is_connected_ = true;
   stream_->set_sink(*this);
 }
 
@@ -69,6 +70,7 @@ void PeerChannel::begin() {
 }
 
 void PeerChannel::on_connected() {
+  is_connected_ = true;
   last_received_ = world_.loop.now();
   send(handshake_->start());
 }
@@ -139,9 +141,19 @@ std::string PeerChannel::remote_text() const {
   return stream_ == nullptr ? std::string() : to_string(stream_->remote());
 }
 
+std::string PeerChannel::remote_host() const { return stream_ == nullptr ? std::string() : stream_->remote().address; }
+
 void PeerChannel::on_closed(ports::StreamError error) {
-  const bool was_connected = is_proven_ || (handshake_.has_value() && received_bytes_ > 0);
-  fail(was_connected ? ChannelEnd::network_failure : ChannelEnd::connection_failed, std::string(to_string(error)));
+  // A reset before the connection was there still comes from somebody who answers.
+  const bool is_nobody_there = !is_connected_ && error != ports::StreamError::reset;
+  if (is_nobody_there) {
+    fail(ChannelEnd::connection_failed, std::string(to_string(error)));
+  } else if (is_proven_) {
+    fail(ChannelEnd::network_failure, std::string(to_string(error)));
+  } else {
+    fail(ChannelEnd::network_failure,
+         fmt::format("the peer ended the connection in the handshake without a reason ({})", to_string(error)));
+  }
 }
 
 void PeerChannel::on_tick() {

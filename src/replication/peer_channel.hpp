@@ -85,6 +85,8 @@ class PeerChannel final : private ports::StreamSink {
   /// Once proven.
   [[nodiscard]] std::uint32_t protocol_version() const noexcept { return handshake_->protocol_version(); }
   [[nodiscard]] std::string remote_text() const;
+  /// Its address without the port.
+  [[nodiscard]] std::string remote_host() const;
   [[nodiscard]] std::size_t queued_bytes() const noexcept { return stream_ == nullptr ? 0 : stream_->queued_bytes(); }
   [[nodiscard]] std::uint64_t sent_bytes() const noexcept { return sent_bytes_; }
   [[nodiscard]] std::uint64_t received_bytes() const noexcept { return received_bytes_; }
@@ -114,6 +116,7 @@ class PeerChannel final : private ports::StreamSink {
   PeerChannelObserver* observer_;
   std::unique_ptr<ports::Stream> stream_;
   std::optional<Handshake> handshake_;
+  bool is_connected_ = false;
   bool is_proven_ = false;
   bool is_ended_ = false;
   bool is_closing_ = false;  ///< the stream sends what is queued and ends by itself

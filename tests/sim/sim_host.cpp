@@ -181,8 +181,9 @@ void SimHost::start() {
     std::vector<std::vector<node::VolumeDisks>> disks(1);
     disks[0].push_back({&process.data, process.metadata.get(), ""});
     const ports::World world{process.loop, fabric_.timeline().random(), process.network, *process.buffers};
-    process.node =
-        std::make_unique<node::Node>(make_cluster_config(options_, index_), world, boot_id_, std::move(disks));
+    node::ClusterConfig config = make_cluster_config(options_, index_);
+    if (config_edit_) config_edit_(config);
+    process.node = std::make_unique<node::Node>(std::move(config), world, boot_id_, std::move(disks));
     const auto started = process.node->start();
     RB_ASSERT(started.has_value());
   });

@@ -31,6 +31,9 @@ class SimHost {
   SimHost(SimFabric& fabric, const RunOptions& options, blockdev::NodeIndex index);
   ~SimHost();
 
+  /// Changes the configuration that the next starts read: what a person got wrong in the file.
+  void set_config_edit(std::function<void(node::ClusterConfig&)> edit) { config_edit_ = std::move(edit); }
+
   /// create-md. `uuid` names the volume on both nodes. Returns the usable size.
   std::uint64_t create_metadata(const Uuid& uuid);
   void start();
@@ -85,6 +88,7 @@ class SimHost {
   bool is_powered_ = true;
   bool is_stopping_ = false;
   std::uint64_t incarnation_ = 0;
+  std::function<void(node::ClusterConfig&)> config_edit_;
   std::unique_ptr<Process> process_;
 };
 

@@ -88,6 +88,13 @@ TEST(Messages, What_cannot_be_is_refused) {
   Hello short_nonce;
   short_nonce.nonce = "short";
   EXPECT_FALSE(decode(as_bytes(encode(short_nonce))).has_value());
+  // Broken if somebody without the secret could write lines of its own into the log.
+  Hello two_lines;
+  two_lines.nonce = std::string(kNonceBytes, 'n');
+  EXPECT_TRUE(decode(as_bytes(encode(two_lines))).has_value());
+  two_lines.node = "a\nall is well";
+  EXPECT_FALSE(decode(as_bytes(encode(two_lines))).has_value());
+  EXPECT_EQ(round_trip(Refusal{"no\x1b[2J\nway", true}).reason, "no?[2J?way");
   // A primary that is no member.
   EXPECT_FALSE(decode(as_bytes(encode(Proposal{{9, 1, 1}, {}, {}}))).has_value());
   EXPECT_FALSE(decode(as_bytes(encode(Proposal{{9, 7, 1}, {}, {}}))).has_value());
