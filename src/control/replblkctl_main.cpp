@@ -37,6 +37,7 @@ struct Arguments {
   std::uint64_t start_bytes = 0;
   std::uint64_t stop_bytes = UINT64_MAX;
   std::string repair_from;
+  bool discards_data = false;
   std::string volume_uuid;
   bool is_json = false;
   bool is_verbose = false;
@@ -96,6 +97,7 @@ int ask(const Arguments& arguments, const node::ClusterConfig& config, node::Adm
                                          {.verb = verb,
                                           .resource = arguments.resource,
                                           .is_forced = arguments.is_forced,
+                                          .discards_data = arguments.discards_data,
                                           .start_bytes = arguments.start_bytes,
                                           .stop_bytes = arguments.stop_bytes,
                                           .repair_from = arguments.repair_from},
@@ -158,12 +160,15 @@ int run(int argc, char** argv) {
       ->transform(CLI::AsSizeValue(false));
   verify->add_option("--repair", arguments.repair_from,
                      "Afterwards overwrite what differs with the copy of this node: local, peer or a name");
+  CLI::App* connect = add_verb("connect", "Connect to the peer, and keep trying");
+  connect->add_flag("--discard-my-data", arguments.discards_data,
+                    "After a split brain: what was written here since the nodes parted is given up");
   const std::vector<std::pair<CLI::App*, node::AdminVerb>> asked = {
       {status, node::AdminVerb::status},
       {primary, node::AdminVerb::primary},
       {verify, node::AdminVerb::verify},
       {add_verb("secondary", "Make this node stop to serve"), node::AdminVerb::secondary},
-      {add_verb("connect", "Connect to the peer, and keep trying"), node::AdminVerb::connect},
+      {connect, node::AdminVerb::connect},
       {add_verb("disconnect", "Disconnect from the peer, and stay so"), node::AdminVerb::disconnect},
       {add_verb("pause-sync", "Hold resynchronizations back until resume-sync on this node"),
        node::AdminVerb::pause_sync},

@@ -140,6 +140,29 @@ Json sessions(const ResourceStatus& resource) {
   return list;
 }
 
+/// Both sides of a split brain, or nothing.
+Json split_brain(const ResourceStatus& resource) {
+  Json sides = Json::array();
+  for (const node::SplitSideStatus& side : resource.split) {
+    Json volumes = Json::array();
+    for (const node::ChangesStatus& changes : side.volumes) {
+      Json ranges = Json::array();
+      for (const blockdev::ByteRange& range : changes.ranges) {
+        ranges.push_back({{"offset", range.offset_bytes}, {"length", range.length_bytes}});
+      }
+      volumes.push_back({{"volume", changes.volume},
+                         {"changed-bytes", changes.changed_bytes},
+                         {"ranges", std::move(ranges)},
+                         {"all-ranges", changes.are_all_ranges}});
+    }
+    sides.push_back({{"node", side.node_name},
+                     {"role", side.is_primary ? "Primary" : "Secondary"},
+                     {"alone-since", calendar_text(side.alone_since_ms)},
+                     {"volumes", std::move(volumes)}});
+  }
+  return sides;
+}
+
 Json resource_json(const Status& status, const ResourceStatus& resource) {
   Json devices = Json::array();
   for (const VolumeStatus& volume : resource.volumes) devices.push_back(device(resource, volume));
@@ -162,6 +185,7 @@ Json resource_json(const Status& status, const ResourceStatus& resource) {
           {"target", {{"iqn", resource.target_iqn}, {"serving", resource.is_serving}}},
           {"configuration", {{"term", resource.term}, {"members", resource.members}}},
           {"current-generation", resource.current_generation},
+          {"split-brain", split_brain(resource)},
           {"sessions", sessions(resource)}};
 }
 

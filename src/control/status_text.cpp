@@ -1,5 +1,6 @@
 #include "control/status_text.hpp"
 
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <iterator>
@@ -125,6 +126,27 @@ std::string status_text(const Status& status, const StatusTextOptions& options) 
   return text.take();
 }
 
+std::string calendar_text(std::uint64_t unix_ms) {
+  if (unix_ms == 0) return {};
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(static_cast<std::time_t>(unix_ms / 1000)));
+}
+
+namespace {
+
+/// "volume 0: 8192 bytes in 0+4096, 65536+4096, …"
+std::string changes_text(const node::ChangesStatus& changes) {
+  std::string text = fmt::format("volume {}: {} bytes", changes.volume, changes.changed_bytes);
+  std::string_view separator = " at ";
+  for (const blockdev::ByteRange& range : changes.ranges) {
+    text += fmt::format("{}{}+{}", separator, range.offset_bytes, range.length_bytes);
+    separator = ", ";
+  }
+  if (!changes.are_all_ranges) text += ", and more";
+  return text;
+}
+
+}  // namespace
+
 std::string status_reasons(const Status& status) {
   Text text;
   for (const ResourceStatus& resource : status.resources) {
@@ -139,6 +161,17 @@ std::string status_reasons(const Status& status) {
       add(fmt::format("volume {} verify", volume.volume), volume.verify.reason);
     }
     add("connection " + resource.connection_state, resource.connection_reason);
+    for (const node::SplitSideStatus& side : resource.split) {
+      const std::string since = calendar_text(side.alone_since_ms);
+      std::string changes = fmt::format("{} ({}), alone since {}, has changed", side.node_name,
+                                        side.is_primary ? "Primary" : "Secondary", since.empty() ? "?" : since);
+      std::string_view separator = " ";
+      for (const node::ChangesStatus& volume : side.volumes) {
+        changes += fmt::format("{}{}", separator, changes_text(volume));
+        separator = "; ";
+      }
+      add("split brain", changes);
+    }
   }
   return text.take();
 }

@@ -20,6 +20,8 @@ struct StatusTextOptions {
 /// Not part of DRBD's grammar, hence apart: one line per state that is not normal, "RESOURCE: ...". Empty when all is
 /// well.
 [[nodiscard]] std::string status_reasons(const node::Status& status);
+/// "2026-11-25T22:40:48Z"; empty for 0.
+[[nodiscard]] std::string calendar_text(std::uint64_t unix_ms);
 [[nodiscard]] std::string status_json(const node::Status& status);
 
 }  // namespace replblk::control

@@ -198,6 +198,38 @@ node::SessionStatus get(const api::SessionStatus& from) {
   return to;
 }
 
+void put(const node::SplitSideStatus& from, api::SplitSide& to) {
+  to.set_node_name(from.node_name);
+  to.set_is_primary(from.is_primary);
+  to.set_alone_since_ms(from.alone_since_ms);
+  for (const node::ChangesStatus& changes : from.volumes) {
+    api::Changes& item = *to.add_volumes();
+    item.set_volume(changes.volume);
+    item.set_changed_bytes(changes.changed_bytes);
+    item.set_are_all_ranges(changes.are_all_ranges);
+    for (const blockdev::ByteRange& range : changes.ranges) {
+      api::Range& part = *item.add_ranges();
+      part.set_offset_bytes(range.offset_bytes);
+      part.set_length_bytes(range.length_bytes);
+    }
+  }
+}
+
+node::SplitSideStatus get(const api::SplitSide& from) {
+  node::SplitSideStatus to;
+  to.node_name = from.node_name();
+  to.is_primary = from.is_primary();
+  to.alone_since_ms = from.alone_since_ms();
+  for (const api::Changes& item : from.volumes()) {
+    node::ChangesStatus& changes = to.volumes.emplace_back();
+    changes.volume = item.volume();
+    changes.changed_bytes = item.changed_bytes();
+    changes.are_all_ranges = item.are_all_ranges();
+    for (const api::Range& part : item.ranges()) changes.ranges.push_back({part.offset_bytes(), part.length_bytes()});
+  }
+  return to;
+}
+
 void put(const node::ResourceStatus& from, api::ResourceStatus& to) {
   to.set_name(from.name);
   to.set_role(from.role);
@@ -215,6 +247,7 @@ void put(const node::ResourceStatus& from, api::ResourceStatus& to) {
   to.set_peer_role(from.peer_role);
   for (const node::VolumeStatus& item : from.volumes) put(item, *to.add_volumes());
   for (const node::SessionStatus& item : from.sessions) put(item, *to.add_sessions());
+  for (const node::SplitSideStatus& item : from.split) put(item, *to.add_split());
 }
 
 node::ResourceStatus get(const api::ResourceStatus& from) {
@@ -235,6 +268,7 @@ node::ResourceStatus get(const api::ResourceStatus& from) {
   to.peer_role = from.peer_role();
   for (const api::VolumeStatus& item : from.volumes()) to.volumes.push_back(get(item));
   for (const api::SessionStatus& item : from.sessions()) to.sessions.push_back(get(item));
+  for (const api::SplitSide& item : from.split()) to.split.push_back(get(item));
   return to;
 }
 
@@ -274,6 +308,7 @@ std::string encode_request(const node::AdminRequest& request) {
   message.set_start_bytes(request.start_bytes);
   message.set_stop_bytes(request.stop_bytes);
   message.set_repair_from(request.repair_from);
+  message.set_discards_data(request.discards_data);
   return message.SerializeAsString();
 }
 
@@ -287,6 +322,7 @@ std::optional<node::AdminRequest> decode_request(std::string_view bytes) {
   return node::AdminRequest{.verb = *verb,
                             .resource = message.resource(),
                             .is_forced = message.is_forced(),
+                            .discards_data = message.discards_data(),
                             .start_bytes = message.start_bytes(),
                             .stop_bytes = message.stop_bytes() == 0 ? UINT64_MAX : message.stop_bytes(),
                             .repair_from = message.repair_from()};

@@ -23,8 +23,9 @@ enum class AdminVerb : std::uint8_t {
 
 struct AdminRequest {
   AdminVerb verb = AdminVerb::status;
-  std::string resource;    ///< empty: all
-  bool is_forced = false;  ///< primary --force
+  std::string resource;        ///< empty: all
+  bool is_forced = false;      ///< primary --force
+  bool discards_data = false;  ///< connect --discard-my-data
   // verify:
   std::uint64_t start_bytes = 0;
   std::uint64_t stop_bytes = UINT64_MAX;  ///< exclusive; beyond the end: to the end

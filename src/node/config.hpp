@@ -10,6 +10,7 @@
 
 #include "base/time.hpp"
 #include "blockdev/record.hpp"
+#include "replication/split_brain.hpp"
 
 namespace replblk::node {
 
@@ -65,6 +66,7 @@ struct ResourceConfig {
   std::vector<VolumeConfig> volumes;
   ResyncConfig resync;
   ActivityLogConfig activity_log;
+  replication::SplitPolicies after_split_brain;
 };
 
 struct ClusterConfig {

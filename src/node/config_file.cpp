@@ -398,6 +398,7 @@ class Checker {
       made.activity_log.extents = section.child("activity_log").number("extents", 67, 65534);
       made.activity_log.updates = resource.activity_log().updates();
     }
+    made.after_split_brain = check_split_policies(section, resource);
     config_.resources.push_back(std::move(made));
   }
 
@@ -424,6 +425,47 @@ class Checker {
       case config::Resync::never:
         made.checksum = ChecksumUse::never;
         break;
+    }
+    return made;
+  }
+
+  replication::SplitPolicies check_split_policies(const Section& section, const config::Resource& resource) {
+    replication::SplitPolicies made;
+    constexpr std::string_view kDiscardNode = "discard-node-";
+    const auto refuse = [&](const char* key, const std::string& keyword, std::string_view known) {
+      if (keyword == "call-pri-lost-after-sb") {
+        section.complain(
+            key, fmt::format("{} needs a handler that reboots the node", in_quotes(keyword)),
+            "replblk runs none and needs none: violently-as0p makes a Primary that gives up Secondary first");
+      } else {
+        section.complain(key, fmt::format("{} is not a policy here", in_quotes(keyword)), known);
+      }
+    };
+    if (const std::string& keyword = resource.after_sb_0pri(); keyword.starts_with(kDiscardNode)) {
+      const std::optional<std::size_t> node = find_node(std::string_view(keyword).substr(kDiscardNode.size()));
+      made.without_primary = replication::AfterSb0::discard_node;
+      if (node) {
+        made.discarded_node = static_cast<NodeIndex>(*node);
+      } else {
+        section.complain("after_sb_0pri", fmt::format("{} names no node", in_quotes(keyword)),
+                         fmt::format("after discard-node- comes the name of a node: {}", node_names()));
+      }
+    } else if (const auto policy = replication::parse_after_sb_0pri(keyword)) {
+      made.without_primary = *policy;
+    } else {
+      refuse("after_sb_0pri", keyword,
+             "disconnect, discard-node-NAME, discard-younger-primary, discard-older-primary, discard-zero-changes or "
+             "discard-least-changes");
+    }
+    if (const auto policy = replication::parse_after_sb_1pri(resource.after_sb_1pri())) {
+      made.with_one_primary = *policy;
+    } else {
+      refuse("after_sb_1pri", resource.after_sb_1pri(), "disconnect, consensus, discard-secondary or violently-as0p");
+    }
+    if (const auto policy = replication::parse_after_sb_2pri(resource.after_sb_2pri())) {
+      made.with_two_primaries = *policy;
+    } else {
+      refuse("after_sb_2pri", resource.after_sb_2pri(), "disconnect or violently-as0p");
     }
     return made;
   }

@@ -20,6 +20,14 @@ std::vector<std::string> make_shared_fields(const ClusterConfig& config) {
     fields.push_back(fmt::format("resource[{}].name={}", index, resource.name));
     fields.push_back(fmt::format("resource[{}].target.iqn={}", index, resource.target.iqn));
     fields.push_back(fmt::format("resource[{}].target.alias={}", index, resource.target.alias));
+    // Each node evaluates them for both.
+    const replication::SplitPolicies& policies = resource.after_split_brain;
+    const std::string discarded =
+        policies.discarded_node < config.nodes.size() ? config.nodes[policies.discarded_node].name : "";
+    fields.push_back(
+        fmt::format("resource[{}].after_sb_0pri={}{}", index, to_string(policies.without_primary), discarded));
+    fields.push_back(fmt::format("resource[{}].after_sb_1pri={}", index, to_string(policies.with_one_primary)));
+    fields.push_back(fmt::format("resource[{}].after_sb_2pri={}", index, to_string(policies.with_two_primaries)));
     for (std::size_t number = 0; number < resource.volumes.size(); ++number) {
       const VolumeConfig& volume = resource.volumes[number];
       const std::string key = fmt::format("resource[{}].volume[{}]", index, number);

@@ -139,7 +139,7 @@ class Node::Impl final : private ports::AcceptSink {
         resource.make_secondary(reply);
         return;
       case AdminVerb::connect:
-        resource.connect(reply);
+        resource.connect(request.discards_data, reply);
         return;
       case AdminVerb::disconnect:
         resource.disconnect(reply);

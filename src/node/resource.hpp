@@ -78,7 +78,8 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
 
   void make_primary(bool is_forced, AdminReplyCallback reply);
   void make_secondary(AdminReplyCallback reply);
-  void connect(AdminReplyCallback reply);
+  /// `discards_data`: should the nodes have split, this copy is given up; for the next meeting only.
+  void connect(bool discards_data, AdminReplyCallback reply);
   void disconnect(AdminReplyCallback reply);
   void pause_sync(AdminReplyCallback reply);
   void resume_sync(AdminReplyCallback reply);
@@ -206,6 +207,12 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void begin_add();
   void finish_add();
   void joined();
+  // resource_split.cpp: what becomes of a split brain
+  [[nodiscard]] bool settle_split(replication::Plan& plan);
+  void give_up_copy(const std::string& reason);
+  void fill_changes(replication::Introduction& intro) const;
+  [[nodiscard]] std::vector<SplitSideStatus> split_sides() const;
+
   void protocol_violation(const std::string& reason);
   [[nodiscard]] replication::HandshakeIdentity identity();
   [[nodiscard]] replication::Introduction introduction() const;
@@ -304,6 +311,8 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   Duration dial_backoff_{};
   Instant attempt_began_{};
   bool was_attempt_good_ = false;
+  bool is_discarding_ = false;          ///< this copy is given up if the next meeting finds a split
+  std::vector<SplitSideStatus> split_;  ///< what the last meeting found; empty: no split
   ports::Timer dial_timer_;
   ports::Timer tick_timer_;
   ports::Timer stop_timer_;

@@ -19,6 +19,7 @@ using replication::ChannelEnd;
 using replication::Message;
 using replication::PlanKind;
 using replication::Refusal;
+using replication::VolumeIntroduction;
 
 namespace {
 
@@ -258,8 +259,11 @@ replication::Introduction Resource::introduction() const {
   intro.shared_fields = cluster_.shared_fields;
   for (const auto& volume : volumes_) {
     const blockdev::Store& store = *volume->store;
-    intro.volumes.push_back({store.volume_uuid(), store.geometry().size_bytes, store.geometry().logical_block_bytes,
-                             store.bitmap_block_bytes(), !volume->store->dirty().is_clean()});
+    VolumeIntroduction& one = intro.volumes.emplace_back();
+    one.uuid = store.volume_uuid();
+    one.size_bytes = store.geometry().size_bytes;
+    one.logical_block_bytes = store.geometry().logical_block_bytes;
+    one.bitmap_block_bytes = store.bitmap_block_bytes();
   }
   intro.configuration = record_.configuration;
   intro.seen = record_.seen;
@@ -271,6 +275,10 @@ replication::Introduction Resource::introduction() const {
   intro.survived_connected = connected_term_ != 0 && connected_term_ == record_.configuration.term;
   intro.is_primary = is_primary_;
   intro.is_sync_paused = pause_.is_by_self;
+  intro.discards_data = is_discarding_;
+  intro.alone_since_ms = record_.alone_since_ms;
+  intro.was_primary_at_parting = record_.was_primary_at_parting;
+  fill_changes(intro);
   return intro;
 }
 
@@ -319,7 +327,12 @@ void Resource::receive(const replication::Introduction& message) {
 }
 
 void Resource::meet() {
-  const replication::Plan plan = plan_meeting(self(), *my_introduction_, *peer_introduction_);
+  replication::Plan plan = plan_meeting(self(), *my_introduction_, *peer_introduction_);
+  split_.clear();
+  // protocol.md 5.1: the choice to discard is for one meeting. Both nodes have it in the Introductions.
+  if (std::exchange(is_discarding_, false) && !plan.is_split)
+    log_info("resource {}: the copies have not split: nothing is discarded", config_.name);
+  if (plan.is_split && !settle_split(plan)) return;
   switch (plan.kind) {
     case PlanKind::wait:
       phase_ = LinkPhase::wait_created;
@@ -472,7 +485,8 @@ void Resource::joined() {
 // ---- resync ----------------------------------------------------------------------------------------------------
 
 void Resource::start_as_source(const replication::Plan& plan) {
-  const bool is_alone_already = record_.configuration.is_sole(self()) && !membership::is_in_doubt(record_) &&
+  const bool is_alone_already = !plan.is_split && record_.configuration.is_sole(self()) &&
+                                !membership::is_in_doubt(record_) &&
                                 record_.configuration.term >= peer_introduction_->configuration.term;
   is_resync_continued_ =
       is_alone_already && replication::is_same_resync(synced_term_, *my_introduction_, *peer_introduction_);
@@ -504,7 +518,13 @@ ResourceRecord Resource::record_as_source(const replication::Plan& plan) {
         config_.name);
     return membership::take_over_by_agreement(record_, self(), peer_seen_, fresh_nonce());
   }
-  return membership::become_only_member(record_, self(), primary, peer_seen_, fresh_nonce());
+  if (!plan.is_split) return membership::become_only_member(record_, self(), primary, peer_seen_, fresh_nonce());
+  // Before the record says that the bits cover all that differs, they must.
+  if (plan.is_full) {
+    for (const auto& volume : volumes_) volume->store->dirty().set_all();
+  }
+  return membership::keep_after_split(record_, self(), primary, peer_seen_, fresh_nonce(),
+                                      peer_introduction_->generations.current);
 }
 
 void Resource::receive(const replication::SyncStart& message) {
@@ -650,17 +670,34 @@ void Resource::on_checksums(const replication::FrameHeader& header, ConstBytes e
 
 // ---- the administrator's connect and disconnect ----------------------------------------------------------------
 
-void Resource::connect(AdminReplyCallback reply) {
+void Resource::connect(bool discards_data, AdminReplyCallback reply) {
   if (!has_peer())
     return reply({AdminOutcome::refused, config_.name + ": there is no second node in the configuration", {}});
   if (!is_opened_ || is_stopping_ || is_metadata_failed_) {
     return reply({AdminOutcome::refused, config_.name + ": the resource is not open; see `status`", {}});
   }
+  if (discards_data && is_primary_) {
+    return reply({AdminOutcome::refused,
+                  config_.name + ": this node is Primary: make it secondary before its data is discarded",
+                  {}});
+  }
+  if (discards_data && (channel_ != nullptr && phase_ != LinkPhase::none)) {
+    return reply({AdminOutcome::refused,
+                  config_.name + ": the nodes are connected: --discard-my-data is for copies that have split",
+                  {}});
+  }
+  is_discarding_ = discards_data;
   is_standalone_ = false;
   connection_reason_.clear();
   reported_.clear();
   dial_backoff_ = cluster_.connect_interval;
   if (channel_ == nullptr) dial();
+  if (discards_data) {
+    log_warning("resource {}: the administrator gives this copy up if the two have split", config_.name);
+    return reply({AdminOutcome::done,
+                  config_.name + ": connecting; if the copies have split, this one will be overwritten",
+                  {}});
+  }
   reply({AdminOutcome::done, config_.name + ": connecting", {}});
 }
 
@@ -674,6 +711,7 @@ void Resource::disconnect(AdminReplyCallback reply) {
   }
   is_standalone_ = true;
   end_verify("the nodes were disconnected");
+  is_discarding_ = false;
   world_.loop.cancel(dial_timer_);
   const auto end = [this] {
     if (channel_ != nullptr) {

@@ -28,6 +28,7 @@ void Resource::make_primary(bool is_forced, AdminReplyCallback reply) {
   }
   if (!is_opened_) return refuse("the volumes are still being opened; try again");
   if (is_primary_) return reply(done(fmt::format("{}: already primary", config_.name)));
+  is_discarding_ = false;  // Who serves a copy does not give it up.
   if (is_changing_role_ || is_removing_peer_ || persists_out_ > 0) {
     return refuse("a change of role or configuration is under way; try again");
   }

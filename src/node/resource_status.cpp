@@ -222,6 +222,7 @@ ResourceStatus Resource::status() const {
                                      : "introduces itself once a change of its own is done";
     }
     const bool is_known = phase_ != LinkPhase::none && phase_ != LinkPhase::introducing;
+    status.split = split_;
     status.peer_role = !is_known ? "Unknown" : is_peer_primary_ ? "Primary" : "Secondary";
   }
   for (const auto& volume : volumes_) status.volumes.push_back(volume_status(*volume));

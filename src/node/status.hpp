@@ -63,6 +63,22 @@ struct VolumeStatus {
   std::string replication_reason;       ///< why the replication state is not normal, and what to do
 };
 
+/// What one node has changed in one volume since the two copies parted.
+struct ChangesStatus {
+  std::uint32_t volume = 0;
+  std::uint64_t changed_bytes = 0;
+  std::vector<blockdev::ByteRange> ranges;  ///< ascending; the first ones
+  bool are_all_ranges = true;               ///< false: there are more
+};
+
+/// One side of a split brain.
+struct SplitSideStatus {
+  std::string node_name;
+  bool is_primary = false;
+  std::uint64_t alone_since_ms = 0;  ///< Unix time by that node's clock; 0: not known
+  std::vector<ChangesStatus> volumes;
+};
+
 struct SessionStatus {
   std::string initiator_name;
   std::string isid;  ///< 12 hex digits
@@ -85,7 +101,8 @@ struct ResourceStatus {
   std::string peer_name;         ///< empty in a single-node cluster
   std::string connection_state;  ///< StandAlone Unconnected Connecting Connected NetworkFailure ProtocolError Timeout
   std::string connection_reason;
-  std::string peer_role;  ///< Unknown when not connected
+  std::string peer_role;               ///< Unknown when not connected
+  std::vector<SplitSideStatus> split;  ///< both sides, after the nodes met and found a split brain; else empty
   std::vector<VolumeStatus> volumes;
   std::vector<SessionStatus> sessions;
 };

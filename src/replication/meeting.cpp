@@ -212,8 +212,9 @@ Plan plan_meeting(NodeIndex self, const Introduction& mine, const Introduction& 
   }
   const auto split = [](MeetingRow row) {
     Plan result = apart(row,
-                        "split brain: both copies were written while the nodes were apart; choose the copy to give up "
-                        "(invalidate it with create-md --force on that node) and connect again",
+                        "split brain: both copies were changed while the nodes were apart; on the node whose changes "
+                        "are to be given up run `replblkctl connect --discard-my-data`, on the other one `replblkctl "
+                        "connect`",
                         true);
     result.is_split = true;
     return result;

@@ -94,6 +94,12 @@ struct Encoder {
       item->set_logical_block_bytes(volume.logical_block_bytes);
       item->set_bitmap_block_bytes(volume.bitmap_block_bytes);
       item->set_has_dirty_blocks(volume.has_dirty_blocks);
+      item->set_dirty_bytes(volume.dirty_bytes);
+      for (const blockdev::ByteRange& range : volume.dirty_ranges) {
+        peer::Range* part = item->add_dirty_range();
+        part->set_offset_bytes(range.offset_bytes);
+        part->set_length_bytes(range.length_bytes);
+      }
     }
     put(from.configuration, to->mutable_configuration());
     to->set_seen(from.seen);
@@ -105,6 +111,9 @@ struct Encoder {
     to->set_survived_connected(from.survived_connected);
     to->set_is_primary(from.is_primary);
     to->set_is_sync_paused(from.is_sync_paused);
+    to->set_discards_data(from.discards_data);
+    to->set_alone_since_ms(from.alone_since_ms);
+    to->set_was_primary_at_parting(from.was_primary_at_parting);
   }
   void operator()(const SyncStart& from) const {
     put(from.configuration, envelope.mutable_sync_start()->mutable_configuration());
@@ -155,6 +164,7 @@ std::optional<Message> get(const peer::Hello& from) {
 std::optional<Message> get(const peer::Introduction& from) {
   Introduction to;
   if (from.shared_fields_size() > kSharedFieldsMax || from.volumes_size() > kVolumesMax) return std::nullopt;
+  std::size_t ranges_count = 0;
   to.shared_fields.assign(from.shared_fields().begin(), from.shared_fields().end());
   for (const peer::Volume& item : from.volumes()) {
     VolumeIntroduction volume;
@@ -164,6 +174,11 @@ std::optional<Message> get(const peer::Introduction& from) {
     volume.logical_block_bytes = item.logical_block_bytes();
     volume.bitmap_block_bytes = item.bitmap_block_bytes();
     volume.has_dirty_blocks = item.has_dirty_blocks();
+    volume.dirty_bytes = item.dirty_bytes();
+    for (const peer::Range& part : item.dirty_range()) {
+      if (++ranges_count > kDirtyRangesMax) return std::nullopt;
+      volume.dirty_ranges.push_back({part.offset_bytes(), part.length_bytes()});
+    }
     to.volumes.push_back(volume);
   }
   if (!get(from.configuration(), to.configuration) || !get(from.generations(), to.generations)) return std::nullopt;
@@ -175,6 +190,9 @@ std::optional<Message> get(const peer::Introduction& from) {
   to.survived_connected = from.survived_connected();
   to.is_primary = from.is_primary();
   to.is_sync_paused = from.is_sync_paused();
+  to.discards_data = from.discards_data();
+  to.alone_since_ms = from.alone_since_ms();
+  to.was_primary_at_parting = from.was_primary_at_parting();
   return to;
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/bytes.hpp"
 #include "base/uuid.hpp"
+#include "blockdev/dirty_bitmap.hpp"
 #include "blockdev/record.hpp"
 
 namespace replblk::replication {
@@ -47,8 +48,15 @@ struct VolumeIntroduction {
   std::uint32_t logical_block_bytes = 0;
   std::uint32_t bitmap_block_bytes = 0;
   bool has_dirty_blocks = false;
+  std::uint64_t dirty_bytes = 0;
+  /// The first runs of dirty blocks, ascending: what was changed since the copies parted. All volumes of an
+  /// Introduction together have at most kDirtyRangesMax.
+  std::vector<blockdev::ByteRange> dirty_ranges;
   friend bool operator==(const VolumeIntroduction&, const VolumeIntroduction&) = default;
 };
+
+/// Keeps an Introduction well below the size of a control message, and a report readable.
+inline constexpr std::size_t kDirtyRangesMax = 64;
 
 /// What a node says of itself when two meet.
 struct Introduction {
@@ -64,6 +72,9 @@ struct Introduction {
   bool survived_connected = false;
   bool is_primary = false;
   bool is_sync_paused = false;  ///< its administrator has paused resyncs
+  bool discards_data = false;           ///< a person gave this copy up, for this connection, if the two have split
+  std::uint64_t alone_since_ms = 0;     ///< Unix time by that node's clock; 0: a member of a pair, or not known
+  bool was_primary_at_parting = false;  ///< it served when the two parted
 };
 
 struct SyncStart {

@@ -32,15 +32,16 @@ void Administrator::request(NodeIndex node, AdminVerb verb, bool is_forced) {
     busy_node_ = blockdev::kNoNode;
     return false;
   };
-  host.request(
-      verb, is_forced, may_still, [this, number = ++request_number_, node, verb](const node::AdminReply& reply) {
-        timeline_.note("admin: {} answers {}: {}", kNodeName[node], static_cast<int>(reply.outcome), reply.message);
-        if (number == request_number_) busy_node_ = blockdev::kNoNode;
-        if (verb == AdminVerb::primary) was_refused_ = reply.outcome != node::AdminOutcome::done;
-        if (reply.outcome != node::AdminOutcome::done) ++refusals_count_;
-        if (reply.outcome == node::AdminOutcome::done && verb == AdminVerb::primary && node == first_primary_)
-          first_primary_ = blockdev::kNoNode;
-      });
+  host.request({.verb = verb, .resource = {}, .is_forced = is_forced}, may_still,
+               [this, number = ++request_number_, node, verb](const node::AdminReply& reply) {
+                 timeline_.note("admin: {} answers {}: {}", kNodeName[node], static_cast<int>(reply.outcome),
+                                reply.message);
+                 if (number == request_number_) busy_node_ = blockdev::kNoNode;
+                 if (verb == AdminVerb::primary) was_refused_ = reply.outcome != node::AdminOutcome::done;
+                 if (reply.outcome != node::AdminOutcome::done) ++refusals_count_;
+                 if (reply.outcome == node::AdminOutcome::done && verb == AdminVerb::primary && node == first_primary_)
+                   first_primary_ = blockdev::kNoNode;
+               });
 }
 
 void Administrator::want_disconnect(NodeIndex node) {
@@ -48,14 +49,16 @@ void Administrator::want_disconnect(NodeIndex node) {
 }
 
 void Administrator::want_connect() {
-  for (const SimHost* host : hosts_) request_aside(host->index(), AdminVerb::connect);
+  for (SimHost* host : hosts_) {
+    if (host->is_running() && !host->is_stopping()) connect(host->index(), false);
+  }
 }
 
 /// Requests that nothing depends on: nobody waits for the answer.
 void Administrator::request_aside(NodeIndex node, AdminVerb verb) {
   SimHost& host = *hosts_[node];
   if (!host.is_running() || host.is_stopping()) return;
-  host.request(verb, false, [] { return true; }, [](const node::AdminReply&) {});
+  host.request({.verb = verb, .resource = {}}, [] { return true; }, [](const node::AdminReply&) {});
 }
 
 void Administrator::pause_sync(NodeIndex node) { request_aside(node, AdminVerb::pause_sync); }
@@ -77,6 +80,19 @@ void Administrator::verify(NodeIndex node) {
   host.ask(request, [this, node](const node::AdminReply& reply) {
     timeline_.note("admin: {} answers {}: {}", kNodeName[node], static_cast<int>(reply.outcome), reply.message);
   });
+}
+
+void Administrator::connect(NodeIndex node, bool discards_data) {
+  SimHost& host = *hosts_[node];
+  if (!host.is_running() || host.is_stopping()) return;
+  if (discards_data) timeline_.note("admin: {} connect --discard-my-data", kNodeName[node]);
+  host.request(
+      {.verb = AdminVerb::connect, .resource = {}, .discards_data = discards_data}, [] { return true; },
+      [](const node::AdminReply&) {});
+}
+
+void Administrator::demote(NodeIndex node) {
+  if (!is_busy()) request(node, AdminVerb::secondary, false);
 }
 
 void Administrator::promote_carelessly(NodeIndex node) {

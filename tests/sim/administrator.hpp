@@ -32,6 +32,12 @@ class Administrator {
   void look();
   /// Promotes although the other one may live: provokes a split.
   void promote_carelessly(blockdev::NodeIndex node);
+  /// After a split: the role is given up, or not wanted any more.
+  void demote(blockdev::NodeIndex node);
+  /// `connect`, and on the node whose copy is to go `connect --discard-my-data`.
+  void connect(blockdev::NodeIndex node, bool discards_data);
+  /// The split is over.
+  void become_careful() noexcept { is_careless_ = false; }
   /// A request is out whose outcome depends on the other node staying as it is.
   [[nodiscard]] bool is_busy();
   [[nodiscard]] std::uint64_t refusals_count() const noexcept { return refusals_count_; }

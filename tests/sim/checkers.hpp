@@ -18,9 +18,9 @@ class Checkers {
   Checkers(std::array<SimHost*, 2> hosts, Oracle& oracle) : hosts_(hosts), oracle_(oracle) {}
 
   void set_data_bytes(std::uint64_t bytes) noexcept { data_bytes_ = bytes; }
+  /// A split was provoked: data is not comparable until it is resolved.
+  void set_split(bool is_split) noexcept { is_split_ = is_split; }
   [[nodiscard]] std::uint64_t data_bytes() const noexcept { return data_bytes_; }
-  /// A split was provoked: data is no longer comparable.
-  void set_split() noexcept { is_split_ = true; }
 
   /// I1 (as far as hands keep it), I8. Cheap: after each slice of time.
   [[nodiscard]] std::string check_roles();

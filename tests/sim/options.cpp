@@ -40,6 +40,20 @@ InitiatorOptions draw_initiator(Seeded& random, std::uint32_t index, Sectors reg
   return options;
 }
 
+/// From a sequence of its own: no other draw depends on it.
+replication::SplitPolicies draw_policies(std::uint64_t seed) {
+  using namespace replication;
+  Seeded random(mix64(seed) ^ 0x73706c6974);
+  SplitPolicies policies;
+  if (random.chance(0.3)) return policies;
+  policies.without_primary = static_cast<AfterSb0>(random.below(6));
+  if (policies.without_primary == AfterSb0::discard_node)
+    policies.discarded_node = static_cast<blockdev::NodeIndex>(random.below(2));
+  policies.with_one_primary = static_cast<AfterSb1>(random.below(4));
+  policies.with_two_primaries = static_cast<AfterSb2>(random.below(2));
+  return policies;
+}
+
 }  // namespace
 
 std::string_view to_string(Fault fault) noexcept {
@@ -91,8 +105,8 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
     const double density = random.chance(0.5) ? 0.25 : 0.5;
     for (double& weight : options.weight)
       weight = random.chance(density) ? static_cast<double>(random.between(1, 10)) : 0;
-    // A split ends the run's data; only now and then, and then it is what the run is about.
-    options.weight[static_cast<std::size_t>(Fault::split)] = random.chance(0.04) ? 1 : 0;
+    // A split takes a run over: only now and then, and then it is what the run is about.
+    options.weight[static_cast<std::size_t>(Fault::split)] = random.chance(0.08) ? 5 : 0;
   }
   options.quiet_probability = is_lite ? 1.0 : random.chance(0.5) ? 0.2 : 0.5;
   options.step_max = random.duration(milliseconds(100), seconds(2));
@@ -132,6 +146,7 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
     for (InitiatorOptions& initiator : options.initiators)
       initiator.reservation_share = random.chance(0.5) ? 0.02 : 0.1;
   }
+  if (options.has(Fault::split)) options.split_policies = draw_policies(seed);
   return options;
 }
 
@@ -151,6 +166,12 @@ std::string RunOptions::describe() const {
   if (has_silent_difference) text += " silent difference;";
   for (std::size_t index = 0; index < kFaultCount; ++index) {
     if (weight[index] > 0) text += fmt::format(" {}={}", to_string(static_cast<Fault>(index)), weight[index]);
+  }
+  if (has(Fault::split)) {
+    text +=
+        fmt::format("; after_sb {}{} {} {}", to_string(split_policies.without_primary),
+                    split_policies.discarded_node == blockdev::kNoNode ? "" : kNodeName[split_policies.discarded_node],
+                    to_string(split_policies.with_one_primary), to_string(split_policies.with_two_primaries));
   }
   for (const InitiatorOptions& initiator : initiators) {
     text += fmt::format("; initiator {}+{} depth {} gap {} ms impatience {} late {} reservations {}",

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "node/config.hpp"
+#include "replication/split_brain.hpp"
 #include "sim_disk.hpp"
 #include "sim_initiator.hpp"
 #include "sim_network.hpp"
@@ -54,6 +55,7 @@ struct RunOptions {
   node::ActivityLogConfig activity_log;
   node::ChecksumUse checksum = node::ChecksumUse::automatic;
   bool has_silent_difference = false;  ///< at the end one copy is damaged where nobody looks, and verify must find it
+  replication::SplitPolicies split_policies;
   std::vector<InitiatorOptions> initiators;
 
   [[nodiscard]] bool has(Fault fault) const noexcept { return weight[static_cast<std::size_t>(fault)] > 0; }

@@ -18,6 +18,11 @@ Oracle::Oracle(std::uint64_t sectors_count, bool has_write_cache)
 
 void Oracle::preset(std::uint64_t sector, std::uint64_t value) { sectors_[sector].front().value = value; }
 
+void Oracle::adopt(std::uint64_t sector, std::uint64_t value) {
+  sectors_[sector] = {{.op = 1, .value = value, .ended = 1, .is_certain = true, .is_durable = true}};
+  crowded_.erase(sector);
+}
+
 Oracle::Candidate* Oracle::find(Candidates& candidates, OpId op) noexcept {
   for (Candidate& candidate : candidates) {
     if (candidate.op == op) return &candidate;

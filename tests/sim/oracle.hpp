@@ -65,6 +65,9 @@ class Oracle {
 
   void forget_volatile();
 
+  /// A split has been resolved: whatever was begun so far is over, and the sector holds what the kept copy holds.
+  void adopt(std::uint64_t sector, std::uint64_t value);
+
   /// Whether a copy that holds every answered write may hold this value now. Empty: yes.
   [[nodiscard]] std::string check_copy(std::uint64_t sector, const std::byte* bytes) const;
   [[nodiscard]] std::string describe(std::uint64_t sector) const;

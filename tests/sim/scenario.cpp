@@ -15,7 +15,6 @@ namespace {
 constexpr Duration kSlice = milliseconds(5);
 constexpr Duration kLookEvery = milliseconds(200);
 constexpr Duration kQuietMax = milliseconds(400);
-constexpr Duration kConvergeMax = seconds(180);
 constexpr std::uint64_t kPresetValueA = 1;
 
 }  // namespace
@@ -36,7 +35,8 @@ void Scenario::fail(const std::string& sentence) {
 RunOutcome Scenario::run() {
   prepare();
   safety();
-  if (violation_.empty()) is_split_ ? finish_split() : liveness();
+  if (violation_.empty() && is_split_) finish_split();
+  if (violation_.empty() && !is_split_) liveness();
   RunOutcome outcome;
   outcome.violation = violation_;
   outcome.hash = timeline_.hash();
@@ -325,7 +325,8 @@ void Scenario::inject(Fault fault) {
       const auto primary = other.inspect();
       if (!primary || !primary->is_primary || host.is_stopping() || other.is_stopping()) break;
       is_split_ = true;
-      checkers_->set_split();
+      checkers_->set_split(true);
+      split_primary_ = other.index();
       heals_.clear();
       fabric_.link(here, there).is_cut = fabric_.link(there, here).is_cut = true;
       break;
@@ -531,45 +532,6 @@ void Scenario::silent_difference() {
     fail("after the repair: " + sentence);
   }
   ++mended_;
-}
-
-/// Both sides have gone on alone: when they meet this must be noticed, by both, and nothing merged.
-void Scenario::finish_split() {
-  const auto is_sole = [&](NodeIndex node) {
-    const auto view = hosts_[node]->inspect();
-    return view && view->record->configuration.is_sole(node);
-  };
-  NodeIndex secondary = 0;
-  for (NodeIndex node = 0; node < 2; ++node) {
-    const auto view = hosts_[node]->inspect();
-    if (view && !view->is_primary) secondary = node;
-  }
-  Instant next_try = timeline_.now();
-  const Instant limit = timeline_.now() + seconds(60);
-  while (violation_.empty() && !(is_sole(0) && is_sole(1))) {
-    let_run(milliseconds(50));
-    if (timeline_.now() >= next_try && !is_sole(secondary)) {
-      administrator_->promote_carelessly(secondary);
-      next_try = timeline_.now() + seconds(1);
-    }
-    if (timeline_.now() > limit)
-      return;  // The node refused or the link came back by the user time-out: no split, nothing to see.
-  }
-  let_run(milliseconds(500));
-  timeline_.note("split: the nodes meet");
-  fabric_.heal_all();
-  const Instant meet_limit = timeline_.now() + seconds(60);
-  const auto is_standalone = [&](NodeIndex node) {
-    return hosts_[node]->is_running() &&
-           hosts_[node]->node()->status().resources.front().connection_state == "StandAlone";
-  };
-  while (violation_.empty() && !(is_standalone(0) && is_standalone(1))) {
-    let_run(milliseconds(100));
-    if (timeline_.now() > meet_limit) fail("P4: a split was not detected: " + describe_state());
-  }
-  let_run(seconds(5));
-  if (!is_sole(0) || !is_sole(1) || !is_standalone(0) || !is_standalone(1))
-    fail("P4: a split was merged: " + describe_state());
 }
 
 }  // namespace replblk::sim

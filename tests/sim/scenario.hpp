@@ -17,6 +17,8 @@
 
 namespace replblk::sim {
 
+inline constexpr Duration kConvergeMax = seconds(180);
+
 struct RunOutcome {
   std::string violation;  ///< empty: the run held
   std::uint64_t hash = 0;
@@ -34,12 +36,24 @@ class Scenario {
   void prepare();
   void safety();
   void liveness();
-  void finish_split();
   /// The copies are compared by the daemons and must be equal.
   void verify_everything();
   void silent_difference();
   /// Asks the node that serves, or either, and waits until its verify, and what it mends, is done.
   void verify_and_wait(blockdev::NodeIndex node, const std::string& repair_from);
+  // scenario_split.cpp
+  void finish_split();
+  [[nodiscard]] bool go_apart();
+  [[nodiscard]] bool demote(blockdev::NodeIndex node);
+  [[nodiscard]] bool quiesce();
+  [[nodiscard]] blockdev::NodeIndex loser_by_policy(const std::array<std::uint64_t, 2>& changed_bytes);
+  void check_detected(const std::array<std::uint64_t, 2>& changed_bytes);
+  [[nodiscard]] bool choose_by_hand(blockdev::NodeIndex& loser);
+  void reconcile(blockdev::NodeIndex loser, bool is_by_hand);
+  [[nodiscard]] bool is_primary(blockdev::NodeIndex node) const;
+  [[nodiscard]] bool is_sole(blockdev::NodeIndex node) const;
+  [[nodiscard]] bool is_standalone(blockdev::NodeIndex node);
+  // scenario.cpp again
   void fail(const std::string& sentence);
   void let_run(Duration duration);
   void pause_and_compare();
@@ -66,6 +80,7 @@ class Scenario {
   std::uint64_t next_value_ = 16;
   Instant next_look_{};
   bool is_split_ = false;
+  blockdev::NodeIndex split_primary_ = blockdev::kNoNode;  ///< who served when the nodes parted
   bool is_disconnected_ = false;
   std::string violation_;
   std::array<std::uint64_t, kFaultCount> injected_{};

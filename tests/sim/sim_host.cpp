@@ -99,6 +99,7 @@ node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::Nod
   volume.write_cache = options.has_write_cache;
   volume.logical_block_bytes = options.logical_block_bytes;
   resource.volumes.push_back(volume);
+  resource.after_split_brain = options.split_policies;
   resource.resync.rate_max_bytes_per_second = options.rate_max_bytes_per_second;
   resource.activity_log = options.activity_log;
   resource.resync.checksum = options.checksum;
@@ -130,11 +131,12 @@ SimHost::~SimHost() {
   if (process_ != nullptr) leave(false);
 }
 
-std::uint64_t SimHost::create_metadata(const Uuid& uuid) {
+std::uint64_t SimHost::create_metadata(const Uuid& uuid, const blockdev::ResourceRecord& record) {
   Aside aside(data_, metadata_.get(), false);
   blockdev::CreateOptions create;
   create.resource_name = "r0";
   create.volume_uuid = uuid;
+  create.record = record;
   create.logical_block_bytes = options_.logical_block_bytes;
   std::optional<Result<std::uint64_t, blockdev::StoreError>> outcome;
   {
@@ -254,14 +256,11 @@ std::optional<node::Resource::Inspection> SimHost::inspect() const {
   return view;
 }
 
-void SimHost::request(node::AdminVerb verb, bool is_forced, std::function<bool()> may_still,
+void SimHost::request(const node::AdminRequest& request, std::function<bool()> may_still,
                       std::function<void(const node::AdminReply&)> reply) {
   RB_ASSERT(process_ != nullptr);
-  process_->loop.post([this, verb, is_forced, may_still = std::move(may_still), reply = std::move(reply)] {
+  process_->loop.post([this, request, may_still = std::move(may_still), reply = std::move(reply)] {
     if (process_->node == nullptr || !may_still()) return;
-    node::AdminRequest request;
-    request.verb = verb;
-    request.is_forced = is_forced;
     process_->node->request(request, reply);
   });
 }

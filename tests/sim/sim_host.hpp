@@ -34,8 +34,9 @@ class SimHost {
   /// Changes the configuration that the next starts read: what a person got wrong in the file.
   void set_config_edit(std::function<void(node::ClusterConfig&)> edit) { config_edit_ = std::move(edit); }
 
-  /// create-md. `uuid` names the volume on both nodes. Returns the usable size.
-  std::uint64_t create_metadata(const Uuid& uuid);
+  /// create-md. `uuid` names the volume on both nodes, `record` what the node remembers. Returns the
+  /// usable size.
+  std::uint64_t create_metadata(const Uuid& uuid, const blockdev::ResourceRecord& record = {});
   void start();
   void kill();
   void cut_power();
@@ -60,7 +61,7 @@ class SimHost {
   /// `reply` is called from the node's loop, or never when the daemon dies first. `may_still` is asked when the daemon
   /// comes to the request (it may have hung meanwhile); no: the person has taken it back, and nothing is asked or
   /// answered.
-  void request(node::AdminVerb verb, bool is_forced, std::function<bool()> may_still,
+  void request(const node::AdminRequest& request, std::function<bool()> may_still,
                std::function<void(const node::AdminReply&)> reply);
   /// A request that may come when it comes.
   void ask(const node::AdminRequest& request, std::function<void(const node::AdminReply&)> reply);

@@ -42,6 +42,32 @@ TEST(StatusText, Healthy_pair_prints_as_drbdadm_does) {
   EXPECT_EQ(status_reasons(healthy()), "");
 }
 
+// After a split a person must choose: what each side would lose has to be on the screen.
+TEST(StatusText, A_split_brain_says_on_each_side_how_much_was_changed_where_and_since_when) {
+  node::Status status = healthy();
+  node::ResourceStatus& resource = status.resources[0];
+  resource.connection_state = "StandAlone";
+  resource.connection_reason = "split brain";
+  resource.split = {
+      {.node_name = "pcmk-1",
+       .is_primary = true,
+       .alone_since_ms = 1764110448000,
+       .volumes = {{.volume = 0, .changed_bytes = 12288, .ranges = {{0, 4096}, {65536, 4096}}, .are_all_ranges = false},
+                   {.volume = 1, .changed_bytes = 0, .ranges = {}, .are_all_ranges = true}}},
+      {.node_name = "pcmk-2", .is_primary = false, .alone_since_ms = 0, .volumes = {}}};
+  EXPECT_EQ(status_reasons(status),
+            "iscsi_data: connection StandAlone: split brain\n"
+            "iscsi_data: split brain: pcmk-1 (Primary), alone since 2025-11-25T22:40:48Z, has changed volume 0: 12288 "
+            "bytes at 0+4096, 65536+4096, and more; volume 1: 0 bytes\n"
+            "iscsi_data: split brain: pcmk-2 (Secondary), alone since ?, has changed\n");
+  const auto json = nlohmann::json::parse(status_json(status)).at(0).at("split-brain");
+  EXPECT_EQ(json.at(0).at("alone-since"), "2025-11-25T22:40:48Z");
+  EXPECT_EQ(json.at(0).at("volumes").at(0).at("ranges").at(1).at("offset"), 65536);
+  EXPECT_EQ(json.at(0).at("volumes").at(0).at("all-ranges"), false);
+  EXPECT_EQ(json.at(1).at("role"), "Secondary");
+  EXPECT_TRUE(nlohmann::json::parse(status_json(healthy())).at(0).at("split-brain").empty());
+}
+
 TEST(StatusText, Resynchronization_prints_its_progress) {
   node::Status status = healthy();
   node::VolumeStatus& volume = status.resources[0].volumes[0];

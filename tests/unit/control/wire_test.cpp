@@ -57,22 +57,28 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
                               .address = "::1",
                               .seconds = 17,
                               .commands_in_flight = 18};
-  node::ResourceStatus resource{.name = "data",
-                                .role = "Primary",
-                                .role_reason = "r2",
-                                .is_suspended = true,
-                                .suspended_reason = "r3",
-                                .target_iqn = "iqn.x",
-                                .is_serving = true,
-                                .term = 19,
-                                .members = "a,b",
-                                .current_generation = "g",
-                                .peer_name = "beta",
-                                .connection_state = "Connected",
-                                .connection_reason = "r4",
-                                .peer_role = "Secondary",
-                                .volumes = {volume},
-                                .sessions = {session}};
+  node::ResourceStatus resource{
+      .name = "data",
+      .role = "Primary",
+      .role_reason = "r2",
+      .is_suspended = true,
+      .suspended_reason = "r3",
+      .target_iqn = "iqn.x",
+      .is_serving = true,
+      .term = 19,
+      .members = "a,b",
+      .current_generation = "g",
+      .peer_name = "beta",
+      .connection_state = "Connected",
+      .connection_reason = "r4",
+      .peer_role = "Secondary",
+      .split =
+          {{.node_name = "alpha",
+            .is_primary = true,
+            .alone_since_ms = 20,
+            .volumes = {{.volume = 1, .changed_bytes = 21, .ranges = {{22, 23}, {24, 25}}, .are_all_ranges = false}}}},
+      .volumes = {volume},
+      .sessions = {session}};
   const node::AdminReply reply{
       .outcome = node::AdminOutcome::refused,
       .message = "why",
@@ -107,6 +113,7 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
   EXPECT_EQ(got.volumes.at(0).verify.differing_ranges, (std::vector<blockdev::ByteRange>{{30, 31}, {32, 33}}));
   EXPECT_EQ(got.peer_role, "Secondary");
   EXPECT_EQ(got.term, 19u);
+  EXPECT_EQ(got.split.at(0).volumes.at(0).ranges.at(1).length_bytes, 25u);
 }
 
 TEST(Wire, Requests_survive_the_way_and_garbage_does_not) {
@@ -117,6 +124,7 @@ TEST(Wire, Requests_survive_the_way_and_garbage_does_not) {
     const auto back = decode_request(encode_request({.verb = verb,
                                                      .resource = "data",
                                                      .is_forced = true,
+                                                     .discards_data = true,
                                                      .start_bytes = 1,
                                                      .stop_bytes = 2,
                                                      .repair_from = "beta"}));
@@ -124,6 +132,7 @@ TEST(Wire, Requests_survive_the_way_and_garbage_does_not) {
     EXPECT_EQ(back->verb, verb);
     EXPECT_EQ(back->resource, "data");
     EXPECT_TRUE(back->is_forced);
+    EXPECT_TRUE(back->discards_data);
     EXPECT_EQ(back->start_bytes, 1u);
     EXPECT_EQ(back->stop_bytes, 2u);
     EXPECT_EQ(back->repair_from, "beta");

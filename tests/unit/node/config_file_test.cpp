@@ -276,6 +276,18 @@ TEST_F(ConfigFile, Each_broken_rule_is_named_with_its_place_key_value_and_rule) 
        "8"},
       {"resource {", "resource {\n  resync { latency_budget: 0 }",
        "9:12: resource[0].resync.latency_budget: 0 is out of range; 0.01 to 100"},
+      {"resource {", "resource { after_sb_0pri: \"discard-node-gamma\"",
+       "8:12: resource[0].after_sb_0pri: \"discard-node-gamma\" names no node; after discard-node- comes the name of a "
+       "node: alpha, beta"},
+      {"resource {", "resource { after_sb_0pri: \"consensus\"",
+       "8:12: resource[0].after_sb_0pri: \"consensus\" is not a policy here; disconnect, discard-node-NAME, "
+       "discard-younger-primary, discard-older-primary, discard-zero-changes or discard-least-changes"},
+      {"resource {", "resource { after_sb_1pri: \"call-pri-lost-after-sb\"",
+       "8:12: resource[0].after_sb_1pri: \"call-pri-lost-after-sb\" needs a handler that reboots the node; replblk "
+       "runs "
+       "none and needs none: violently-as0p makes a Primary that gives up Secondary first"},
+      {"resource {", "resource { after_sb_2pri: \"discard-secondary\"",
+       "8:12: resource[0].after_sb_2pri: \"discard-secondary\" is not a policy here; disconnect or violently-as0p"},
       {"lun: 0", "lunn: 0",
        "11:3: resource[0].volume[0].lun: is missing; the logical unit number, 0 to 255\n"
        "node.conf:12:5: lunn: unknown key; known here are lun, disk, write_cache, logical_block_size"},
@@ -391,6 +403,9 @@ TEST_F(ConfigFile, Shared_fields_are_the_same_on_both_nodes_and_name_a_differenc
                                              "resource[0].name=data",
                                              "resource[0].target.iqn=iqn.2026-11.org.example:data",
                                              "resource[0].target.alias=",
+                                             "resource[0].after_sb_0pri=disconnect",
+                                             "resource[0].after_sb_1pri=disconnect",
+                                             "resource[0].after_sb_2pri=disconnect",
                                              "resource[0].volume[0].lun=0",
                                              "resource[0].volume[0].write_cache=true",
                                              "resource[0].volume[0].logical_block_size=512"};
@@ -399,8 +414,24 @@ TEST_F(ConfigFile, Shared_fields_are_the_same_on_both_nodes_and_name_a_differenc
                 ->shared_fields,
             expected);
   std::vector<std::string> other = expected;
-  other[9] = "resource[0].volume[0].lun=7";
+  other[12] = "resource[0].volume[0].lun=7";
   EXPECT_EQ(parse(pair_with("lun: 0", "lun: 7"), "beta")->shared_fields, other);
+}
+
+// Broken if a policy were read as another one, or the two nodes could have different ones without a word.
+TEST_F(ConfigFile, Split_policies_are_read_and_shared) {
+  const auto config = parse(pair_with("resource {",
+                                      "resource { after_sb_0pri: \"discard-node-BETA\" after_sb_1pri: \"consensus\" "
+                                      "after_sb_2pri: \"violently-as0p\""));
+  ASSERT_TRUE(config);
+  EXPECT_EQ(config->resources[0].after_split_brain,
+            (replication::SplitPolicies{replication::AfterSb0::discard_node, 1, replication::AfterSb1::consensus,
+                                        replication::AfterSb2::violently_as0p}));
+  for (const char* line : {"resource[0].after_sb_0pri=discard-node-beta", "resource[0].after_sb_1pri=consensus",
+                           "resource[0].after_sb_2pri=violently-as0p"}) {
+    EXPECT_NE(std::ranges::find(config->shared_fields, line), config->shared_fields.end()) << line;
+  }
+  EXPECT_EQ(parse(pair_with())->resources[0].after_split_brain, replication::SplitPolicies{});
 }
 
 // An example that does not load is worse than none.

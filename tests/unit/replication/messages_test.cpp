@@ -24,12 +24,18 @@ TEST(Messages, Introduction_arrives_whole) {
   volume.logical_block_bytes = 512;
   volume.bitmap_block_bytes = 4096;
   volume.has_dirty_blocks = true;
+  volume.dirty_bytes = 12288;
+  volume.dirty_ranges = {{0, 4096}, {65536, 8192}};
   message.volumes = {volume};
   message.configuration = {5, 3, 1};
   message.seen = 6;
   message.generations = {{5, 1}, {4, 2}, {{3, 3}, {2, 4}}};
   message.is_inconsistent = message.is_crashed_primary = message.survived_connected = message.is_sync_paused = true;
+  message.discards_data = message.was_primary_at_parting = true;
+  message.alone_since_ms = 7;
   const Introduction back = round_trip(message);
+  EXPECT_TRUE(back.discards_data && back.was_primary_at_parting);
+  EXPECT_EQ(back.alone_since_ms, 7u);
   EXPECT_EQ(back.shared_fields, message.shared_fields);
   EXPECT_EQ(back.volumes, message.volumes);
   EXPECT_EQ(back.configuration, message.configuration);
@@ -101,6 +107,10 @@ TEST(Messages, What_cannot_be_is_refused) {
   Proposal long_history{{9, 3, 1}, {}, {}};
   long_history.generations.history.resize(33);
   EXPECT_FALSE(decode(as_bytes(encode(long_history))).has_value());
+  Introduction many_ranges;
+  many_ranges.volumes.resize(2);
+  for (VolumeIntroduction& volume : many_ranges.volumes) volume.dirty_ranges.resize(kDirtyRangesMax / 2 + 1);
+  EXPECT_FALSE(decode(as_bytes(encode(many_ranges))).has_value());
 }
 
 }  // namespace

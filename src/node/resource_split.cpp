@@ -1,0 +1,108 @@
+// What becomes of a split brain (protocol.md 5.1 row 9): what stands in `status`, which copy is given up, and how.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/assert.hpp"
+#include "base/log.hpp"
+#include "node/resource.hpp"
+#include "replication/split_brain.hpp"
+
+namespace replblk::node {
+
+using replication::Introduction;
+using replication::PlanKind;
+using replication::VolumeIntroduction;
+
+/// What this copy holds that the absent peer's may lack.
+void Resource::fill_changes(Introduction& intro) const {
+  const std::size_t share = std::max<std::size_t>(1, replication::kDirtyRangesMax / volumes_.size());
+  std::size_t left = replication::kDirtyRangesMax;
+  for (std::size_t index = 0; index < volumes_.size(); ++index) {
+    VolumeIntroduction& volume = intro.volumes[index];
+    const blockdev::DirtyBitmap& dirty = volumes_[index]->store->dirty();
+    volume.has_dirty_blocks = !dirty.is_clean();
+    volume.dirty_bytes = dirty.dirty_bytes();
+    std::uint64_t from = 0;
+    while (from < volume.size_bytes && volume.dirty_ranges.size() < share && left > 0) {
+      const auto range = dirty.next_dirty(from, volume.size_bytes);
+      if (!range.has_value()) break;
+      volume.dirty_ranges.push_back(*range);
+      from = range->end_bytes();
+      --left;
+    }
+  }
+}
+
+std::vector<SplitSideStatus> Resource::split_sides() const {
+  std::vector<SplitSideStatus> sides(2);
+  for (NodeIndex node = 0; node < 2; ++node) {
+    const Introduction& intro = node == self() ? *my_introduction_ : *peer_introduction_;
+    SplitSideStatus& side = sides[node];
+    side.node_name = cluster_.nodes[node].name;
+    side.is_primary = intro.is_primary;
+    side.alone_since_ms = intro.alone_since_ms;
+    for (std::size_t index = 0; index < intro.volumes.size(); ++index) {
+      const VolumeIntroduction& volume = intro.volumes[index];
+      ChangesStatus changes;
+      changes.volume = static_cast<std::uint32_t>(index);
+      changes.changed_bytes = volume.dirty_bytes;
+      changes.ranges = volume.dirty_ranges;
+      std::uint64_t listed_bytes = 0;
+      for (const blockdev::ByteRange& range : volume.dirty_ranges) listed_bytes += range.length_bytes;
+      changes.are_all_ranges = listed_bytes >= volume.dirty_bytes;
+      side.volumes.push_back(std::move(changes));
+    }
+  }
+  return sides;
+}
+
+/// Makes of a plan that only says "split" what the policies or a person make of it. False: this node has ended the
+/// connection and gives up its role first.
+bool Resource::settle_split(replication::Plan& plan) {
+  RB_ASSERT(plan.is_split && plan.kind == PlanKind::apart);
+  split_ = split_sides();
+  std::array<const Introduction*, 2> nodes{};
+  nodes[self()] = &*my_introduction_;
+  nodes[peer()] = &*peer_introduction_;
+  const replication::SplitResolution resolution = resolve_split(config_.after_split_brain, nodes);
+  if (resolution.loser == blockdev::kNoNode) {
+    plan.reason += fmt::format(" ({})", resolution.why);
+    return true;
+  }
+  const bool is_mine = resolution.loser == self();
+  const std::string& loser = cluster_.nodes[resolution.loser].name;
+  if (resolution.must_demote) {
+    const std::string reason =
+        fmt::format("split brain: by {} node {} gives up the role of Primary and then its copy", resolution.why, loser);
+    if (is_mine) {
+      give_up_copy(reason);
+      return false;
+    }
+    plan.is_final = false;
+    plan.reason = reason;
+    return true;
+  }
+  log_warning("resource {}: split brain: by {} the copy of node {} is given up", config_.name, resolution.why, loser);
+  split_.clear();
+  plan.kind = is_mine ? PlanKind::sync_target : PlanKind::sync_source;
+  plan.is_full = !is_split_covered_by_bitmaps(*my_introduction_, *peer_introduction_);
+  plan.is_final = false;
+  plan.reason.clear();
+  return true;
+}
+
+/// A Primary whose copy loses: its initiators are reset and what is in flight ends; then the nodes meet again, and the
+/// Introduction says that the copy is to go.
+void Resource::give_up_copy(const std::string& reason) {
+  report_failure(reason);
+  const replication::Refusal refusal{reason, false};
+  end_channel("Unconnected", reason, &refusal);
+  is_discarding_ = true;
+  make_secondary([this](const AdminReply& reply) {
+    if (reply.outcome != AdminOutcome::done) log_error("{}", reply.message);
+  });
+}
+
+}  // namespace replblk::node
