@@ -116,7 +116,9 @@ std::string Resource::why_no_verify() const {
   if (phase_ != LinkPhase::established || is_stopping_) {
     return "a verify compares two members: the nodes must be connected, and both copies UpToDate; see `status`";
   }
-  if (is_changing_role_ || is_removing_peer_ || persists_out_ > 0 || proposed_term_ != 0) {
+  // A table of reservations on its way to the record changes neither role nor configuration.
+  const bool is_record_changing = persists_out_ > 0 && !is_keeping_;
+  if (is_changing_role_ || is_removing_peer_ || is_record_changing || proposed_term_ != 0) {
     return "a change of role or configuration is under way; try again";
   }
   if (activity() != replication::SyncProgress::Activity::none ||

@@ -142,7 +142,8 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
     options.activity_log.extents = static_cast<std::uint32_t>(is_tiny ? random.between(1, 3) : random.between(5, 9));
   }
   options.has_silent_difference = random.chance(0.25);
-  if (random.chance(0.5)) {
+  // A split voids one side's registrations, and its initiators cannot know.
+  if (random.chance(0.5) && !options.has(Fault::split)) {
     for (InitiatorOptions& initiator : options.initiators)
       initiator.reservation_share = random.chance(0.5) ? 0.02 : 0.1;
   }
