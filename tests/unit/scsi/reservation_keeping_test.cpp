@@ -341,6 +341,50 @@ TEST_F(Kept, Of_two_that_preempt_and_abort_each_other_one_is_left) {
   EXPECT_EQ(keys(), 1u);
 }
 
+// With TAS = 1 the preempted initiator hears of each command, and of the lost registration by unit attention as always.
+TEST_F(Kept, Preempt_and_abort_with_tas_answers_the_preempted) {
+  Bytes list = run({0x1a, 0x08, 0x0a, 0, 255, 0})->data_in();
+  list[0] = 0;
+  list[2] = 0;
+  list[4 + 5] = 0x40;
+  expect_good(*run({0x15, 0x10, 0, 0, static_cast<std::uint8_t>(list.size()), 0}, list));
+  clear_attentions();
+  out(kRegister, nexus, 0, kOne);
+  out(kRegister, other, 0, kTwo);
+  disk.is_held = true;
+  const auto write = start_write(other);
+  const auto collecting = prepare(cdb_10(0x2a, 0, 1), Bytes(512), other);
+  const auto preempt = start_out(kPreemptAndAbort, nexus, kOne, kTwo, kWriteExclusive);
+  keeper.answer(true);
+  disk.complete_all();
+  loop.run();
+  expect_good(*preempt);
+  for (const auto* command : {write.get(), collecting.get()}) {
+    EXPECT_EQ(command->completions, 1);
+    EXPECT_FALSE(command->task.is_aborted);
+    EXPECT_EQ(command->task.status, Status::task_aborted);
+  }
+  expect_sense(*start_write(other), {SenseKey::unit_attention, 0x2a, 0x05});
+}
+
+// SPC-4 5.13.11.5: who preempts its own key aborts all of its commands but this one.
+TEST_F(Kept, Preempt_and_abort_of_the_own_key_spares_only_itself) {
+  out(kRegister, nexus, 0, kOne);
+  disk.is_held = true;
+  const auto write = start_write(nexus);
+  const auto bystander = start_write(other);
+  const auto preempt = start_out(kPreemptAndAbort, nexus, kOne, kOne, kWriteExclusive);
+  keeper.answer(true);
+  loop.run();
+  EXPECT_TRUE(write->task.is_aborted);
+  EXPECT_FALSE(preempt->is_complete());
+  disk.complete_all();
+  loop.run();
+  expect_good(*preempt);
+  expect_good(*bystander);
+  EXPECT_EQ(keys(), 0u);
+}
+
 TEST_F(Kept, Preempt_aborts_nothing) {
   out(kRegister, nexus, 0, kOne);
   out(kRegister, other, 0, kTwo);
