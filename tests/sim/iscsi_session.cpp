@@ -400,12 +400,12 @@ void IscsiSession::finish(std::uint32_t tag, const ScsiReply& reply) {
   tasks_.erase(found);
   std::erase_if(late_, [tag](const LateData& late) { return late.tag == tag; });
   ScsiReply whole = reply;
-  if (reply.status == 0 && !task.data_in.empty() &&
-      std::uint64_t{task.received_bytes} + reply.underflow_bytes != task.data_in.size()) {
+  const std::uint32_t missing_bytes = task.command.may_be_short ? reply.underflow_bytes : 0;
+  if (reply.status == 0 && std::uint64_t{task.received_bytes} + missing_bytes != task.data_in.size()) {
     violation(fmt::format("GOOD after {} of {} bytes of Data-In, residual {}", task.received_bytes, task.data_in.size(),
                           reply.underflow_bytes));
   }
-  task.data_in.resize(task.received_bytes);
+  if (task.command.may_be_short) task.data_in.resize(task.received_bytes);
   whole.data_in = std::move(task.data_in);
   if (owner_ != nullptr) owner_->on_reply(*this, task.command.cookie, whole);
 }

@@ -38,7 +38,8 @@ struct ScsiCommand {
   std::array<std::uint8_t, 16> cdb{};
   std::vector<std::byte> data_out;
   std::uint32_t data_in_length_bytes = 0;
-  std::uint64_t cookie = 0;  ///< the owner's
+  bool may_be_short = false;  ///< GOOD may come with less Data-In, the residual says how much less
+  std::uint64_t cookie = 0;   ///< the owner's
 };
 
 struct ScsiReply {

@@ -411,6 +411,7 @@ void SimInitiator::issue_reservation_status(bool is_sweep) {
   command.cdb[1] = 0x03;  // READ FULL STATUS
   command.cdb[7] = kFullStatusBytes >> 8;
   command.data_in_length_bytes = kFullStatusBytes;
+  command.may_be_short = true;
   submit(pending, std::move(command));
 }
 
