@@ -451,8 +451,10 @@ void Resource::continue_stop() {
       if (!is_good) return self->finish_stop();
       self->settle_all([self] {
         ResourceRecord next = self->record_;
-        next.is_primary_open = false;
-        next.is_clean_stop = true;
+        // What an earlier end cost this copy is not made good by a clean one: until the copy is whole again, the next
+        // start must know it too (protocol.md 3.7).
+        next.is_primary_open = self->is_crashed_primary_;
+        next.is_clean_stop = !self->may_have_lost_cache_;
         self->persist(next, [self] { self->finish_stop(); });
       });
     });
