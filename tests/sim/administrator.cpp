@@ -10,6 +10,13 @@ using blockdev::ResourceRecord;
 using node::AdminVerb;
 using node::LinkPhase;
 
+namespace {
+
+/// Of a look: she asks for a copy that must not be served.
+constexpr double kMistakeProbability = 0.1;
+
+}  // namespace
+
 bool Administrator::is_busy() {
   if (busy_node_ == blockdev::kNoNode) return false;
   SimHost& host = *hosts_[busy_node_];
@@ -28,6 +35,7 @@ void Administrator::request(NodeIndex node, AdminVerb verb, bool is_forced) {
     bool may_force = false;
     if (verb != AdminVerb::primary || is_careless_ || node == first_primary_ || may_promote(node, may_force))
       return true;
+    if (must_refuse(node)) return true;
     timeline_.note("admin: takes the request to {} back: things have changed", kNodeName[node]);
     busy_node_ = blockdev::kNoNode;
     return false;
@@ -48,9 +56,20 @@ void Administrator::want_disconnect(NodeIndex node) {
   if (!is_busy()) request(node, AdminVerb::disconnect, false);
 }
 
+void Administrator::want_secondary() {
+  if (is_busy() || first_primary_ != blockdev::kNoNode) return;
+  for (SimHost* host : hosts_) {
+    const auto view = host->inspect();
+    if (!view || !view->is_primary || is_busy()) continue;
+    request(host->index(), AdminVerb::secondary, false);
+  }
+}
+
 void Administrator::want_connect() {
   for (SimHost* host : hosts_) {
-    if (host->is_running() && !host->is_stopping()) connect(host->index(), false);
+    if (!host->is_running() || host->is_stopping() || !host->inspect()) continue;
+    // Whoever is not StandAlone must come back without her.
+    if (host->node()->status().resources.front().connection_state == "StandAlone") connect(host->index(), false);
   }
 }
 
@@ -119,8 +138,9 @@ bool Administrator::may_promote(NodeIndex node, bool& may_force) {
     return mine.configuration.is_sole(node) && peer && !peer->is_primary &&
            !peer->record->configuration.is_sole(other.index());
   }
-  // Dead. Whatever its disk says that it decided is decided: read it first.
-  const ResourceRecord theirs = other.persisted(false).record;
+  // Dead. Whatever its disk says that it decided is decided: read it first, once all its writes have landed or not.
+  if (timeline_.now() < other.quiet_at()) return false;
+  const ResourceRecord theirs = other.persisted(false);
   Configuration higher;
   if (!replication::pick_higher(mine.configuration, theirs.configuration, higher) || !higher.has_member(node))
     return false;
@@ -128,8 +148,22 @@ bool Administrator::may_promote(NodeIndex node, bool& may_force) {
   return true;
 }
 
+/// A copy that must not be served: whoever asks for it without force is refused (protocol.md 3.3, 3.7).
+bool Administrator::must_refuse(NodeIndex node) {
+  const auto view = hosts_[node]->inspect();
+  return view && view->phase != LinkPhase::established && !view->is_primary &&
+         (view->record->is_inconsistent || view->record->is_outdated);
+}
+
 void Administrator::look() {
   if (is_busy()) return;
+  if (first_primary_ == blockdev::kNoNode && timeline_.random().chance(kMistakeProbability)) {
+    const auto node = static_cast<NodeIndex>(timeline_.random().below(2));
+    if (must_refuse(node)) {
+      request(node, AdminVerb::primary, false);
+      return;
+    }
+  }
   if (first_primary_ != blockdev::kNoNode) {
     const auto view = hosts_[first_primary_]->inspect();
     if (view) request(first_primary_, AdminVerb::primary, true);

@@ -22,7 +22,10 @@ class Administrator {
   /// The first full sync starts here.
   void make_first_primary(blockdev::NodeIndex node) { first_primary_ = node; }
   void want_switchover() { is_switchover_wanted_ = true; }
+  /// The primary becomes secondary, whatever it is in the middle of.
+  void want_secondary();
   void want_disconnect(blockdev::NodeIndex node);
+  /// Takes back `disconnect`: asks the nodes that stand alone.
   void want_connect();
   void pause_sync(blockdev::NodeIndex node);
   /// On both nodes.
@@ -46,6 +49,7 @@ class Administrator {
   void request(blockdev::NodeIndex node, node::AdminVerb verb, bool is_forced);
   void request_aside(blockdev::NodeIndex node, node::AdminVerb verb);
   [[nodiscard]] bool may_promote(blockdev::NodeIndex node, bool& may_force);
+  [[nodiscard]] bool must_refuse(blockdev::NodeIndex node);
 
   Timeline& timeline_;
   std::array<SimHost*, 2> hosts_;

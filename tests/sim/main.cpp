@@ -1,19 +1,25 @@
 // replblk_sim: one run, or many, each from its seed and each in a process of its own (a failed assertion is a found bug
-// like any other). First line of a run: seed, build, options. Last line on failure: the command that replays it.
+// like any other). First line of a run: seed, build, options. Last line on failure: the command that replays it. Last
+// line of many: how many steps (executed events of the time line) were done in which time.
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <new>
 #include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/assert.hpp"
 #include "base/log.hpp"
 #include "scenario.hpp"
 
@@ -34,9 +40,19 @@ constexpr unsigned kRunSecondsMax = 120;  // of real time; a run takes about a s
 struct Arguments {
   std::vector<std::uint64_t> seeds;
   std::uint32_t steps = 0;
+  std::uint64_t seconds_max = UINT64_MAX;
   bool is_lite = false;
   bool is_tracing = false;
+  bool ends_at_first = false;
 };
+
+/// What the processes of the runs tell the one that started them.
+struct Totals {
+  std::uint64_t steps_count = 0;
+  std::uint64_t steps_count_min = UINT64_MAX;
+  Duration recovery_max{};
+};
+Totals* totals = nullptr;
 
 char replay_command[256];
 Timeline* running_timeline = nullptr;
@@ -83,6 +99,11 @@ bool run_one(std::uint64_t seed, const Arguments& arguments) {
   running_timeline = &scenario.timeline();
   const RunOutcome outcome = scenario.run();
   running_timeline = nullptr;
+  if (totals != nullptr) {
+    totals->steps_count += outcome.events_count;
+    totals->steps_count_min = std::min(totals->steps_count_min, outcome.events_count);
+    totals->recovery_max = std::max(totals->recovery_max, outcome.recovery);
+  }
   fmt::print("seed {} {} trace {:016x}: {}\n", seed, outcome.violation.empty() ? "held" : "FAILED", outcome.hash,
              outcome.summary);
   std::fflush(stdout);
@@ -108,6 +129,33 @@ bool run_in_child(std::uint64_t seed, const Arguments& arguments) {
   return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
+int run_many(const Arguments& arguments) {
+  void* memory = mmap(nullptr, sizeof(Totals), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  RB_ASSERT(memory != MAP_FAILED);
+  totals = new (memory) Totals;
+  const auto started = std::chrono::steady_clock::now();
+  const auto elapsed_seconds = [&] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  };
+  std::vector<std::uint64_t> failed;
+  std::size_t runs_count = 0;
+  for (const std::uint64_t seed : arguments.seeds) {
+    if (elapsed_seconds() >= static_cast<double>(arguments.seconds_max)) break;
+    if (arguments.ends_at_first && !failed.empty()) break;
+    ++runs_count;
+    if (!run_in_child(seed, arguments)) failed.push_back(seed);
+  }
+  fmt::print("{} runs, {} failed; {} steps, at least {} a run, slowest recovery {} ms; in {:.1f} s\n", runs_count,
+             failed.size(), totals->steps_count, totals->steps_count_min, to_ms(totals->recovery_max),
+             elapsed_seconds());
+  for (const std::uint64_t seed : failed) {
+    fmt::print("tools/dev sim --seed {}{}{}\n", seed,
+               arguments.steps == 0 ? "" : fmt::format(" --steps {}", arguments.steps),
+               arguments.is_lite ? " --lite" : "");
+  }
+  return failed.empty() ? 0 : 1;
+}
+
 /// "123  # why it is here": one seed a line.
 bool read_seeds(const char* path, std::vector<std::uint64_t>& seeds) {
   std::ifstream file(path);
@@ -123,10 +171,13 @@ bool read_seeds(const char* path, std::vector<std::uint64_t>& seeds) {
 
 int usage() {
   std::fputs(
-      "replblk_sim [--seed N | --seeds COUNT [--start N] | --seeds-file FILE] [--steps N] [--lite] [--trace]\n"
+      "replblk_sim [--seed N | --seeds COUNT [--start N] | --seeds-file FILE] [--steps N] [--seconds N] [--first]"
+      " [--lite] [--trace]\n"
       "  --seed N       one run\n"
       "  --seeds COUNT  that many, from --start N (default 1) on; goes on after a failure\n"
       "  --steps N      length of the safety phase, instead of what the seed draws\n"
+      "  --seconds N    no run begins after that time\n"
+      "  --first        ends at the first failure\n"
       "  --lite         no faults\n"
       "  --trace        print what happens\n",
       stderr);
@@ -143,6 +194,10 @@ int main(int argc, char** argv) {
     const std::string_view name = argv[index];
     if (name == "--lite") {
       arguments.is_lite = true;
+      continue;
+    }
+    if (name == "--first") {
+      arguments.ends_at_first = true;
       continue;
     }
     if (name == "--trace") {
@@ -169,6 +224,8 @@ int main(int argc, char** argv) {
       start = number;
     } else if (name == "--steps") {
       arguments.steps = static_cast<std::uint32_t>(number);
+    } else if (name == "--seconds") {
+      arguments.seconds_max = number;
     } else {
       return usage();
     }
@@ -180,16 +237,5 @@ int main(int argc, char** argv) {
     std::fflush(stdout);
     std::_Exit(is_held ? 0 : 1);
   }
-  std::vector<std::uint64_t> failed;
-  for (const std::uint64_t seed : arguments.seeds) {
-    if (!run_in_child(seed, arguments)) failed.push_back(seed);
-  }
-  fmt::print("{} runs, {} failed\n", arguments.seeds.size(), failed.size());
-  if (failed.empty()) return 0;
-  for (const std::uint64_t seed : failed) {
-    fmt::print("tools/dev sim --seed {}{}{}\n", seed,
-               arguments.steps == 0 ? "" : fmt::format(" --steps {}", arguments.steps),
-               arguments.is_lite ? " --lite" : "");
-  }
-  return 1;
+  return run_many(arguments);
 }

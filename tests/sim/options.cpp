@@ -82,12 +82,26 @@ std::string_view to_string(Fault fault) noexcept {
       return "hang";
     case Fault::switchover:
       return "switchover";
+    case Fault::demote:
+      return "demote";
     case Fault::disconnect:
       return "disconnect";
     case Fault::pause:
       return "pause";
     case Fault::verify:
       return "verify";
+    case Fault::read_error:
+      return "read_error";
+    case Fault::write_error:
+      return "write_error";
+    case Fault::flush_error:
+      return "flush_error";
+    case Fault::metadata_error:
+      return "metadata_error";
+    case Fault::ambush:
+      return "ambush";
+    case Fault::slow_disk:
+      return "slow_disk";
     case Fault::split:
       return "split";
   }
@@ -105,6 +119,11 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
     const double density = random.chance(0.5) ? 0.25 : 0.5;
     for (double& weight : options.weight)
       weight = random.chance(density) ? static_cast<double>(random.between(1, 10)) : 0;
+    // Errors of disks weaken what may be demanded (oracle.hpp, doubt_write): most runs are without.
+    if (!random.chance(0.3)) {
+      for (const Fault fault : {Fault::read_error, Fault::write_error, Fault::flush_error, Fault::metadata_error})
+        options.weight[static_cast<std::size_t>(fault)] = 0;
+    }
     // A split takes a run over: only now and then, and then it is what the run is about.
     options.weight[static_cast<std::size_t>(Fault::split)] = random.chance(0.08) ? 5 : 0;
   }
@@ -116,6 +135,9 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
   options.has_external_metadata = random.chance(0.3);
   options.supports_discard = random.chance(0.7);
   options.supports_write_zeroes = random.chance(0.7);
+  options.alignment_bytes = random.chance(0.2) ? 4096 : options.logical_block_bytes;
+  options.buffer_memory_mib = random.chance(0.2) ? 16 : 32;
+  options.disk.refuses_zeroing = random.chance(0.1);
   options.disk.latency_max = random.chance(0.3) ? milliseconds(20) : microseconds(300);
   options.disk.flush_latency_max = random.chance(0.3) ? milliseconds(60) : milliseconds(3);
   if (!is_lite && random.chance(0.2)) {
@@ -126,6 +148,10 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
   options.network.user_timeout = random.chance(0.5) ? seconds(10) : seconds(900);
   options.rate_max_bytes_per_second = random.chance(0.3) ? kMiB : 0;
   if (random.chance(0.5)) options.checksum = random.chance(0.5) ? node::ChecksumUse::always : node::ChecksumUse::never;
+  if (!is_lite && random.chance(0.5)) {
+    // The default margin is a tenth.
+    for (double& rate : options.clock_rate) rate = 1.0 + 0.00001 * (static_cast<double>(random.below(9001)) - 4500.0);
+  }
   const std::uint64_t sectors = (options.volume_bytes - kMetadataBytes) / kSectorBytes;
   const auto count = static_cast<std::uint32_t>(random.between(1, 3));
   const bool is_shared = random.chance(0.5);
@@ -152,15 +178,16 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
 }
 
 std::string RunOptions::describe() const {
-  std::string text =
-      fmt::format("steps {} volume {} KiB block {} write_cache {} {} metadata discard {} zeroes {}", steps,
-                  volume_bytes >> 10, logical_block_bytes, has_write_cache ? "on" : "off",
-                  has_external_metadata ? "external" : "internal", supports_discard, supports_write_zeroes);
-  text +=
-      fmt::format("; disk {}/{} us stall {}; net {} us timeout {} s; resync {} B/s checksum {}; step {} ms quiet {};",
-                  disk.latency_max.count() / 1000, disk.flush_latency_max.count() / 1000, disk.stall_probability,
-                  network.latency_max.count() / 1000, to_ms(network.user_timeout) / 1000, rate_max_bytes_per_second,
-                  static_cast<int>(checksum), to_ms(step_max), quiet_probability);
+  std::string text = fmt::format(
+      "steps {} volume {} KiB block {} write_cache {} {} metadata discard {} zeroes {}{} alignment {} memory {} MiB",
+      steps, volume_bytes >> 10, logical_block_bytes, has_write_cache ? "on" : "off",
+      has_external_metadata ? "external" : "internal", supports_discard, supports_write_zeroes,
+      disk.refuses_zeroing ? " but refused" : "", alignment_bytes, buffer_memory_mib);
+  text += fmt::format(
+      "; disk {}/{} us stall {}; net {} us timeout {} s; clocks {} {}; resync {} B/s checksum {}; step {} ms quiet {};",
+      disk.latency_max.count() / 1000, disk.flush_latency_max.count() / 1000, disk.stall_probability,
+      network.latency_max.count() / 1000, to_ms(network.user_timeout) / 1000, clock_rate[0], clock_rate[1],
+      rate_max_bytes_per_second, static_cast<int>(checksum), to_ms(step_max), quiet_probability);
   text += activity_log.updates
               ? fmt::format(" log {} of {} KiB;", activity_log.extents, (1u << activity_log.extent_shift) >> 10)
               : " no log;";

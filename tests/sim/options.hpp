@@ -25,15 +25,22 @@ enum class Fault : std::uint8_t {
   reset,           ///< of the replication connection
   initiator_cut,   ///< between an initiator and a node
   initiator_reset,
-  latency,     ///< of the link between the nodes
-  hang,        ///< a daemon does not run for a while
-  switchover,  ///< the administrator: secondary here, primary there
-  disconnect,  ///< the administrator: disconnect, connect later
-  pause,       ///< the administrator: pause-sync on one node, resume-sync later
-  verify,      ///< the administrator: an online verify, some to repair with the primary's copy
-  split,       ///< a careless administrator: the other node is promoted while the primary is cut off, not dead
+  latency,         ///< of the link between the nodes
+  hang,            ///< a daemon does not run for a while
+  switchover,      ///< the administrator: secondary here, primary there
+  demote,          ///< the administrator: secondary here, whatever is under way
+  disconnect,      ///< the administrator: disconnect, connect later
+  pause,           ///< the administrator: pause-sync on one node, resume-sync later
+  verify,          ///< the administrator: an online verify, some to repair with the primary's copy
+  read_error,      ///< a range of a data device cannot be read for a while
+  write_error,     ///< a range of a data device cannot be written for a while
+  flush_error,     ///< a data device cannot be flushed for a while
+  metadata_error,  ///< the metadata cannot be written for a while; then the daemon is restarted
+  ambush,          ///< a host goes down in the middle of the next change of its configuration
+  slow_disk,       ///< each operation takes longer for a while
+  split,           ///< a careless administrator: the other node is promoted while the primary is cut off, not dead
 };
-inline constexpr std::size_t kFaultCount = 16;
+inline constexpr std::size_t kFaultCount = 23;
 [[nodiscard]] std::string_view to_string(Fault fault) noexcept;
 
 struct RunOptions {
@@ -49,6 +56,9 @@ struct RunOptions {
   bool has_external_metadata = false;
   bool supports_discard = true;
   bool supports_write_zeroes = true;
+  /// Of transfers to the device; more than the logical block: smaller requests are read, changed and written back.
+  std::uint32_t alignment_bytes = 512;
+  std::uint32_t buffer_memory_mib = 32;
   DiskModel disk;
   NetworkModel network;
   std::uint64_t rate_max_bytes_per_second = 0;
@@ -56,9 +66,14 @@ struct RunOptions {
   node::ChecksumUse checksum = node::ChecksumUse::automatic;
   bool has_silent_difference = false;  ///< at the end one copy is damaged where nobody looks, and verify must find it
   replication::SplitPolicies split_policies;
+  std::array<double, 2> clock_rate{1.0,
+                                   1.0};  ///< of the hosts; their rates differ by less than the margin (protocol.md P3)
   std::vector<InitiatorOptions> initiators;
 
   [[nodiscard]] bool has(Fault fault) const noexcept { return weight[static_cast<std::size_t>(fault)] > 0; }
+  [[nodiscard]] bool has_disk_errors() const noexcept {
+    return has(Fault::read_error) || has(Fault::write_error) || has(Fault::flush_error) || has(Fault::metadata_error);
+  }
   [[nodiscard]] std::string describe() const;
 };
 

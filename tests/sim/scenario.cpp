@@ -4,6 +4,7 @@
 #include <cstring>
 #include <set>
 
+#include "base/crc32c.hpp"
 #include "stamp.hpp"
 
 namespace replblk::sim {
@@ -13,9 +14,14 @@ using blockdev::NodeIndex;
 namespace {
 
 constexpr Duration kSlice = milliseconds(5);
+constexpr Duration kSliceInAmbush = milliseconds(1);
 constexpr Duration kLookEvery = milliseconds(200);
 constexpr Duration kQuietMax = milliseconds(400);
+constexpr int kSplitTriesMax = 20;
+constexpr std::uint64_t kEventsMin = 10'000;
 constexpr std::uint64_t kPresetValueA = 1;
+/// A request that a disk failed is answered within this time.
+constexpr Duration kErrorEchoMax = seconds(10);
 
 }  // namespace
 
@@ -39,7 +45,11 @@ RunOutcome Scenario::run() {
   if (violation_.empty() && !is_split_) liveness();
   RunOutcome outcome;
   outcome.violation = violation_;
+  // What is on the disks is part of what happened.
+  for (const auto& host : hosts_) timeline_.mix(crc32c({host->data().content(), host->data().geometry().size_bytes}));
   outcome.hash = timeline_.hash();
+  outcome.events_count = timeline_.steps_count();
+  outcome.recovery = recovery_;
   SimInitiator::Counters total;
   for (const auto& initiator : initiators_) {
     const SimInitiator::Counters& one = initiator->counters();
@@ -50,12 +60,14 @@ RunOutcome Scenario::run() {
     total.reservations += one.reservations;
     total.logins += one.logins;
     total.ghosts += one.ghosts;
+    total.disk_errors += one.disk_errors;
   }
   outcome.summary = fmt::format(
-      "writes {} lost {} reads {} flushes {} reservations {} logins {} ghosts {} comparisons {} cache losses {} "
-      "refusals {} events {};",
+      "writes {} lost {} reads {} flushes {} reservations {} logins {} ghosts {} disk errors {} comparisons {} cache losses "
+      "{} refusals {} events {};",
       total.writes_answered, total.writes_lost, total.reads, total.flushes, total.reservations, total.logins,
-      total.ghosts, comparisons_, losses_, administrator_->refusals_count(), timeline_.steps_count());
+      total.ghosts, total.disk_errors, comparisons_, losses_, administrator_->refusals_count(),
+      timeline_.steps_count());
   if (mended_ > 0) outcome.summary += " mended a silent difference;";
   for (std::size_t index = 0; index < kFaultCount; ++index) {
     if (injected_[index] > 0)
@@ -90,6 +102,7 @@ void Scenario::prepare() {
   if (hosts_[1]->create_metadata(uuid) != usable) fail("create-md gave two equal devices different usable sizes");
   checkers_ = std::make_unique<Checkers>(std::array<SimHost*, 2>{hosts_[0].get(), hosts_[1].get()}, *oracle_);
   checkers_->set_data_bytes(usable);
+  if (options_.has_disk_errors()) checkers_->set_disk_errors();
   administrator_ =
       std::make_unique<Administrator>(timeline_, std::array<SimHost*, 2>{hosts_[0].get(), hosts_[1].get()}, *checkers_);
   administrator_->make_first_primary(first);
@@ -109,6 +122,7 @@ void Scenario::prepare() {
       const std::string sentence = checkers_->check_reservation_answered(name, isid, own);
       if (!sentence.empty()) fail(sentence);
     };
+    hooks.may_fail = [this] { return timeline_.now() <= disk_errors_until_; };
     initiators_.push_back(std::make_unique<SimInitiator>(fabric_, fmt::format("10.0.1.{}", index + 1), *oracle_,
                                                          std::move(initiator), std::move(hooks)));
   }
@@ -134,8 +148,11 @@ void Scenario::let_run(Duration duration) {
   while (violation_.empty() && timeline_.now() < end) {
     start_due_hosts();
     heal_due();
-    timeline_.run_until(std::min(end, timeline_.now() + kSlice));
+    const bool is_ambush_laid =
+        std::ranges::any_of(ambush_until_, [&](Instant until) { return timeline_.now() < until; });
+    timeline_.run_until(std::min(end, timeline_.now() + (is_ambush_laid ? kSliceInAmbush : kSlice)));
     checkers_->observe();
+    spring_ambush();
     for (const std::string& sentence : {checkers_->check_roles(), checkers_->check_verify()}) {
       if (!sentence.empty()) fail(sentence);
     }
@@ -152,9 +169,29 @@ void Scenario::start_due_hosts() {
     // A careful administrator keeps a dead node down while its peer is being promoted.
     if (timeline_.now() < start_at_[node] || host.is_running() || administrator_->is_busy()) continue;
     if (!host.is_powered()) host.restore_power();
-    if (timeline_.now() < host.data().quiet_at()) continue;
+    if (timeline_.now() < host.quiet_at()) continue;
+    const std::string sentence = checkers_->check_records();
+    if (!sentence.empty()) fail(sentence);
     start_at_[node] = Instant::max();
     host.start();
+  }
+}
+
+/// The windows in which a change is under way are short; faults that are drawn by the clock seldom meet them.
+void Scenario::spring_ambush() {
+  for (NodeIndex node = 0; node < 2; ++node) {
+    SimHost& host = *hosts_[node];
+    if (timeline_.now() >= ambush_until_[node] || host.is_stopping()) continue;
+    const auto view = host.inspect();
+    if (!view) continue;
+    const bool is_in_change = view->is_frozen || view->phase == node::LinkPhase::adding ||
+                              view->phase == node::LinkPhase::agreeing ||
+                              view->record->seen > view->record->configuration.term;
+    if (!is_in_change) continue;
+    ambush_until_[node] = {};
+    Seeded& random = timeline_.random();
+    timeline_.note("ambush: {}", kNodeName[node]);
+    take_down(host, random.duration(milliseconds(1), seconds(6)), random.chance(0.3));
   }
 }
 
@@ -192,7 +229,17 @@ void Scenario::pause_and_compare() {
 // ---- Faults ----
 
 void Scenario::safety() {
-  for (std::uint32_t count = 0; count < options_.steps && violation_.empty() && !is_split_; ++count) step();
+  // A quiet run goes on until it has seen something.
+  for (std::uint32_t count = 0; violation_.empty() && !is_split_; ++count) {
+    if (count >= options_.steps && timeline_.steps_count() >= kEventsMin) break;
+    step();
+  }
+  // A split is what such a run is about.
+  for (int count = 0; options_.has(Fault::split) && violation_.empty() && !is_split_ && count < kSplitTriesMax;
+       ++count) {
+    inject(Fault::split);
+    let_run(seconds(1));
+  }
 }
 
 void Scenario::step() {
@@ -218,7 +265,7 @@ void Scenario::cut_power(SimHost& host) {
   SimHost& other = *hosts_[blockdev::other_node(node)];
   const auto record_of = [](SimHost& which) {
     const auto view = which.inspect();
-    return view ? *view->record : which.persisted(false).record;
+    return view ? *view->record : which.persisted(false);
   };
   blockdev::Configuration higher;
   const bool is_one = replication::pick_higher(record_of(host).configuration, record_of(other).configuration, higher);
@@ -233,6 +280,7 @@ void Scenario::cut_power(SimHost& host) {
 }
 
 void Scenario::take_down(SimHost& host, Duration off_time, bool is_power_cut) {
+  oracle_->forget_doubts();
   if (is_power_cut) {
     if (!host.is_powered()) return;
     cut_power(host);
@@ -301,7 +349,9 @@ void Scenario::inject(Fault fault) {
       break;
     case Fault::hang:
       if (host.is_running())
-        host.loop().hang(random.duration(milliseconds(10), random.chance(0.5) ? milliseconds(500) : seconds(5)));
+        host.loop().hang(random.duration(milliseconds(10), random.chance(0.5)   ? milliseconds(500)
+                                                           : random.chance(0.8) ? seconds(5)
+                                                                                : seconds(30)));
       break;
     case Fault::switchover:
       administrator_->want_switchover();
@@ -318,13 +368,40 @@ void Scenario::inject(Fault fault) {
     case Fault::verify:
       administrator_->verify(host.index());
       break;
+    case Fault::read_error:
+    case Fault::write_error:
+    case Fault::flush_error:
+    case Fault::metadata_error:
+      break_disk(fault, host, cut_time);
+      break;
+    case Fault::ambush:
+      ambush_until_[host.index()] = timeline_.now() + seconds(10);
+      if (random.chance(0.4)) {
+        fabric_.reset_connections(here, there, random.chance(0.3));
+      } else if (random.chance(0.6)) {
+        // What was under way to the peer does not arrive, and the node dies while it decides to go on alone.
+        fabric_.link(here, there).is_cut = fabric_.link(there, here).is_cut = true;
+        heal_later(cut_time + seconds(3), [this, &here, &there] {
+          fabric_.link(here, there).is_cut = fabric_.link(there, here).is_cut = false;
+        });
+      }
+      break;
+    case Fault::slow_disk:
+      host.data().set_slowness(random.duration(milliseconds(1), milliseconds(300)));
+      host.metadata().set_slowness(random.duration(milliseconds(1), milliseconds(300)));
+      heal_later(cut_time, [&host] { host.heal_devices(); });
+      break;
+    case Fault::demote:
+      administrator_->want_secondary();
+      break;
     case Fault::split: {
-      if (!checkers_->is_established()) break;
+      if (!checkers_->is_established() || timeline_.steps_count() < kEventsMin) break;
       const auto view = host.inspect();
       if (!view || view->is_primary) break;
       const auto primary = other.inspect();
       if (!primary || !primary->is_primary || host.is_stopping() || other.is_stopping()) break;
       is_split_ = true;
+      ambush_until_ = {};
       checkers_->set_split(true);
       split_primary_ = other.index();
       heals_.clear();
@@ -334,7 +411,49 @@ void Scenario::inject(Fault fault) {
   }
 }
 
+void Scenario::break_disk(Fault fault, SimHost& host, Duration how_long) {
+  Seeded& random = timeline_.random();
+  disk_errors_until_ = std::max(disk_errors_until_, timeline_.now() + how_long + kErrorEchoMax);
+  const std::uint64_t data_bytes = checkers_->data_bytes();
+  Defect defect;
+  if (fault == Fault::metadata_error) {
+    const bool is_external = options_.has_external_metadata;
+    defect.offset_bytes = is_external ? 0 : data_bytes;
+    defect.length_bytes = host.metadata().geometry().size_bytes - defect.offset_bytes;
+    defect.fails_changes = true;
+    host.metadata().set_defect(defect);
+    heal_later(how_long, [this, &host] { mend_disks(host); });
+    return;
+  }
+  const bool is_hot = random.chance(0.7);  // Where initiators write most.
+  defect.offset_bytes = random.below(is_hot ? 64 : data_bytes / kSectorBytes) * kSectorBytes;
+  defect.length_bytes = random.between(1, random.chance(0.5) ? 8 : 512) * kSectorBytes;
+  defect.length_bytes = std::min(defect.length_bytes, data_bytes - defect.offset_bytes);
+  defect.fails_reads = fault == Fault::read_error;
+  defect.fails_changes = fault == Fault::write_error;
+  defect.fails_flushes = fault == Fault::flush_error;
+  host.data().set_defect(defect);
+  heal_later(how_long, [this, &host] { mend_disks(host); });
+}
+
+/// A node whose metadata failed, or that could not open its volume, does nothing until it is started again with a
+/// device that works.
+void Scenario::mend_disks(SimHost& host) {
+  host.heal_devices();
+  if (!host.is_running() || host.is_stopping() || host.node() == nullptr) return;
+  if (host.node()->status().resources.front().volumes.front().disk_state == "Failed")
+    take_down(host, milliseconds(100), false);
+}
+
 // ---- The end ----
+
+/// A write that one member's disk failed leaves a difference that the next meeting finishes (protocol.md 5.1, row 5).
+bool Scenario::has_leftover_bits() {
+  return std::ranges::any_of(hosts_, [](const auto& host) {
+    const auto view = host->inspect();
+    return view && !view->stores.front()->dirty().is_clean();
+  });
+}
 
 bool Scenario::has_converged() {
   if (!checkers_->is_established()) return false;
@@ -385,23 +504,35 @@ std::string Scenario::describe_state() {
 void Scenario::liveness() {
   timeline_.note("liveness: everything is healed");
   heals_.clear();
+  ambush_until_ = {};
   fabric_.heal_all();
   for (NodeIndex node = 0; node < 2; ++node) {
+    mend_disks(*hosts_[node]);
     if (!hosts_[node]->is_running() && start_at_[node] == Instant::max()) start_at_[node] = timeline_.now();
   }
   administrator_->want_connect();
   administrator_->resume_sync();
-  const Instant limit = timeline_.now() + kConvergeMax;
+  const Instant healed = timeline_.now();
+  const Instant limit = healed + kConvergeMax;
   Instant next_connect = timeline_.now() + seconds(5);
-  while (violation_.empty() && !has_converged()) {
+  const auto has_bits_to_finish = [&] { return options_.has_disk_errors() && has_leftover_bits(); };
+  while (violation_.empty() && (!has_converged() || has_bits_to_finish())) {
     if (timeline_.now() >= next_connect) {
       administrator_->want_connect();
       administrator_->resume_sync();
       next_connect = timeline_.now() + seconds(5);
     }
     let_run(milliseconds(250));
+    for (const auto& host : hosts_) mend_disks(*host);  // A failure may come to light late.
+    if (has_converged() && has_bits_to_finish()) {
+      administrator_->want_disconnect(0);
+      let_run(milliseconds(500));
+      administrator_->want_connect();
+      let_run(milliseconds(500));
+    }
     if (timeline_.now() > limit) fail("I9: all is healed and the pair does not come back: " + describe_state());
   }
+  recovery_ = timeline_.now() - healed;
   let_run(milliseconds(300));
   for (const auto& initiator : initiators_) initiator->set_load(false);
   std::size_t sweeping = initiators_.size();

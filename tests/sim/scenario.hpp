@@ -20,8 +20,10 @@ namespace replblk::sim {
 inline constexpr Duration kConvergeMax = seconds(180);
 
 struct RunOutcome {
-  std::string violation;  ///< empty: the run held
-  std::uint64_t hash = 0;
+  std::string violation;           ///< empty: the run held
+  std::uint64_t hash = 0;          ///< of the trace, every event's time, every transfer, and the disks at the end
+  std::uint64_t events_count = 0;  ///< of the time line that were executed: the steps of a run
+  Duration recovery{};             ///< from the end of all faults to both copies UpToDate and every initiator served
   std::string summary;
 };
 
@@ -62,8 +64,12 @@ class Scenario {
   void take_down(SimHost& host, Duration off_time, bool is_power_cut);
   void cut_power(SimHost& host);
   void start_due_hosts();
+  void spring_ambush();
   void heal_due();
   void heal_later(Duration delay, std::function<void()> heal);
+  void break_disk(Fault fault, SimHost& host, Duration how_long);
+  void mend_disks(SimHost& host);
+  [[nodiscard]] bool has_leftover_bits();
   [[nodiscard]] bool has_converged();
   [[nodiscard]] std::string describe_state();
 
@@ -78,7 +84,10 @@ class Scenario {
   std::array<Instant, 2> start_at_{Instant::max(), Instant::max()};
   std::multimap<Instant, std::function<void()>> heals_;
   std::uint64_t next_value_ = 16;
+  std::array<Instant, 2> ambush_until_{};
+  Duration recovery_{};
   Instant next_look_{};
+  Instant disk_errors_until_{};
   bool is_split_ = false;
   blockdev::NodeIndex split_primary_ = blockdev::kNoNode;  ///< who served when the nodes parted
   bool is_disconnected_ = false;

@@ -139,6 +139,7 @@ bool Scenario::choose_by_hand(NodeIndex& loser) {
 void Scenario::reconcile(NodeIndex loser, bool is_by_hand) {
   Seeded& random = timeline_.random();
   const NodeIndex winner = other_node(loser);
+  administrator_->resume_sync();  // What an earlier fault had paused.
   const Instant limit = timeline_.now() + kConvergeMax;
   Instant next_help = timeline_.now() + seconds(5);
   // Once a person has made a node secondary, policies may decide what they left open before: a choice by hand that has
@@ -148,7 +149,7 @@ void Scenario::reconcile(NodeIndex loser, bool is_by_hand) {
   bool is_decided = false;
   while (violation_.empty() && !checkers_->is_established()) {
     if (const auto view = hosts_[loser]->inspect(); view && !is_decided) {
-      is_decided = hosts_[winner]->persisted(true).record.generations.base == view->record->generations.current;
+      is_decided = hosts_[winner]->persisted(true).generations.base == view->record->generations.current;
     }
     if (disturbances > 0 && (is_decided || may_break_early) && random.chance(0.2)) {
       --disturbances;
@@ -163,6 +164,7 @@ void Scenario::reconcile(NodeIndex loser, bool is_by_hand) {
     if (timeline_.now() >= next_help) {
       // The choice is for one meeting: one that broke off before it was recorded has to be made again.
       next_help = timeline_.now() + seconds(5);
+      administrator_->resume_sync();
       if (is_by_hand && !is_decided && is_standalone(0) && is_standalone(1)) {
         administrator_->connect(loser, true);
         administrator_->connect(winner, false);

@@ -111,6 +111,20 @@ void Medium::cut_power() {
   quiet_at_ = timeline_.now();
 }
 
+bool Medium::fails(const ports::DiskOp& op) const noexcept {
+  if (op.kind == ports::DiskOpKind::flush) return defect_.fails_flushes;
+  const bool touches = op.offset_bytes < defect_.offset_bytes + defect_.length_bytes &&
+                       defect_.offset_bytes < op.offset_bytes + op.length_bytes;
+  return touches && (op.kind == ports::DiskOpKind::read ? defect_.fails_reads : defect_.fails_changes);
+}
+
+void Medium::write_in_part(std::uint64_t offset_bytes, std::uint64_t length_bytes, const std::byte* bytes) {
+  for (std::uint64_t at = 0; at < length_bytes; at += kSectorBytes) {
+    if (timeline_.random().chance(0.5)) continue;
+    write(offset_bytes + at, kSectorBytes, bytes == nullptr ? nullptr : bytes + at, false);
+  }
+}
+
 void SimDisk::submit(ports::DiskOp& op) noexcept {
   using enum ports::DiskOpKind;
   RB_ASSERT(op.on_done);
@@ -140,6 +154,7 @@ void SimDisk::submit(ports::DiskOp& op) noexcept {
   if (model_.stall_probability > 0 && random.chance(model_.stall_probability)) {
     latency += random.duration(Duration(0), model_.stall_max);
   }
+  latency += random.duration(Duration(0), medium_.slowness());
   timeline.after(latency, [this, exists = exists_, id] {
     if (*exists) finish(id);
   });
@@ -153,29 +168,40 @@ void SimDisk::finish(std::uint64_t id) {
   ports::DiskOp& op = *entry.op;
   const Geometry& geometry = medium_.geometry();
   bool is_supported = true;
+  const bool is_failed = medium_.fails(op);
   switch (op.kind) {
     case read:
+      if (is_failed) {
+        std::memset(op.memory, 0xee, op.length_bytes);
+        break;
+      }
       std::memcpy(op.memory, medium_.content() + op.offset_bytes, op.length_bytes);
       break;
     case write:
       // ports/disk.hpp: the memory is the device's until on_done.
       RB_ASSERT(crc32c({op.memory, op.length_bytes}) == entry.crc);
+      if (is_failed) {
+        medium_.write_in_part(op.offset_bytes, op.length_bytes, op.memory);
+        break;
+      }
       medium_.write(op.offset_bytes, op.length_bytes, op.memory, op.is_durable);
       break;
     case flush:
-      medium_.make_stable(entry.mark);
+      if (!is_failed) medium_.make_stable(entry.mark);
       break;
     case discard:
-      is_supported = geometry.supports_discard;
-      if (is_supported) medium_.write(op.offset_bytes, op.length_bytes, nullptr, false);
+      is_supported = geometry.supports_discard && !model_.refuses_zeroing;
+      if (is_supported && is_failed) medium_.write_in_part(op.offset_bytes, op.length_bytes, nullptr);
+      if (is_supported && !is_failed) medium_.write(op.offset_bytes, op.length_bytes, nullptr, false);
       break;
     case write_zeroes:
-      is_supported = geometry.supports_write_zeroes;
-      if (is_supported) medium_.write(op.offset_bytes, op.length_bytes, nullptr, op.is_durable);
+      is_supported = geometry.supports_write_zeroes && !model_.refuses_zeroing;
+      if (is_supported && is_failed) medium_.write_in_part(op.offset_bytes, op.length_bytes, nullptr);
+      if (is_supported && !is_failed) medium_.write(op.offset_bytes, op.length_bytes, nullptr, op.is_durable);
       break;
   }
   // The content changed now; the process hears of it in its next turn, and may be dead by then.
-  loop_.post([this, exists = exists_, id, is_supported] {
+  loop_.post([this, exists = exists_, id, is_supported, is_failed] {
     if (!*exists) return;
     const auto done = in_flight_.find(id);
     if (done == in_flight_.end()) return;
@@ -183,6 +209,7 @@ void SimDisk::finish(std::uint64_t id) {
     in_flight_.erase(done);
     finished.unlink();
     Result<void, ports::IoError> result;
+    if (is_failed) result = fail(ports::IoError::io);
     if (!is_supported) result = fail(ports::IoError::not_supported);
     finished.on_done(finished, result);
   });
@@ -198,8 +225,8 @@ void SimDisk::leave(bool is_power_cut) {
     op.unlink();
     const bool is_change = op.kind == write || op.kind == discard || op.kind == write_zeroes;
     if (!is_change || entry.mark == UINT64_MAX) continue;
-    if (op.kind == discard && !medium_.geometry().supports_discard) continue;
-    if (op.kind == write_zeroes && !medium_.geometry().supports_write_zeroes) continue;
+    if (op.kind == discard && (!medium_.geometry().supports_discard || model_.refuses_zeroing)) continue;
+    if (op.kind == write_zeroes && (!medium_.geometry().supports_write_zeroes || model_.refuses_zeroing)) continue;
     const std::byte* bytes = op.kind == write ? op.memory : nullptr;
     if (is_power_cut) {
       medium_.write(op.offset_bytes, op.length_bytes, bytes, false);  // Volatile: the cut decides sector by sector.

@@ -11,9 +11,14 @@
 //     kept is drawn for each cut, from none to all. Stable sectors never change.
 //   - Process killed: each of its writes in flight lands whole, lands in part (whole 4 KiB pages) or not at all, within
 //     kLandingTimeMax. Devices are opened exclusively (protocol.md 4), so the next open waits for that: quiet_at().
+//   - Defects: while a range is defective, reads or changes that touch it end with an error. Of a change that failed
+//   each
+//     sector is written or not, independently; of a read that failed the memory holds anything. A flush that failed has
+//     made nothing stable. Claim: no wrong data, nothing answered is lost on the other member; the node may refuse.
+//   - Slow: for a while each operation takes longer by up to a given time.
 //   - The memory of an operation must not change while the device has it (checked by CRC).
-// Not modelled: input/output errors, silent corruption, lost stable writes: a two-node mirror without checksums on disk
-// cannot be required to survive these.
+// Not modelled: silent corruption, lost stable writes: a two-node mirror without checksums on disk cannot be required
+// to survive these.
 #pragma once
 
 #include <cstdint>
@@ -38,6 +43,16 @@ struct DiskModel {
   Duration flush_latency_max = milliseconds(3);
   double stall_probability = 0;  ///< of one operation
   Duration stall_max = seconds(1);
+  bool refuses_zeroing = false;  ///< though the geometry offers it: as some devices behind a controller do
+};
+
+/// What a device does not do at the moment.
+struct Defect {
+  std::uint64_t offset_bytes = 0;
+  std::uint64_t length_bytes = 0;
+  bool fails_reads = false;
+  bool fails_changes = false;
+  bool fails_flushes = false;  ///< of the device, whatever the range
 };
 
 class Medium {
@@ -66,6 +81,17 @@ class Medium {
   [[nodiscard]] Instant quiet_at() const noexcept { return quiet_at_; }
   void cut_power();
 
+  void set_defect(const Defect& defect) noexcept { defect_ = defect; }
+  void set_slowness(Duration most) noexcept { slowness_ = most; }
+  void heal() noexcept {
+    defect_ = {};
+    slowness_ = {};
+  }
+  [[nodiscard]] Duration slowness() const noexcept { return slowness_; }
+  [[nodiscard]] bool fails(const ports::DiskOp& op) const noexcept;
+  /// A change that failed: some of its sectors are written.
+  void write_in_part(std::uint64_t offset_bytes, std::uint64_t length_bytes, const std::byte* bytes);
+
  private:
   struct Write {
     std::uint64_t order;
@@ -89,6 +115,8 @@ class Medium {
   std::map<std::uint64_t, Write> landing_;
   std::uint64_t order_ = 0;
   Instant quiet_at_{};
+  Defect defect_;
+  Duration slowness_{};
 };
 
 class SimDisk final : public ports::Disk {

@@ -5,13 +5,14 @@
 #include <algorithm>
 #include <cstring>
 
+#include "blockdev/record_codec.hpp"
 #include "blockdev/store.hpp"
+#include "blockdev/superblock.hpp"
 
 namespace replblk::sim {
 
 namespace {
 
-constexpr std::uint32_t kBufferMiB = 32;
 constexpr std::uint64_t kExternalMetadataBytes = 2 << 20;
 constexpr std::uint64_t kMetadataBytesMax = 2 << 20;
 
@@ -19,7 +20,7 @@ ports::Disk::Geometry geometry_of(const RunOptions& options) {
   ports::Disk::Geometry geometry;
   geometry.size_bytes = options.volume_bytes;
   geometry.logical_block_bytes = options.logical_block_bytes;
-  geometry.alignment_bytes = options.logical_block_bytes;
+  geometry.alignment_bytes = options.alignment_bytes;
   geometry.supports_discard = options.supports_discard;
   geometry.supports_write_zeroes = options.supports_write_zeroes;
   return geometry;
@@ -44,7 +45,7 @@ blockdev::StoreOptions store_options(const RunOptions& options) {
 
 /// A world of its own with instant disks, to run one Store operation to its end outside of the run's time.
 struct Aside {
-  explicit Aside(const Medium& data, const Medium* metadata, bool is_stable_only)
+  Aside(const Medium& data, const Medium* metadata, bool is_stable_only)
       : data_medium(timeline, "aside", data.geometry()), network_model(), fabric(timeline, network_model) {
     copy(data_medium, data, is_stable_only);
     if (metadata != nullptr) {
@@ -86,7 +87,7 @@ node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::Nod
   config.name = "sim";
   for (int index = 0; index < 2; ++index) config.nodes.push_back({kNodeName[index], kNodeAddress[index]});
   config.secret = "a secret of the simulation";
-  config.buffer_memory_mib = kBufferMiB;
+  config.buffer_memory_mib = options.buffer_memory_mib;
   node::ResourceConfig resource;
   resource.name = "r0";
   resource.target.iqn = kTargetName;
@@ -110,12 +111,12 @@ node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::Nod
 }
 
 SimHost::Process::Process(SimFabric& fabric, SimHost& host)
-    : loop(fabric.timeline(), kNodeName[host.index_]),
+    : loop(fabric.timeline(), kNodeName[host.index_], host.options_.clock_rate[host.index_]),
       network(fabric, loop, host.address_),
       data(host.data_, loop, host.options_.disk),
       metadata(host.metadata_ == nullptr ? nullptr
                                          : std::make_unique<SimDisk>(*host.metadata_, loop, host.options_.disk)),
-      buffers(std::make_unique<BufferPool>(std::size_t{kBufferMiB} << 20)) {}
+      buffers(std::make_unique<BufferPool>(std::size_t{host.options_.buffer_memory_mib} << 20)) {}
 
 SimHost::SimHost(SimFabric& fabric, const RunOptions& options, blockdev::NodeIndex index)
     : fabric_(fabric),
@@ -156,7 +157,7 @@ std::uint64_t SimHost::create_metadata(const Uuid& uuid, const blockdev::Resourc
   return **outcome;
 }
 
-PersistedRecord SimHost::persisted(bool is_stable_only) const {
+PersistedRecord SimHost::persisted_with_bits(bool is_stable_only) const {
   Aside aside(data_, metadata_.get(), is_stable_only);
   std::optional<Result<void, blockdev::StoreError>> outcome;
   blockdev::Store store(aside.world, aside.data_disk, aside.metadata_disk.get(), store_options(options_));
@@ -168,7 +169,24 @@ PersistedRecord SimHost::persisted(bool is_stable_only) const {
   });
   aside.run([&] { return outcome.has_value(); });
   RB_ASSERT(store.is_open());  // A superblock written in turn is always whole.
-  return {store.record(), store.geometry().size_bytes, std::move(store.dirty())};
+  return {store.record(), std::move(store.dirty())};
+}
+
+blockdev::ResourceRecord SimHost::persisted(bool is_stable_only) const {
+  const Medium& medium = metadata_ == nullptr ? data_ : *metadata_;
+  const std::byte* bytes = is_stable_only ? medium.stable() : medium.content();
+  const auto placement = metadata_ == nullptr ? blockdev::Placement::internal : blockdev::Placement::external;
+  const auto offsets = blockdev::superblock_offsets(placement, medium.geometry().size_bytes / 4096 * 4096);
+  RB_ASSERT(offsets.has_value());
+  std::array<blockdev::SuperblockCopy, 2> copies;
+  for (std::uint8_t copy = 0; copy < 2; ++copy)
+    copies[copy] = blockdev::decode_superblock({bytes + (*offsets)[copy], blockdev::kSuperblockSlotBytes}, copy);
+  const blockdev::SuperblockVerdict verdict = blockdev::judge_superblocks(copies);
+  using Kind = blockdev::SuperblockVerdict::Kind;
+  RB_ASSERT(verdict.kind == Kind::good || verdict.kind == Kind::one_only);  // Written in turn, one is always whole.
+  const auto named = blockdev::decode_record(copies[verdict.chosen].superblock.record);
+  RB_ASSERT(named.has_value());
+  return named->record;
 }
 
 void SimHost::start() {

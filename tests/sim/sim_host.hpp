@@ -4,6 +4,7 @@
 // between kill and start nothing of the old daemon acts but the writes and segments its kernel already had.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -22,7 +23,6 @@ namespace replblk::sim {
 /// What a node's superblocks say, read as a later start would read them.
 struct PersistedRecord {
   blockdev::ResourceRecord record;
-  std::uint64_t usable_bytes = 0;
   blockdev::DirtyBitmap dirty{0, 4096};  ///< stored bits and active extents
 };
 
@@ -51,8 +51,22 @@ class SimHost {
   [[nodiscard]] SimLoop& loop() noexcept { return process_->loop; }
   /// Nothing: not running, or not open yet.
   [[nodiscard]] std::optional<node::Resource::Inspection> inspect() const;
-  [[nodiscard]] PersistedRecord persisted(bool is_stable_only) const;
+  /// What the superblocks say, read as a later start would read them; `is_stable_only`: a start after a power cut that
+  /// keeps nothing volatile.
+  [[nodiscard]] blockdev::ResourceRecord persisted(bool is_stable_only) const;
+  /// The same with what the bitmap and the activity log say. Opens a store aside: dear.
+  [[nodiscard]] PersistedRecord persisted_with_bits(bool is_stable_only) const;
   [[nodiscard]] Medium& data() noexcept { return data_; }
+  /// When nothing that a dead daemon had written is still on its way to the devices.
+  [[nodiscard]] Instant quiet_at() const noexcept {
+    return metadata_ == nullptr ? data_.quiet_at() : std::max(data_.quiet_at(), metadata_->quiet_at());
+  }
+  /// The device with the metadata.
+  [[nodiscard]] Medium& metadata() noexcept { return metadata_ == nullptr ? data_ : *metadata_; }
+  void heal_devices() noexcept {
+    data_.heal();
+    metadata().heal();
+  }
   [[nodiscard]] const std::string& address() const noexcept { return address_; }
   [[nodiscard]] blockdev::NodeIndex index() const noexcept { return index_; }
   /// Counts starts.

@@ -20,6 +20,7 @@ constexpr std::uint8_t kBusy = 0x08;
 constexpr std::uint8_t kReservationConflict = 0x18;
 constexpr std::uint8_t kTaskSetFull = 0x28;
 constexpr std::uint8_t kNotReady = 0x2;
+constexpr std::uint8_t kMediumError = 0x3;
 constexpr std::uint8_t kUnitAttention = 0x6;
 constexpr std::uint8_t kMiscompare = 0xe;
 
@@ -105,7 +106,7 @@ void SimInitiator::drop(const Pending& pending) {
       [[fallthrough]];
     case Kind::write:
       oracle_.lose_write(pending.oracle_op);
-      lost_.push_back(pending.oracle_op);
+      lost_.push_back({pending.oracle_op, hooks_.may_fail && hooks_.may_fail()});
       ++counters_.writes_lost;
       break;
     case Kind::reserve:
@@ -170,7 +171,7 @@ void SimInitiator::send_ready() {
 
 /// The new session works: nothing of the old ones may take effect from here on (protocol.md 4).
 void SimInitiator::on_ready() {
-  for (const std::uint64_t op : lost_) oracle_.close_lost(op);
+  for (const Lost& lost : lost_) lost.may_have_failed ? oracle_.doubt_write(lost.op) : oracle_.close_lost(lost.op);
   lost_.clear();
   Pending pending;
   pending.kind = Kind::capacity;
@@ -464,7 +465,10 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
     const bool is_conflict = reply.status == kReservationConflict && may_conflict(pending);
     const bool is_miscompare =
         pending.kind == Kind::compare_and_write && reply.status == kCheckCondition && reply.sense_key == kMiscompare;
-    if (!is_transient && !is_miscompare && !is_conflict) {
+    const bool is_disk_error =
+        reply.status == kCheckCondition && reply.sense_key == kMediumError && hooks_.may_fail && hooks_.may_fail();
+    if (is_disk_error) ++counters_.disk_errors;
+    if (!is_transient && !is_miscompare && !is_conflict && !is_disk_error) {
       hooks_.on_violation(
           fmt::format("{}: command kind {} at sector {}+{} failed with status {:#x}, sense {:#x}/{:#04x}", name(),
                       static_cast<int>(pending.kind), pending.sectors.first, pending.sectors.count, reply.status,
@@ -473,7 +477,9 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
     if (pending.kind == Kind::reserve) reservation_.refused();
     if (pending.kind == Kind::read) oracle_.drop_read(pending.oracle_op);
     if (pending.kind == Kind::compare_and_write) oracle_.drop_read(pending.oracle_read);
-    if (pending.kind == Kind::write || pending.kind == Kind::compare_and_write) oracle_.refuse_write(pending.oracle_op);
+    if (pending.kind == Kind::write || pending.kind == Kind::compare_and_write) {
+      is_disk_error ? oracle_.doubt_write(pending.oracle_op) : oracle_.refuse_write(pending.oracle_op);
+    }
     if (pending.is_sweep) sweep_next_ = options_.region.first;
     return;
   }

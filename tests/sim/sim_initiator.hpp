@@ -43,6 +43,8 @@ class SimInitiator final : public IscsiSession::Owner {
     std::function<void(std::uint16_t lun, Sectors sectors)> on_write_answered;
     std::function<void(const std::string& name, std::uint64_t isid, const OwnReservation& own)> on_reservation_answered;
     std::function<void(const std::string& sentence)> on_violation;
+    /// Whether a disk error may be the answer now.
+    std::function<bool()> may_fail;
   };
 
   SimInitiator(SimFabric& fabric, std::string host, Oracle& oracle, InitiatorOptions options, Hooks hooks);
@@ -66,6 +68,7 @@ class SimInitiator final : public IscsiSession::Owner {
     std::uint64_t reservations = 0;  ///< changes that were answered
     std::uint64_t logins = 0;
     std::uint64_t ghosts = 0;
+    std::uint64_t disk_errors = 0;
   };
   [[nodiscard]] const Counters& counters() const noexcept { return counters_; }
 
@@ -135,7 +138,11 @@ class SimInitiator final : public IscsiSession::Owner {
   std::uint32_t not_ready_count_ = 0;
   std::uint64_t next_cookie_ = 1;
   std::map<std::uint64_t, Pending> pending_;
-  std::vector<std::uint64_t> lost_;    ///< writes whose fate is open until the next login
+  struct Lost {
+    std::uint64_t op = 0;
+    bool may_have_failed = false;  ///< a disk may have failed it, and the answer that says so was lost
+  };
+  std::vector<Lost> lost_;             ///< writes whose fate is open until the next login
   std::vector<std::byte> last_block_;  ///< a block that was read, for COMPARE AND WRITE
   std::uint64_t last_block_sector_ = 0;
   std::uint32_t slots_waiting_ = 0;

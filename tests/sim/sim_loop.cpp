@@ -19,13 +19,26 @@ SimLoop::~SimLoop() {
   }
 }
 
+Instant SimLoop::host_time(Instant when) const noexcept {
+  const auto world = static_cast<double>(when.time_since_epoch().count());
+  return Instant(Duration(static_cast<std::int64_t>(world * clock_rate_)));
+}
+
+Instant SimLoop::when_host_shows(Instant time) const noexcept {
+  if (time == Instant::max()) return time;
+  const auto host = static_cast<double>(time.time_since_epoch().count());
+  Instant when(Duration(static_cast<std::int64_t>(host / clock_rate_)));
+  while (host_time(when) < time) when += Duration(1);
+  return when;
+}
+
 void SimLoop::arm(ports::Timer& timer, Instant deadline) {
   cancel(timer);
   timer.position_ = 0;
   timer.deadline_ = deadline;
   timer.order_ = timer_order_++;
   timers_.emplace(std::pair(deadline, timer.order_), &timer);
-  wake_at(deadline);
+  wake_at(when_host_shows(deadline));
 }
 
 void SimLoop::cancel(ports::Timer& timer) noexcept {
@@ -94,7 +107,7 @@ void SimLoop::turn() {
   }
   is_in_turn_ = true;
   running_ = this;
-  turn_time_ = timeline_.now();
+  turn_time_ = host_time(timeline_.now());
   timeline_.mix(0x7475726e);
   // Whether a timer or a completion of the same moment is seen first is nobody's promise.
   const bool is_timer_first = timeline_.random().chance(0.5);
@@ -111,9 +124,9 @@ void SimLoop::turn() {
   is_in_turn_ = false;
   running_ = nullptr;
   wake_time_ = Instant::max();
-  busy_until_ = std::max(busy_until_, turn_time_ + timeline_.random().duration(microseconds(1), microseconds(30)));
+  busy_until_ = std::max(busy_until_, timeline_.now() + timeline_.random().duration(microseconds(1), microseconds(30)));
   if (!posted_.empty() || !deferred_.empty() || !turn_end_.empty() || !outputs_.empty()) wake_at(busy_until_);
-  if (!timers_.empty()) wake_at(timers_.begin()->first.first);
+  if (!timers_.empty()) wake_at(when_host_shows(timers_.begin()->first.first));
 }
 
 }  // namespace replblk::sim

@@ -1,7 +1,9 @@
 // The event loop of one process on the simulated time line, with the turn of ports/loop.hpp: completions and expired
 // timers → deferred tasks until none is left → turn-end tasks → queued output. A turn takes a little time, so that what
 // completes meanwhile is batched into the next one, as on a real loop; the process can also be made to hang.
-// One object per run of a process: after kill() nothing is called any more, whatever was armed, deferred or posted.
+// The host's clock runs at a rate of its own: what now() says and timers obey is the host's time; everything else is
+// the time line's. One object per run of a process: after kill() nothing is called any more, whatever was armed,
+// deferred or posted.
 #pragma once
 
 #include <functional>
@@ -19,7 +21,9 @@ class SimLoop final : public ports::Loop {
  public:
   using Task = std::move_only_function<void()>;
 
-  SimLoop(Timeline& timeline, std::string name) : timeline_(timeline), name_(std::move(name)) {}
+  /// `clock_rate`: seconds of the host's clock in one second.
+  SimLoop(Timeline& timeline, std::string name, double clock_rate = 1.0)
+      : timeline_(timeline), name_(std::move(name)), clock_rate_(clock_rate) {}
   SimLoop(const SimLoop&) = delete;
   SimLoop& operator=(const SimLoop&) = delete;
   ~SimLoop() override;
@@ -51,6 +55,9 @@ class SimLoop final : public ports::Loop {
 
  private:
   void wake_at(Instant when);
+  [[nodiscard]] Instant host_time(Instant when) const noexcept;
+  /// The first moment at which the host's clock shows at least that.
+  [[nodiscard]] Instant when_host_shows(Instant time) const noexcept;
   void turn();
   void expire_timers();
   void run_deferred();
@@ -59,6 +66,7 @@ class SimLoop final : public ports::Loop {
 
   Timeline& timeline_;
   std::string name_;
+  double clock_rate_;
   bool is_alive_ = true;
   bool is_in_turn_ = false;
   Instant turn_time_{seconds(1)};
