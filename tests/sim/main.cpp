@@ -1,6 +1,7 @@
 // replblk_sim: one run, or many, each from its seed and each in a process of its own (a failed assertion is a found bug
 // like any other). First line of a run: seed, build, options. Last line on failure: the command that replays it. Last
-// line of many: how many steps (executed events of the time line) were done in which time.
+// lines of many: which probes no run reached, and how many steps (executed events of the time line) were done in which
+// time.
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@
 
 #include "base/assert.hpp"
 #include "base/log.hpp"
+#include "probes.hpp"
 #include "scenario.hpp"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -133,6 +135,7 @@ int run_many(const Arguments& arguments) {
   void* memory = mmap(nullptr, sizeof(Totals), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   RB_ASSERT(memory != MAP_FAILED);
   totals = new (memory) Totals;
+  share_probes();
   const auto started = std::chrono::steady_clock::now();
   const auto elapsed_seconds = [&] {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
@@ -145,6 +148,7 @@ int run_many(const Arguments& arguments) {
     ++runs_count;
     if (!run_in_child(seed, arguments)) failed.push_back(seed);
   }
+  fmt::print("{}\n", describe_probes());
   fmt::print("{} runs, {} failed; {} steps, at least {} a run, slowest recovery {} ms; in {:.1f} s\n", runs_count,
              failed.size(), totals->steps_count, totals->steps_count_min, to_ms(totals->recovery_max),
              elapsed_seconds());
