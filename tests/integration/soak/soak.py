@@ -361,6 +361,7 @@ class SoakPair(Pair):
         self.taken_down.add(node)
         self.kill(node)
         self.wait_dead(node)
+        time.sleep(0.1)  # What its kernel had begun to write lands before anybody reads the superblocks.
 
     def stop(self, node, timeout_s=20):
         self.taken_down.add(node)
