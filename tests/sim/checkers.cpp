@@ -98,6 +98,26 @@ std::string Checkers::check_reservation_answered(const std::string& initiator_na
   return {};
 }
 
+std::string Checkers::check_durable(const std::vector<std::uint64_t>& sectors) {
+  if (is_split_) return {};
+  for (SimHost* host : hosts_) {
+    const auto view = host->inspect();
+    if (!view || !view->is_serving) continue;
+    for (SimHost* copy : hosts_) {
+      if (!view->record->configuration.has_member(copy->index()) || has_lost_cache_[copy->index()]) continue;
+      for (const std::uint64_t sector : sectors) {
+        const std::string sentence = oracle_.check_durable(sector, copy->data().stable() + sector * kSectorBytes);
+        if (!sentence.empty()) {
+          return fmt::format(
+              "P2: a flush was answered and a power cut now would undo what it covers in the copy of {}: {}",
+              kNodeName[copy->index()], sentence);
+        }
+      }
+    }
+  }
+  return {};
+}
+
 bool Checkers::has_only_excused_differences(std::uint64_t begin, std::uint64_t count) const {
   for (std::uint64_t at = begin; at < begin + count; at += kSectorBytes) {
     if (std::memcmp(hosts_[0]->data().content() + at, hosts_[1]->data().content() + at, kSectorBytes) != 0 &&

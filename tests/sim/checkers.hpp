@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "oracle.hpp"
 #include "reservation_model.hpp"
@@ -32,6 +33,8 @@ class Checkers {
   /// The same for one answered change of an initiator's registration or reservation: durable in every member's record.
   [[nodiscard]] std::string check_reservation_answered(const std::string& initiator_name, std::uint64_t isid,
                                                        const OwnReservation& own);
+  /// P2 for what an answer has made durable: in what each member's device would keep without power.
+  [[nodiscard]] std::string check_durable(const std::vector<std::uint64_t>& sectors);
   /// I4 and I5, when nothing is in flight. Says in `was_compared` whether there was something to compare.
   [[nodiscard]] std::string check_copies(bool& was_compared);
   /// I5 as a crash would find it, at any moment: what both devices remember (stored bits and active extents) covers

@@ -124,6 +124,9 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
       for (const Fault fault : {Fault::read_error, Fault::write_error, Fault::flush_error, Fault::metadata_error})
         options.weight[static_cast<std::size_t>(fault)] = 0;
     }
+    // What most protects against is what happens in the middle of a change.
+    if (random.chance(0.4))
+      options.weight[static_cast<std::size_t>(Fault::ambush)] = static_cast<double>(random.between(5, 20));
     // A split takes a run over: only now and then, and then it is what the run is about.
     options.weight[static_cast<std::size_t>(Fault::split)] = random.chance(0.08) ? 5 : 0;
   }

@@ -65,14 +65,17 @@ const Oracle::Candidate* Oracle::find_collision(const Candidates& candidates, co
   return nullptr;
 }
 
-void Oracle::make_durable(Candidates& candidates, std::uint64_t ended_before) const {
+bool Oracle::make_durable(Candidates& candidates, std::uint64_t ended_before) const {
+  bool is_any_new = false;
   for (Candidate& candidate : candidates) {
     if (!candidate.is_certain || candidate.ended >= ended_before) continue;
+    is_any_new = is_any_new || !candidate.is_durable;
     candidate.is_durable = true;
     for (Candidate& other : candidates) {
       if (other.ended < candidate.began()) other.is_durably_superseded = true;
     }
   }
+  return is_any_new;
 }
 
 void Oracle::end_write(OpId op) {
@@ -182,13 +185,15 @@ std::string Oracle::end_read(OpId op, ConstBytes bytes) {
   return {};
 }
 
-void Oracle::end_flush(OpId op) {
+std::vector<std::uint64_t> Oracle::end_flush(OpId op) {
+  std::vector<std::uint64_t> made_durable;
   ++clock_;
   const std::vector<std::uint64_t> crowded(crowded_.begin(), crowded_.end());
   for (const std::uint64_t sector : crowded) {
-    make_durable(sectors_[sector], op);
+    if (make_durable(sectors_[sector], op)) made_durable.push_back(sector);
     prune(sector);
   }
+  return made_durable;
 }
 
 void Oracle::forget_volatile() {
@@ -233,6 +238,16 @@ std::string Oracle::check_copy(std::uint64_t sector, const std::byte* bytes) con
   }
   return fmt::format("sector {} holds write {:#x}, which is not what it may hold: {}", sector, *value,
                      describe(sector));
+}
+
+std::string Oracle::check_durable(std::uint64_t sector, const std::byte* bytes) const {
+  if (doubtful_.contains(sector)) return {};
+  const auto value = read_stamp(bytes, sector);
+  if (!value) return fmt::format("sector {} is neither a stamp of its place nor zeroes", sector);
+  for (const Candidate& candidate : sectors_[sector]) {
+    if (candidate.value == *value && !candidate.is_durably_superseded) return {};
+  }
+  return fmt::format("sector {} would be left with write {:#x}: {}", sector, *value, describe(sector));
 }
 
 std::string Oracle::describe(std::uint64_t sector) const {

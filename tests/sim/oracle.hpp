@@ -61,7 +61,8 @@ class Oracle {
   void drop_read(OpId op) { reads_.erase(op); }
 
   [[nodiscard]] OpId begin_flush() { return ++clock_; }
-  void end_flush(OpId op);
+  /// Answered GOOD. Returns the sectors of which it made a write durable.
+  [[nodiscard]] std::vector<std::uint64_t> end_flush(OpId op);
 
   void forget_volatile();
 
@@ -70,6 +71,8 @@ class Oracle {
 
   /// Whether a copy that holds every answered write may hold this value now. Empty: yes.
   [[nodiscard]] std::string check_copy(std::uint64_t sector, const std::byte* bytes) const;
+  /// Whether what a device would keep without power is at least what was made durable. Empty: yes.
+  [[nodiscard]] std::string check_durable(std::uint64_t sector, const std::byte* bytes) const;
   [[nodiscard]] std::string describe(std::uint64_t sector) const;
   [[nodiscard]] std::uint64_t sectors_count() const noexcept { return sectors_.size(); }
 
@@ -96,7 +99,8 @@ class Oracle {
   using Candidates = std::vector<Candidate>;
 
   void make_certain(Candidates& candidates, Candidate& winner, std::uint64_t when) const;
-  void make_durable(Candidates& candidates, std::uint64_t ended_before) const;
+  /// Whether it made any durable that was not.
+  bool make_durable(Candidates& candidates, std::uint64_t ended_before) const;
   static void take_part(Candidate& candidate, std::uint64_t began, std::uint64_t when) noexcept;
   [[nodiscard]] static const Candidate* find_collision(const Candidates& candidates, const Candidate& one) noexcept;
   void prune(std::uint64_t sector);

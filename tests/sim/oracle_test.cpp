@@ -80,7 +80,7 @@ TEST_F(OracleTest, A_lost_write_must_not_overwrite_a_write_of_the_new_session) {
 // Broken if the loss of both caches excused the loss of flushed data.
 TEST_F(OracleTest, When_all_caches_are_lost_flushed_data_must_be_there_and_later_data_may) {
   write(7);
-  oracle.end_flush(oracle.begin_flush());
+  static_cast<void>(oracle.end_flush(oracle.begin_flush()));
   write(8);
   write(9);
   oracle.forget_volatile();
@@ -104,9 +104,21 @@ TEST_F(OracleTest, A_flush_covers_only_what_was_answered_before_it_began) {
   write(7);
   const auto flush = oracle.begin_flush();
   write(8);
-  oracle.end_flush(flush);
+  EXPECT_EQ(oracle.end_flush(flush), (std::vector<std::uint64_t>{0}));
   oracle.forget_volatile();
   EXPECT_TRUE(may_read(7));
+}
+
+// Broken if a flush that was answered and not done went unnoticed until the power fails.
+TEST_F(OracleTest, What_a_device_would_keep_must_be_as_new_as_what_was_flushed) {
+  write(7);
+  EXPECT_TRUE(oracle.check_durable(0, sector_of(0).data()).empty());
+  EXPECT_TRUE(oracle.check_durable(0, sector_of(7).data()).empty());
+  static_cast<void>(oracle.end_flush(oracle.begin_flush()));
+  write(8);
+  EXPECT_FALSE(oracle.check_durable(0, sector_of(0).data()).empty());
+  EXPECT_TRUE(oracle.check_durable(0, sector_of(7).data()).empty());
+  EXPECT_TRUE(oracle.check_durable(0, sector_of(8).data()).empty());
 }
 
 // Broken if torn or misplaced sectors passed.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <set>
 
 #include "base/crc32c.hpp"
@@ -17,6 +18,7 @@ constexpr Duration kSlice = milliseconds(5);
 constexpr Duration kSliceInAmbush = milliseconds(1);
 constexpr Duration kLookEvery = milliseconds(200);
 constexpr Duration kQuietMax = milliseconds(400);
+constexpr std::uint32_t kFaultStepsMax = 30;
 constexpr int kSplitTriesMax = 20;
 constexpr std::uint64_t kEventsMin = 10'000;
 constexpr std::uint64_t kPresetValueA = 1;
@@ -114,8 +116,17 @@ void Scenario::prepare() {
     hooks.on_violation = [this](const std::string& sentence) {
       if (!is_split_) fail(sentence);
     };
-    hooks.on_write_answered = [this](std::uint16_t, Sectors sectors) {
-      const std::string sentence = checkers_->check_answered(sectors);
+    hooks.on_write_answered = [this](std::uint16_t, Sectors sectors, bool is_durable) {
+      std::string sentence = checkers_->check_answered(sectors);
+      if (sentence.empty() && (is_durable || !options_.has_write_cache)) {
+        std::vector<std::uint64_t> each(sectors.count);
+        std::iota(each.begin(), each.end(), sectors.first);
+        sentence = checkers_->check_durable(each);
+      }
+      if (!sentence.empty()) fail(sentence);
+    };
+    hooks.on_flush_answered = [this](const std::vector<std::uint64_t>& sectors) {
+      const std::string sentence = checkers_->check_durable(sectors);
       if (!sentence.empty()) fail(sentence);
     };
     hooks.on_reservation_answered = [this](const std::string& name, std::uint64_t isid, const OwnReservation& own) {
@@ -187,11 +198,15 @@ void Scenario::spring_ambush() {
     const bool is_in_change = view->is_frozen || view->phase == node::LinkPhase::adding ||
                               view->phase == node::LinkPhase::agreeing ||
                               view->record->seen > view->record->configuration.term;
-    if (!is_in_change) continue;
-    ambush_until_[node] = {};
     Seeded& random = timeline_.random();
+    if (is_in_change && ambush_springs_at_[node] == Instant::max())
+      ambush_springs_at_[node] = timeline_.now() + random.duration(Duration(0), milliseconds(4));
+    if (timeline_.now() < ambush_springs_at_[node]) continue;
+    ambush_until_[node] = {};
+    ambush_springs_at_[node] = Instant::max();
     timeline_.note("ambush: {}", kNodeName[node]);
-    take_down(host, random.duration(milliseconds(1), seconds(6)), random.chance(0.3));
+    // Mostly long enough for the administrator to decide for the other one.
+    take_down(host, random.duration(random.chance(0.7) ? seconds(1) : milliseconds(1), seconds(6)), random.chance(0.5));
   }
 }
 
@@ -229,9 +244,15 @@ void Scenario::pause_and_compare() {
 // ---- Faults ----
 
 void Scenario::safety() {
-  // A quiet run goes on until it has seen something.
+  // A quiet run goes on until it has seen something. No run has many more faults than the history of generations has
+  // places: a peer that misses more mandates than that is not recognised any more (protocol.md 5.1, row 10), and needs
+  // a person.
   for (std::uint32_t count = 0; violation_.empty() && !is_split_; ++count) {
     if (count >= options_.steps && timeline_.steps_count() >= kEventsMin) break;
+    if (count >= kFaultStepsMax) {
+      let_run(options_.step_max);
+      continue;
+    }
     step();
   }
   // A split is what such a run is about.
@@ -374,8 +395,10 @@ void Scenario::inject(Fault fault) {
     case Fault::metadata_error:
       break_disk(fault, host, cut_time);
       break;
-    case Fault::ambush:
-      ambush_until_[host.index()] = timeline_.now() + seconds(10);
+    case Fault::ambush: {
+      const auto there_view = other.inspect();
+      const bool is_other_primary = there_view && there_view->is_primary && random.chance(0.6);
+      ambush_until_[is_other_primary ? other.index() : host.index()] = timeline_.now() + seconds(10);
       if (random.chance(0.4)) {
         fabric_.reset_connections(here, there, random.chance(0.3));
       } else if (random.chance(0.6)) {
@@ -386,6 +409,7 @@ void Scenario::inject(Fault fault) {
         });
       }
       break;
+    }
     case Fault::slow_disk:
       host.data().set_slowness(random.duration(milliseconds(1), milliseconds(300)));
       host.metadata().set_slowness(random.duration(milliseconds(1), milliseconds(300)));

@@ -295,6 +295,7 @@ void SimInitiator::issue_write(Sectors sectors, bool is_zero, bool is_unmap) {
   pending.kind = Kind::write;
   pending.sectors = sectors;
   pending.oracle_op = oracle_.begin_write(sectors, value, is_fua);
+  pending.is_fua = is_fua;
   ScsiCommand command;
   const std::uint64_t lba = sectors.first / block_sectors_;
   const auto blocks = static_cast<std::uint32_t>(sectors.count / block_sectors_);
@@ -516,11 +517,11 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
     case Kind::write:
       ++counters_.writes_answered;
       oracle_.end_write(pending.oracle_op);
-      hooks_.on_write_answered(options_.lun, pending.sectors);
+      hooks_.on_write_answered(options_.lun, pending.sectors, pending.is_fua);
       break;
     case Kind::flush:
       ++counters_.flushes;
-      oracle_.end_flush(pending.oracle_op);
+      hooks_.on_flush_answered(oracle_.end_flush(pending.oracle_op));
       break;
     case Kind::reserve:
       ++counters_.reservations;

@@ -40,7 +40,8 @@ class SimInitiator final : public IscsiSession::Owner {
  public:
   struct Hooks {
     std::function<std::uint64_t()> next_value;
-    std::function<void(std::uint16_t lun, Sectors sectors)> on_write_answered;
+    std::function<void(std::uint16_t lun, Sectors sectors, bool is_durable)> on_write_answered;
+    std::function<void(const std::vector<std::uint64_t>& sectors)> on_flush_answered;
     std::function<void(const std::string& name, std::uint64_t isid, const OwnReservation& own)> on_reservation_answered;
     std::function<void(const std::string& sentence)> on_violation;
     /// Whether a disk error may be the answer now.
@@ -95,6 +96,7 @@ class SimInitiator final : public IscsiSession::Owner {
     std::uint64_t oracle_read = 0;  ///< of a COMPARE AND WRITE
     std::vector<std::byte> compare;
     bool is_sweep = false;
+    bool is_fua = false;
     bool is_registered = false;  ///< surely, when it was sent
     std::uint64_t reservation_changes_count = 0;
   };
