@@ -119,11 +119,22 @@ bool Resync::start_piece(Piece& piece, std::uint64_t length_bytes_max) {
   piece.range = *range;
   ++in_flight_count_;
   governor_.began(range->length_bytes);
-  if (store_.ranges().acquire(piece.claim, range->offset_bytes, range->length_bytes,
-                              blockdev::RangeLock::Mode::shared)) {
-    piece.on_granted();
-  }
+  piece.buffer.length_bytes = range->length_bytes;
+  if (BufferRef memory = world_.buffers.acquire_or_wait(piece.buffer)) piece.on_buffer(std::move(memory));
   return true;
+}
+
+/// Memory before the range: writes that wait for the range hold memory, and would be waited for in a circle.
+void Resync::Piece::on_buffer(BufferRef memory) {
+  if (!resync->is_running_) {
+    resync->finish(*this);
+    return;
+  }
+  local.buffer = std::move(memory);
+  if (resync->store_.ranges().acquire(claim, range.offset_bytes, range.length_bytes,
+                                      blockdev::RangeLock::Mode::shared)) {
+    on_granted();
+  }
 }
 
 void Resync::Piece::on_granted() {
@@ -131,11 +142,6 @@ void Resync::Piece::on_granted() {
     resync->finish(*this);
     return;
   }
-  buffer.length_bytes = range.length_bytes;
-  if (BufferRef memory = resync->world_.buffers.acquire_or_wait(buffer)) on_buffer(std::move(memory));
-}
-
-void Resync::Piece::on_buffer(BufferRef memory) {
   is_lost = false;
   differing.clear();
   next_differing = 0;
@@ -144,7 +150,6 @@ void Resync::Piece::on_buffer(BufferRef memory) {
   local.op = BlockOp::read;
   local.offset_bytes = range.offset_bytes;
   local.length_bytes = range.length_bytes;
-  local.buffer = std::move(memory);
   local.buffer_offset_bytes = 0;
   local.status = BlockStatus::good;
   local.on_complete = Callback<void(BlockRequest&)>::to<&Piece::on_read>(*this);
@@ -240,7 +245,7 @@ void Resync::finish(Piece& piece) {
   piece.is_used = false;
   --in_flight_count_;
   governor_.ended(world_.loop.now(), piece.range.length_bytes);
-  store_.ranges().release(piece.claim);
+  if (piece.claim.is_held() || piece.claim.is_waiting()) store_.ranges().release(piece.claim);
   if (is_running_) world_.loop.defer(pump_task_);
 }
 

@@ -57,8 +57,8 @@ class Resync {
     std::vector<std::byte> theirs;
     std::vector<blockdev::ByteRange> differing;  ///< what is to be sent, one after the other
     std::size_t next_differing = 0;
-    void on_granted();
     void on_buffer(BufferRef memory);
+    void on_granted();
     void on_read(blockdev::BlockRequest&);
     void on_answer(PeerAnswer answer);
     void part_done();

@@ -27,7 +27,7 @@ constexpr Duration kAlarmAfter = milliseconds(50);
 constexpr Duration kDrainMax = milliseconds(250);
 // The first rate beside initiators, before anything is known.
 constexpr std::uint64_t kRateFirst = std::uint64_t{8} << 20;
-constexpr double kUpFast = 2.0;
+constexpr double kUpFast = 1.5;
 constexpr double kUp = 1.1;
 constexpr double kDown = 0.6;
 // Beside initiators: so much of the rate may be in flight at once.

@@ -112,24 +112,26 @@ void Verify::start_piece(Piece& piece, std::uint64_t length_bytes_max) {
   piece.is_used = true;
   ++in_flight_count_;
   governor_.began(piece.range.length_bytes);
-  if (store_.ranges().acquire(piece.claim, piece.range.offset_bytes, piece.range.length_bytes,
-                              blockdev::RangeLock::Mode::shared)) {
-    piece.on_granted();
-  }
+  piece.buffer.length_bytes = piece.range.length_bytes;
+  if (BufferRef memory = world_.buffers.acquire_or_wait(piece.buffer)) piece.on_buffer(std::move(memory));
 }
 
-void Verify::Piece::on_granted() {
+/// Memory before the range: writes that wait for the range hold memory, and would be waited for in a circle.
+void Verify::Piece::on_buffer(BufferRef memory) {
   if (!verify->is_running_) {
     verify->finish(*this);
     return;
   }
-  buffer.length_bytes = range.length_bytes;
-  if (BufferRef memory = verify->world_.buffers.acquire_or_wait(buffer)) on_buffer(std::move(memory));
+  local.buffer = std::move(memory);
+  if (verify->store_.ranges().acquire(claim, range.offset_bytes, range.length_bytes,
+                                      blockdev::RangeLock::Mode::shared)) {
+    on_granted();
+  }
 }
 
 /// Nothing is in flight in the range here, and a write is answered here only when the peer has it: nothing is there
 /// either, but what was refused, which ends the connection. Both disks read at the same time.
-void Verify::Piece::on_buffer(BufferRef memory) {
+void Verify::Piece::on_granted() {
   if (!verify->is_running_ || !verify->link_.is_attached()) {
     verify->finish(*this);
     return;
@@ -147,7 +149,6 @@ void Verify::Piece::on_buffer(BufferRef memory) {
   local.op = BlockOp::read;
   local.offset_bytes = range.offset_bytes;
   local.length_bytes = range.length_bytes;
-  local.buffer = std::move(memory);
   local.buffer_offset_bytes = 0;
   local.status = BlockStatus::good;
   local.on_complete = Callback<void(BlockRequest&)>::to<&Piece::on_read>(*this);
@@ -205,7 +206,7 @@ void Verify::finish(Piece& piece) {
   piece.is_used = false;
   --in_flight_count_;
   governor_.ended(world_.loop.now(), piece.range.length_bytes);
-  store_.ranges().release(piece.claim);
+  if (piece.claim.is_held() || piece.claim.is_waiting()) store_.ranges().release(piece.claim);
   if (!is_running_) return;
   if (!report_.failure.empty()) {
     if (in_flight_count_ == 0) end(false);

@@ -58,8 +58,8 @@ class Verify {
     std::uint8_t pending = 0;
     bool is_used = false;
     bool is_lost = false;
-    void on_granted();
     void on_buffer(BufferRef memory);
+    void on_granted();
     void on_read(blockdev::BlockRequest&);
     void on_answer(PeerAnswer answer);
     void part_done();
