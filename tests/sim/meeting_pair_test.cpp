@@ -1,0 +1,168 @@
+// Two whole nodes whose superblocks say what takes a rare moment to come about, and what they make of it when they
+// meet.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "sim_host.hpp"
+#include "stamp.hpp"
+
+namespace replblk::sim {
+namespace {
+
+using blockdev::Generation;
+using blockdev::kNoNode;
+using blockdev::NodeIndex;
+using blockdev::ResourceRecord;
+
+constexpr std::uint64_t kDataBytes = 1 << 20;
+constexpr Generation g1{1, 11}, g2{2, 22}, g3{3, 33}, g4{4, 44};
+
+struct World {
+  World() : options(draw_options(1, 1, true)), timeline(1), fabric(timeline, options.network) {
+    options.has_write_cache = true;
+    for (NodeIndex node = 0; node < 2; ++node) hosts[node] = std::make_unique<SimHost>(fabric, options, node);
+  }
+  ~World() {
+    for (const auto& host : hosts) {
+      if (host->is_running()) host->kill();
+    }
+  }
+  /// Each node's copy is full of its own value.
+  void begin(const ResourceRecord& first, const ResourceRecord& second) {
+    Uuid uuid;
+    uuid.bytes.fill(std::byte{1});
+    for (NodeIndex node = 0; node < 2; ++node) {
+      for (std::uint64_t sector = 0; sector < kDataBytes / kSectorBytes; ++sector) {
+        std::byte bytes[kSectorBytes];
+        write_stamp(bytes, node + 1u, sector);
+        hosts[node]->data().preset(sector * kSectorBytes, bytes);
+      }
+      static_cast<void>(hosts[node]->create_metadata(uuid, node == 0 ? first : second));
+      hosts[node]->start();
+    }
+  }
+  void run(Duration duration) { timeline.run_until(timeline.now() + duration); }
+  void request(std::size_t node, const node::AdminRequest& request) {
+    replies[node] = {};
+    hosts[node]->request(
+        request, [] { return true; }, [this, node](const node::AdminReply& reply) { replies[node] = reply; });
+    run(milliseconds(100));
+  }
+  node::ResourceStatus status(std::size_t node) { return hosts[node]->node()->status().resources.front(); }
+  bool is_established() {
+    return std::ranges::all_of(hosts, [](const auto& host) {
+      const auto view = host->inspect();
+      return view && view->phase == node::LinkPhase::established && view->record->configuration.is_pair();
+    });
+  }
+  /// How many sectors of this node's copy hold what node `whose` had.
+  std::size_t sectors_of(std::size_t node, std::size_t whose) {
+    std::size_t count = 0;
+    for (std::uint64_t sector = 0; sector < kDataBytes / kSectorBytes; ++sector) {
+      count += read_stamp(hosts[node]->data().content() + sector * kSectorBytes, sector) == whose + 1 ? 1u : 0u;
+    }
+    return count;
+  }
+
+  RunOptions options;
+  Timeline timeline;
+  SimFabric fabric;
+  std::array<std::unique_ptr<SimHost>, 2> hosts;
+  std::array<node::AdminReply, 2> replies;
+};
+
+constexpr std::size_t kAll = kDataBytes / kSectorBytes;
+
+// protocol.md 3.7, P1. Broken if answered writes that only the peer's cache still held were overwritten by the copy
+// that lost its cache, because the peer had agreed to a removal that came to nothing.
+TEST(MeetingPair, A_whole_peer_that_gave_way_for_nothing_overwrites_the_copy_that_lost_its_cache) {
+  ResourceRecord rebooted;
+  rebooted.configuration = {2, 3, 0};
+  rebooted.seen = 3;
+  rebooted.generations.current = g2;
+  rebooted.is_primary_open = true;
+  rebooted.boot_id.bytes.fill(std::byte{9});
+  ResourceRecord gave_way;
+  gave_way.configuration = {3, 1, 0};
+  gave_way.seen = 3;
+  gave_way.generations.current = g2;
+  gave_way.is_outdated = true;
+  World world;
+  world.begin(rebooted, gave_way);
+  world.run(seconds(30));
+  EXPECT_TRUE(world.is_established());
+  EXPECT_EQ(world.sectors_of(0, 1), kAll);
+  EXPECT_EQ(world.sectors_of(1, 1), kAll);
+  EXPECT_GT(world.hosts[1]->persisted(true).record.configuration.term, 3u);
+}
+
+/// Two that went on alone from the generation `base_…`; secondaries.
+ResourceRecord alone(NodeIndex node, std::uint64_t term, const Generation& current, const Generation& base) {
+  ResourceRecord record;
+  record.configuration = {term, static_cast<std::uint8_t>(1u << node), kNoNode};
+  record.seen = term;
+  record.generations.current = current;
+  record.generations.base = base;
+  record.is_clean_stop = true;
+  record.has_stored_bitmap = true;  // Nothing in it.
+  return record;
+}
+
+// Broken if a copy were given up without anybody's word, or the wrong one with it, or only in the blocks that a bitmap
+// of another past names.
+TEST(MeetingPair, A_split_is_resolved_by_hand_and_whole_where_the_bitmaps_have_no_common_past) {
+  for (const std::size_t loser : {0u, 1u}) {
+    ResourceRecord first = alone(0, 5, g3, g1);
+    first.generations.history = {g2};
+    World world;
+    world.begin(first, alone(1, 6, g4, g2));
+    world.run(seconds(5));
+    for (const std::size_t node : {0u, 1u}) {
+      EXPECT_EQ(world.status(node).connection_state, "StandAlone");
+      EXPECT_EQ(world.status(node).split.size(), 2u);
+      EXPECT_NE(world.status(node).connection_reason.find("--discard-my-data"), std::string::npos);
+    }
+    world.request(loser, {.verb = node::AdminVerb::connect, .resource = {}, .discards_data = true});
+    world.run(seconds(2));
+    EXPECT_EQ(world.sectors_of(loser, loser), kAll);  // The other one has not been asked.
+    world.request(1 - loser, {.verb = node::AdminVerb::connect, .resource = {}});
+    world.run(seconds(30));
+    EXPECT_TRUE(world.is_established());
+    EXPECT_EQ(world.sectors_of(0, 1 - loser), kAll);
+    EXPECT_EQ(world.sectors_of(1, 1 - loser), kAll);
+    EXPECT_TRUE(world.status(loser).split.empty());
+  }
+}
+
+// Broken if the word given for one meeting were kept for a later one.
+TEST(MeetingPair, A_choice_to_discard_is_for_one_meeting_and_never_for_a_primary) {
+  World world;
+  world.begin(alone(0, 5, g3, g1), alone(1, 6, g4, g1));
+  world.run(seconds(5));
+  const node::AdminRequest discard{.verb = node::AdminVerb::connect, .resource = {}, .discards_data = true};
+  // Both: nobody gives up. The next meeting knows nothing of it.
+  world.request(0, discard);
+  world.request(1, discard);
+  world.run(seconds(5));
+  EXPECT_NE(world.status(0).connection_reason.find("both nodes were told to discard"), std::string::npos);
+  for (const std::size_t node : {0u, 1u}) world.request(node, {.verb = node::AdminVerb::connect, .resource = {}});
+  world.run(seconds(5));
+  EXPECT_NE(world.status(0).connection_reason.find("after_sb_0pri disconnect leaves it to a person"),
+            std::string::npos);
+  // A primary is refused, and who becomes one takes the word back.
+  world.request(0, discard);
+  world.request(0, {.verb = node::AdminVerb::primary, .resource = {}});
+  EXPECT_EQ(world.replies[0].outcome, node::AdminOutcome::done) << world.replies[0].message;
+  world.request(0, discard);
+  EXPECT_EQ(world.replies[0].outcome, node::AdminOutcome::refused);
+  for (const std::size_t node : {0u, 1u}) world.request(node, {.verb = node::AdminVerb::connect, .resource = {}});
+  world.run(seconds(5));
+  for (const std::size_t node : {0u, 1u}) {
+    EXPECT_EQ(world.status(node).connection_state, "StandAlone");
+    EXPECT_EQ(world.sectors_of(node, node), kAll);
+  }
+}
+
+}  // namespace
+}  // namespace replblk::sim
