@@ -78,7 +78,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
 
   void make_primary(bool is_forced, AdminReplyCallback reply);
   void make_secondary(AdminReplyCallback reply);
-  /// `discards_data`: should the nodes have split, this copy is given up; for the next meeting only.
+  /// `discards_data`: should the nodes have split, this copy is given up, by the next meeting that decides.
   void connect(bool discards_data, AdminReplyCallback reply);
   void disconnect(AdminReplyCallback reply);
   void pause_sync(AdminReplyCallback reply);

@@ -329,10 +329,13 @@ void Resource::receive(const replication::Introduction& message) {
 void Resource::meet() {
   replication::Plan plan = plan_meeting(self(), *my_introduction_, *peer_introduction_);
   split_.clear();
-  // protocol.md 5.1: the choice to discard is for one meeting. Both nodes have it in the Introductions.
-  if (std::exchange(is_discarding_, false) && !plan.is_split)
+  // The choice to discard is for one meeting; both nodes have it in the Introductions.
+  const bool was_discarding = std::exchange(is_discarding_, false);
+  if (was_discarding && !plan.is_split && plan.kind != PlanKind::sync_target)
     log_info("resource {}: the copies have not split: nothing is discarded", config_.name);
   if (plan.is_split && !settle_split(plan)) return;
+  // A connection that breaks before the peer has recorded the choice (its SyncStart says so) does not take it back.
+  if (was_discarding && plan.is_split && plan.kind == PlanKind::sync_target) is_discarding_ = true;
   switch (plan.kind) {
     case PlanKind::wait:
       phase_ = LinkPhase::wait_created;
@@ -538,6 +541,7 @@ void Resource::receive(const replication::SyncStart& message) {
     return;
   }
   connected_term_ = 0;
+  is_discarding_ = false;
   peer_seen_ = std::max(peer_seen_, source.term);
   // The own bits are durable before the flags that told of them go (A16, A17).
   settle_all(for_this_channel([this, source] {

@@ -128,7 +128,7 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
     if (random.chance(0.4))
       options.weight[static_cast<std::size_t>(Fault::ambush)] = static_cast<double>(random.between(5, 20));
     // A split takes a run over: only now and then, and then it is what the run is about.
-    options.weight[static_cast<std::size_t>(Fault::split)] = random.chance(0.08) ? 5 : 0;
+    options.weight[static_cast<std::size_t>(Fault::split)] = random.chance(0.1) ? 5 : 0;
   }
   options.quiet_probability = is_lite ? 1.0 : random.chance(0.5) ? 0.2 : 0.5;
   options.step_max = random.duration(milliseconds(100), seconds(2));

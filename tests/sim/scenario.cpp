@@ -66,9 +66,9 @@ RunOutcome Scenario::run() {
   }
   outcome.summary = fmt::format(
       "writes {} lost {} reads {} flushes {} reservations {} logins {} ghosts {} disk errors {} comparisons {} cache losses "
-      "{} refusals {} events {};",
+      "{} splits {} refusals {} events {};",
       total.writes_answered, total.writes_lost, total.reads, total.flushes, total.reservations, total.logins,
-      total.ghosts, total.disk_errors, comparisons_, losses_, administrator_->refusals_count(),
+      total.ghosts, total.disk_errors, comparisons_, losses_, splits_, administrator_->refusals_count(),
       timeline_.steps_count());
   if (mended_ > 0) outcome.summary += " mended a silent difference;";
   for (std::size_t index = 0; index < kFaultCount; ++index) {
@@ -419,15 +419,13 @@ void Scenario::inject(Fault fault) {
       administrator_->want_secondary();
       break;
     case Fault::split: {
-      if (!checkers_->is_established() || timeline_.steps_count() < kEventsMin) break;
-      const auto view = host.inspect();
-      if (!view || view->is_primary) break;
-      const auto primary = other.inspect();
-      if (!primary || !primary->is_primary || host.is_stopping() || other.is_stopping()) break;
+      if (!checkers_->is_established() || host.is_stopping() || other.is_stopping()) break;
+      if (timeline_.steps_count() < kEventsMin || (!is_primary(0) && !is_primary(1))) break;
       is_split_ = true;
+      ++splits_;
       ambush_until_ = {};
       checkers_->set_split(true);
-      split_primary_ = other.index();
+      split_primary_ = is_primary(0) ? 0 : 1;
       heals_.clear();
       fabric_.link(here, there).is_cut = fabric_.link(there, here).is_cut = true;
       break;

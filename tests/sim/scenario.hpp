@@ -53,7 +53,7 @@ class Scenario {
   [[nodiscard]] blockdev::NodeIndex loser_by_policy(const std::array<std::uint64_t, 2>& changed_bytes);
   void check_detected(const std::array<std::uint64_t, 2>& changed_bytes);
   [[nodiscard]] bool choose_by_hand(blockdev::NodeIndex& loser);
-  void reconcile(blockdev::NodeIndex loser, bool is_by_hand);
+  void reconcile(blockdev::NodeIndex loser);
   [[nodiscard]] bool is_primary(blockdev::NodeIndex node) const;
   [[nodiscard]] bool is_sole(blockdev::NodeIndex node) const;
   [[nodiscard]] bool is_standalone(blockdev::NodeIndex node);
@@ -99,6 +99,7 @@ class Scenario {
   std::uint64_t comparisons_ = 0;
   std::uint64_t losses_ = 0;
   std::uint64_t mended_ = 0;
+  std::uint64_t splits_ = 0;
 };
 
 }  // namespace replblk::sim

@@ -135,23 +135,19 @@ bool Scenario::choose_by_hand(NodeIndex& loser) {
   return violation_.empty();
 }
 
-/// Until both are members again, whatever happens meanwhile.
-void Scenario::reconcile(NodeIndex loser, bool is_by_hand) {
+/// Until both are members again, whatever happens meanwhile. Nobody has to say twice which copy is to go.
+void Scenario::reconcile(NodeIndex loser) {
   Seeded& random = timeline_.random();
   const NodeIndex winner = other_node(loser);
   administrator_->resume_sync();  // What an earlier fault had paused.
   const Instant limit = timeline_.now() + kConvergeMax;
-  Instant next_help = timeline_.now() + seconds(5);
-  // Once a person has made a node secondary, policies may decide what they left open before: a choice by hand that has
-  // to be made again may come too late then.
-  const bool may_break_early = !is_by_hand || options_.split_policies == replication::SplitPolicies{};
   int disturbances = random.chance(0.6) ? static_cast<int>(random.between(1, 3)) : 0;
   bool is_decided = false;
   while (violation_.empty() && !checkers_->is_established()) {
     if (const auto view = hosts_[loser]->inspect(); view && !is_decided) {
       is_decided = hosts_[winner]->persisted(true).generations.base == view->record->generations.current;
     }
-    if (disturbances > 0 && (is_decided || may_break_early) && random.chance(0.2)) {
+    if (disturbances > 0 && random.chance(0.2)) {
       --disturbances;
       // A decision that is durable must survive also the death of either daemon.
       if (is_decided && random.chance(0.5)) {
@@ -159,15 +155,6 @@ void Scenario::reconcile(NodeIndex loser, bool is_by_hand) {
       } else {
         timeline_.note("split: the connection breaks over it");
         fabric_.reset_connections(hosts_[0]->address(), hosts_[1]->address(), random.chance(0.3));
-      }
-    }
-    if (timeline_.now() >= next_help) {
-      // The choice is for one meeting: one that broke off before it was recorded has to be made again.
-      next_help = timeline_.now() + seconds(5);
-      administrator_->resume_sync();
-      if (is_by_hand && !is_decided && is_standalone(0) && is_standalone(1)) {
-        administrator_->connect(loser, true);
-        administrator_->connect(winner, false);
       }
     }
     let_run(random.duration(milliseconds(5), is_decided ? milliseconds(60) : milliseconds(500)));
@@ -198,7 +185,7 @@ void Scenario::finish_split() {
     check_detected(changed_bytes);
     if (!violation_.empty() || !choose_by_hand(loser)) return;
   }
-  reconcile(loser, is_by_hand);
+  reconcile(loser);
   if (!violation_.empty()) return;
   for (NodeIndex node = 0; node < 2; ++node) {
     if (std::memcmp(hosts_[node]->data().content(), held[other_node(loser)].data(), data_bytes) == 0) continue;
