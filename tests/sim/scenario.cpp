@@ -426,7 +426,9 @@ void Scenario::inject(Fault fault) {
       ambush_until_ = {};
       checkers_->set_split(true);
       split_primary_ = is_primary(0) ? 0 : 1;
+      // What would have healed later heals now: the split is trouble enough.
       heals_.clear();
+      for (const auto& one : hosts_) mend_disks(*one);
       fabric_.link(here, there).is_cut = fabric_.link(there, here).is_cut = true;
       break;
     }
