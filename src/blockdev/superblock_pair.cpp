@@ -44,7 +44,7 @@ void SuperblockPair::repair(Done done) {
   steps_count_ = step_ = 0;
   if (is_repair_needed_) add_step({static_cast<std::uint8_t>(1 - verdict_.chosen), false});
   RB_ASSERT(steps_count_ > 0);  // `done` must not be called from here.
-  run_step();
+  begin();
 }
 
 void SuperblockPair::write(Superblock superblock, Done done) {
@@ -55,6 +55,24 @@ void SuperblockPair::write(Superblock superblock, Done done) {
   if (is_repair_needed_) add_step({static_cast<std::uint8_t>(1 - verdict_.chosen), false});
   add_step({0, true});
   add_step({1, true});
+  begin();
+}
+
+/// The copy that holds may be in the device's cache only, left there by a daemon that was killed before it could flush:
+/// it must be durable before the other one is touched.
+void SuperblockPair::begin() {
+  if (steps_[0].is_next) {
+    run_step();
+  } else {
+    io_.flush(Done::to<&SuperblockPair::on_chosen_flushed>(*this));
+  }
+}
+
+void SuperblockPair::on_chosen_flushed(IoResult result) {
+  if (!result) {
+    finish(result);
+    return;
+  }
   run_step();
 }
 

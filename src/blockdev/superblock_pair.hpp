@@ -49,6 +49,8 @@ class SuperblockPair {
 
   void on_copy_read(Result<void, ports::IoError> result);
   void add_step(Step step) noexcept { steps_[steps_count_++] = step; }
+  void begin();
+  void on_chosen_flushed(Result<void, ports::IoError> result);
   void run_step();
   void on_copy_written(Result<void, ports::IoError> result);
   void on_copy_flushed(Result<void, ports::IoError> result);
