@@ -82,6 +82,11 @@ void Oracle::end_write(OpId op) {
   const auto found = writes_.find(op);
   RB_ASSERT(found != writes_.end());
   const Write write = found->second;
+  if (op < caches_lost_at_ && !write.is_fua) {
+    // The answer was under way when the caches were lost: it may have gone with them.
+    close_lost(op);
+    return;
+  }
   writes_.erase(found);
   const std::uint64_t when = ++clock_;
   for (std::uint64_t sector = write.sectors.first; sector < write.sectors.first + write.sectors.count; ++sector) {
@@ -198,6 +203,7 @@ std::vector<std::uint64_t> Oracle::end_flush(OpId op) {
 
 void Oracle::forget_volatile() {
   const std::uint64_t when = ++clock_;
+  caches_lost_at_ = when;
   for (const std::uint64_t sector : crowded_) {
     for (Candidate& candidate : sectors_[sector]) {
       if (candidate.is_durably_superseded) continue;

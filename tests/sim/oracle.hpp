@@ -109,6 +109,7 @@ class Oracle {
 
   bool has_write_cache_;
   std::uint64_t clock_ = 1;
+  std::uint64_t caches_lost_at_ = 0;
   std::vector<Candidates> sectors_;
   std::set<std::uint64_t> unknown_;
   std::map<std::uint64_t, std::uint64_t> doubtful_;  ///< sector: since when

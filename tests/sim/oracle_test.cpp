@@ -90,6 +90,21 @@ TEST_F(OracleTest, When_all_caches_are_lost_flushed_data_must_be_there_and_later
   EXPECT_FALSE(may_read(9));
 }
 
+// Broken if an answer that was under way when the power went were taken for one that came after.
+TEST_F(OracleTest, A_write_whose_answer_arrives_after_all_caches_were_lost_may_be_lost_with_them) {
+  write(7, true);
+  const auto volatile_write = oracle.begin_write({0, 1}, 8, false);
+  oracle.forget_volatile();
+  oracle.end_write(volatile_write);
+  EXPECT_TRUE(may_read(7));
+  EXPECT_FALSE(may_read(8));
+  const auto durable_write = oracle.begin_write({0, 1}, 9, true);
+  oracle.forget_volatile();
+  oracle.end_write(durable_write);
+  EXPECT_FALSE(may_read(7));
+  EXPECT_TRUE(may_read(9));
+}
+
 // Broken if FUA meant nothing.
 TEST_F(OracleTest, A_durable_write_survives_the_loss_of_all_caches) {
   write(7);

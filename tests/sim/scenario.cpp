@@ -18,6 +18,8 @@ constexpr Duration kSlice = milliseconds(5);
 constexpr Duration kSliceInAmbush = milliseconds(1);
 constexpr Duration kLookEvery = milliseconds(200);
 constexpr Duration kQuietMax = milliseconds(400);
+constexpr Duration kAnswerEchoMax = milliseconds(100);
+constexpr Duration kQuickNetworkMax = milliseconds(1);
 constexpr std::uint32_t kFaultStepsMax = 30;
 constexpr int kSplitTriesMax = 20;
 constexpr std::uint64_t kEventsMin = 10'000;
@@ -133,6 +135,7 @@ void Scenario::prepare() {
       const std::string sentence = checkers_->check_reservation_answered(name, isid, own);
       if (!sentence.empty()) fail(sentence);
     };
+    hooks.on_data_answered = [this](const std::string& address) { check_not_frozen(address); };
     hooks.may_fail = [this] { return timeline_.now() <= disk_errors_until_; };
     initiators_.push_back(std::make_unique<SimInitiator>(fabric_, fmt::format("10.0.1.{}", index + 1), *oracle_,
                                                          std::move(initiator), std::move(hooks)));
@@ -163,6 +166,7 @@ void Scenario::let_run(Duration duration) {
         std::ranges::any_of(ambush_until_, [&](Instant until) { return timeline_.now() < until; });
     timeline_.run_until(std::min(end, timeline_.now() + (is_ambush_laid ? kSliceInAmbush : kSlice)));
     checkers_->observe();
+    watch_frozen();
     spring_ambush();
     for (const std::string& sentence : {checkers_->check_roles(), checkers_->check_verify()}) {
       if (!sentence.empty()) fail(sentence);
@@ -186,6 +190,28 @@ void Scenario::start_due_hosts() {
     start_at_[node] = Instant::max();
     host.start();
   }
+}
+
+void Scenario::watch_frozen() {
+  for (NodeIndex node = 0; node < 2; ++node) {
+    const auto view = hosts_[node]->inspect();
+    if (!view || !view->is_frozen) {
+      frozen_since_[node] = Instant::max();
+    } else if (frozen_since_[node] == Instant::max()) {
+      frozen_since_[node] = timeline_.now();
+    }
+  }
+}
+
+/// protocol.md 3.2: a frozen node answers nothing. What it answered before may still be under way for a moment; for
+/// long over a slow network, and to an initiator that was cut off.
+void Scenario::check_not_frozen(const std::string& address) {
+  if (options_.has(Fault::initiator_cut) || options_.network.latency_max > kQuickNetworkMax) return;
+  const NodeIndex node = address == hosts_[0]->address() ? 0 : 1;
+  const auto view = hosts_[node]->inspect();
+  if (!view || !view->is_frozen || frozen_since_[node] == Instant::max()) return;
+  if (timeline_.now() - frozen_since_[node] > kAnswerEchoMax)
+    fail(fmt::format("3.2: {} is frozen and answers", kNodeName[node]));
 }
 
 /// The windows in which a change is under way are short; faults that are drawn by the clock seldom meet them.

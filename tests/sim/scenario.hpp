@@ -67,6 +67,8 @@ class Scenario {
   void cut_power(SimHost& host);
   void start_due_hosts();
   void spring_ambush();
+  void watch_frozen();
+  void check_not_frozen(const std::string& address);
   void heal_due();
   void heal_later(Duration delay, std::function<void()> heal);
   void break_disk(Fault fault, SimHost& host, Duration how_long);
@@ -89,6 +91,7 @@ class Scenario {
   std::array<Instant, 2> ambush_until_{};
   std::array<Instant, 2> ambush_springs_at_{Instant::max(), Instant::max()};
   Duration recovery_{};
+  std::array<Instant, 2> frozen_since_{Instant::max(), Instant::max()};
   Instant next_look_{};
   Instant disk_errors_until_{};
   bool is_split_ = false;

@@ -484,6 +484,7 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
     if (pending.is_sweep) sweep_next_ = options_.region.first;
     return;
   }
+  if (pending.kind != Kind::capacity) hooks_.on_data_answered(options_.portals[portal_].address);
   switch (pending.kind) {
     case Kind::capacity: {
       const std::uint32_t block_bytes = load_be<std::uint32_t>(reply.data_in.data() + 8);

@@ -44,6 +44,8 @@ class SimInitiator final : public IscsiSession::Owner {
     std::function<void(const std::vector<std::uint64_t>& sectors)> on_flush_answered;
     std::function<void(const std::string& name, std::uint64_t isid, const OwnReservation& own)> on_reservation_answered;
     std::function<void(const std::string& sentence)> on_violation;
+    /// A read, write or flush was answered GOOD by the node of this address.
+    std::function<void(const std::string& address)> on_data_answered;
     /// Whether a disk error may be the answer now.
     std::function<bool()> may_fail;
   };
