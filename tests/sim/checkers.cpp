@@ -138,15 +138,6 @@ std::string Checkers::check_copies(bool& was_compared) {
   if (left->record->generations.current.is_none() || right->record->generations.current.is_none()) {
     return {};  // The full sync that row 2 demands has not begun: its set is every block.
   }
-  // The other one's power was cut and came back, and this node has not noticed yet: what that cache has lost is
-  // unstable here, and becomes dirty when the connection ends.
-  const node::Resource::Inspection* views[2] = {&*left, &*right};
-  for (const std::size_t index : {0u, 1u}) {
-    if (views[index]->phase == LinkPhase::established && views[1 - index]->phase != LinkPhase::established &&
-        has_lost_cache_[1 - index]) {
-      return {};
-    }
-  }
   const bool is_pair = is_established();
   // One of them has not noticed yet that the other was away: what may be lost there joins its set when it does.
   const auto is_one_established = [](const auto& view) { return view->phase == LinkPhase::established; };

@@ -700,11 +700,19 @@ void Scenario::silent_difference() {
   const NodeIndex asked = static_cast<NodeIndex>(random.below(2));
   verify_and_wait(asked, random.chance(0.5) ? kNodeName[primary] : asked == primary ? "local" : "peer");
   for (const auto& initiator : initiators_) initiator->set_load(false);
-  let_run(seconds(1));
-  while (violation_.empty() &&
-         !std::ranges::all_of(initiators_, [](const auto& initiator) { return initiator->has_nothing_in_flight(); })) {
-    let_run(milliseconds(50));
-  }
+  // Also what an initiator gave up just now must have come back from the disks.
+  const auto is_quiet = [this] {
+    return std::ranges::all_of(initiators_, [](const auto& initiator) { return initiator->has_nothing_in_flight(); }) &&
+           std::ranges::all_of(hosts_, [](const auto& host) {
+             const auto now = host->inspect();
+             return now && now->is_quiet;
+           });
+  };
+  const Instant quiet_limit = timeline_.now() + seconds(60);
+  do {
+    let_run(seconds(1));
+    if (timeline_.now() > quiet_limit) fail("I9: nothing comes to rest: " + describe_state());
+  } while (violation_.empty() && !is_quiet());
   if (const auto after = hosts_[primary]->inspect();
       violation_.empty() && (!after || !after->stores.front()->dirty().is_clean())) {
     fail("the repair left dirty blocks: " + describe_state());
