@@ -52,8 +52,8 @@ struct World {
   }
   /// Neither the record nor a byte of data has changed, and nothing is served.
   void expect_untouched(std::size_t node, const std::vector<std::byte>& data) {
-    EXPECT_TRUE(hosts[node]->persisted(false).record.generations.current.is_none());
-    EXPECT_EQ(hosts[node]->persisted(false).record.configuration.term, 0u);
+    EXPECT_TRUE(hosts[node]->persisted(false).generations.current.is_none());
+    EXPECT_EQ(hosts[node]->persisted(false).configuration.term, 0u);
     EXPECT_FALSE(status(node).is_serving);
     EXPECT_TRUE(std::equal(data.begin(), data.end(), hosts[node]->data().content()));
   }
@@ -161,6 +161,7 @@ class BadPeer final : private ports::AcceptSink, private replication::PeerChanne
   void on_operation(const FrameHeader&, BufferRef) override {}
   void on_acknowledge(std::uint64_t, bool) override {}
   void on_bitmap_page(const FrameHeader&, ConstBytes) override {}
+  void on_checksums(const FrameHeader&, ConstBytes) override {}
   void on_channel_ended(ChannelEnd, const std::string&) override {}
 
   World& world_;
@@ -260,7 +261,7 @@ struct Pair : World {
     for (const std::size_t node : {0u, 1u}) {
       EXPECT_NE(status(node).connection_state, "Connected");
       EXPECT_FALSE(status(node).is_serving);
-      EXPECT_EQ(hosts[node]->persisted(false).record.configuration.term, 0u);
+      EXPECT_EQ(hosts[node]->persisted(false).configuration.term, 0u);
     }
   }
 };

@@ -94,7 +94,7 @@ TEST(MeetingPair, A_whole_peer_that_gave_way_for_nothing_overwrites_the_copy_tha
   EXPECT_TRUE(world.is_established());
   EXPECT_EQ(world.sectors_of(0, 1), kAll);
   EXPECT_EQ(world.sectors_of(1, 1), kAll);
-  EXPECT_GT(world.hosts[1]->persisted(true).record.configuration.term, 3u);
+  EXPECT_GT(world.hosts[1]->persisted(true).configuration.term, 3u);
 }
 
 /// Two that went on alone from the generation `base_…`; secondaries.
@@ -105,7 +105,6 @@ ResourceRecord alone(NodeIndex node, std::uint64_t term, const Generation& curre
   record.generations.current = current;
   record.generations.base = base;
   record.is_clean_stop = true;
-  record.has_stored_bitmap = true;  // Nothing in it.
   return record;
 }
 

@@ -484,7 +484,10 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
     if (pending.is_sweep) sweep_next_ = options_.region.first;
     return;
   }
-  if (pending.kind != Kind::capacity) hooks_.on_data_answered(options_.portals[portal_].address);
+  // What says nothing of data needs no mandate: capacity and reservations are answered from the unit's own state.
+  const bool is_about_data =
+      pending.kind != Kind::capacity && pending.kind != Kind::reserve && pending.kind != Kind::reservation_status;
+  if (is_about_data) hooks_.on_data_answered(options_.portals[portal_].address);
   switch (pending.kind) {
     case Kind::capacity: {
       const std::uint32_t block_bytes = load_be<std::uint32_t>(reply.data_in.data() + 8);
