@@ -71,7 +71,7 @@ struct Introduction {
   bool may_have_lost_cache = false;
   bool survived_connected = false;
   bool is_primary = false;
-  bool is_sync_paused = false;  ///< its administrator has paused resyncs
+  bool is_sync_paused = false;          ///< its administrator has paused resyncs
   bool discards_data = false;           ///< a person gave this copy up, for this connection, if the two have split
   std::uint64_t alone_since_ms = 0;     ///< Unix time by that node's clock; 0: a member of a pair, or not known
   bool was_primary_at_parting = false;  ///< it served when the two parted
@@ -133,9 +133,8 @@ struct VerifyRequest {
   bool is_repair = false;  ///< and what differs overwritten by the receiver's copy
 };
 
-using Message =
-    std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck, RoleChange,
-                 SyncPause, SyncProgress, VerifyRequest, Reservations, ReservationsAck>;
+using Message = std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck,
+                             RoleChange, SyncPause, SyncProgress, VerifyRequest, Reservations, ReservationsAck>;
 
 [[nodiscard]] std::string encode(const Message& message);
 [[nodiscard]] std::optional<Message> decode(ConstBytes bytes);

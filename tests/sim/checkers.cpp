@@ -162,8 +162,7 @@ std::string Checkers::check_copies(bool& was_compared) {
 
 std::string Checkers::check_remembered() {
   if (is_split_ || are_differences_expected_) return {};
-  const PersistedRecord persisted[2] = {hosts_[0]->persisted_with_bits(true),
-                                        hosts_[1]->persisted_with_bits(true)};
+  const PersistedRecord persisted[2] = {hosts_[0]->persisted_with_bits(true), hosts_[1]->persisted_with_bits(true)};
   const blockdev::GenerationSet& one = persisted[0].record.generations;
   const blockdev::GenerationSet& two = persisted[1].record.generations;
   // Other generations than these are resynced whole, or not at all.

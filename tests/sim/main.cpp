@@ -27,9 +27,6 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 extern "C" void __sanitizer_set_death_callback(void (*callback)());
-/// Killed nodes are left lying on purpose (sim_host.hpp).
-extern "C" const char* __asan_default_options();
-extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
 #endif
 
 namespace {

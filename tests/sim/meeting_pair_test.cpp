@@ -39,6 +39,8 @@ struct World {
         hosts[node]->data().preset(sector * kSectorBytes, bytes);
       }
       static_cast<void>(hosts[node]->create_metadata(uuid, node == 0 ? first : second));
+      // Of what a crashed primary was writing nothing is narrowed down: all of it.
+      if (node == 0 && first.is_primary_open) hosts[node]->spoil_activity_log();
       hosts[node]->start();
     }
   }

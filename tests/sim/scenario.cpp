@@ -67,7 +67,8 @@ RunOutcome Scenario::run() {
     total.disk_errors += one.disk_errors;
   }
   outcome.summary = fmt::format(
-      "writes {} lost {} reads {} flushes {} reservations {} logins {} ghosts {} disk errors {} comparisons {} cache losses "
+      "writes {} lost {} reads {} flushes {} reservations {} logins {} ghosts {} disk errors {} comparisons {} cache "
+      "losses "
       "{} splits {} refusals {} events {};",
       total.writes_answered, total.writes_lost, total.reads, total.flushes, total.reservations, total.logins,
       total.ghosts, total.disk_errors, comparisons_, losses_, splits_, administrator_->refusals_count(),

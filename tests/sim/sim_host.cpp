@@ -9,6 +9,12 @@
 #include "blockdev/store.hpp"
 #include "blockdev/superblock.hpp"
 
+#if defined(__SANITIZE_ADDRESS__)
+/// Killed nodes are left lying on purpose (sim_host.hpp).
+extern "C" const char* __asan_default_options();
+extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
+#endif
+
 namespace replblk::sim {
 
 namespace {
@@ -172,7 +178,7 @@ PersistedRecord SimHost::persisted_with_bits(bool is_stable_only) const {
   return {store.record(), std::move(store.dirty())};
 }
 
-blockdev::ResourceRecord SimHost::persisted(bool is_stable_only) const {
+blockdev::Superblock SimHost::superblock(bool is_stable_only) const {
   const Medium& medium = metadata_ == nullptr ? data_ : *metadata_;
   const std::byte* bytes = is_stable_only ? medium.stable() : medium.content();
   const auto placement = metadata_ == nullptr ? blockdev::Placement::internal : blockdev::Placement::external;
@@ -184,9 +190,18 @@ blockdev::ResourceRecord SimHost::persisted(bool is_stable_only) const {
   const blockdev::SuperblockVerdict verdict = blockdev::judge_superblocks(copies);
   using Kind = blockdev::SuperblockVerdict::Kind;
   RB_ASSERT(verdict.kind == Kind::good || verdict.kind == Kind::one_only);  // Written in turn, one is always whole.
-  const auto named = blockdev::decode_record(copies[verdict.chosen].superblock.record);
+  return copies[verdict.chosen].superblock;
+}
+
+blockdev::ResourceRecord SimHost::persisted(bool is_stable_only) const {
+  const auto named = blockdev::decode_record(superblock(is_stable_only).record);
   RB_ASSERT(named.has_value());
   return named->record;
+}
+
+void SimHost::spoil_activity_log() {
+  const std::vector<std::byte> garbage(blockdev::kActivityLogBytes, std::byte{0xff});
+  metadata().preset(superblock(false).layout.activity_log_offset_bytes, garbage);
 }
 
 void SimHost::start() {

@@ -12,6 +12,7 @@
 
 #include "blockdev/dirty_bitmap.hpp"
 #include "blockdev/record.hpp"
+#include "blockdev/superblock.hpp"
 #include "node/node.hpp"
 #include "node/resource.hpp"
 #include "options.hpp"
@@ -56,6 +57,8 @@ class SimHost {
   [[nodiscard]] blockdev::ResourceRecord persisted(bool is_stable_only) const;
   /// The same with what the bitmap and the activity log say. Opens a store aside: dear.
   [[nodiscard]] PersistedRecord persisted_with_bits(bool is_stable_only) const;
+  /// Before a start: the medium has lost the activity log, and every block counts as different.
+  void spoil_activity_log();
   [[nodiscard]] Medium& data() noexcept { return data_; }
   /// When nothing that a dead daemon had written is still on its way to the devices.
   [[nodiscard]] Instant quiet_at() const noexcept {
@@ -91,6 +94,7 @@ class SimHost {
     std::unique_ptr<node::Node> node;
   };
   void leave(bool is_power_cut);
+  [[nodiscard]] blockdev::Superblock superblock(bool is_stable_only) const;
   void abandon();
 
   SimFabric& fabric_;

@@ -118,8 +118,8 @@ TEST(StoreMetadata, Opening_flushes_the_copy_that_holds_before_it_mends_the_othe
                          {Op::flush, 0, 0, false}, {Op::write, kSlotB, 4096, false}, {Op::flush, 0, 0, false}}));
 }
 
-// Bytes of both copies, all bits in turn (Superblock's own test has every bit of every byte): the record is still shown,
-// the sentence says that it must not be trusted alone.
+// Bytes of both copies, all bits in turn (Superblock's own test has every bit of every byte): the record is still
+// shown, the sentence says that it must not be trusted alone.
 TEST(StoreMetadata, A_flipped_bit_in_either_superblock_falls_to_the_sentence) {
   const std::vector<std::byte> image = prepared_image(7);
   StoreBench bench(disk_geometry(kDiskBytes), image);
