@@ -22,6 +22,10 @@ struct DiskOptions {
   std::uint32_t in_flight_max = 2048;
 };
 
+/// What is behind the file. memory: tmpfs or ramfs, where a write is a copy that can't wait for a device: it is done at
+/// once, since io_uring would give it to a kernel thread, whose waking costs several times the copy.
+enum class Backing : std::uint8_t { storage, memory };
+
 class DiskFile;
 
 /// The error is one sentence for the operator; says_in_use() tells the one worth retrying.
@@ -29,7 +33,7 @@ class DiskFile;
 
 class DiskFile final : public ports::Disk {
  public:
-  DiskFile(Reactor& reactor, int fd, const Geometry& geometry, std::uint32_t in_flight_max);
+  DiskFile(Reactor& reactor, int fd, const Geometry& geometry, Backing backing, std::uint32_t in_flight_max);
   /// Operations still in flight are waited for and not reported: afterwards the kernel touches no memory of theirs.
   ~DiskFile() override;
 
@@ -41,12 +45,13 @@ class DiskFile final : public ports::Disk {
   using Queue = IntrusiveList<ports::DiskOp, ports::DiskOp>;
 
   /// What the kernel works on for one request; preallocated, so that submitting allocates nothing.
-  struct Pending {
+  struct Pending : IntrusiveNode<Pending> {
     void on_completed(std::int32_t result) { disk->on_completed(*this, result); }
     Op op;
     DiskFile* disk = nullptr;
     ports::DiskOp* request = nullptr;
     Pending* next_free = nullptr;
+    std::int32_t copied_result = 0;
     std::uint32_t done_bytes = 0;
     std::uint32_t retry_count = 0;
     bool is_syncing = false;  ///< the second half of a durable write_zeroes
@@ -55,6 +60,8 @@ class DiskFile final : public ports::Disk {
   void start(ports::DiskOp& request) noexcept;
   void issue(Pending& pending) noexcept;
   void issue_transfer(Pending& pending) noexcept;
+  void copy_now(Pending& pending) noexcept;
+  void complete_copied() noexcept;
   void issue_fallocate(Pending& pending) noexcept;
   void on_completed(Pending& pending, std::int32_t result) noexcept;
   [[nodiscard]] bool needs_more(Pending& pending, std::int32_t& result) noexcept;
@@ -79,6 +86,9 @@ class DiskFile final : public ports::Disk {
   Pending* free_ = nullptr;
   std::uint32_t in_flight_count_ = 0;
   Queue waiting_;  ///< no Pending was free
+  Backing backing_;
+  IntrusiveList<Pending, Pending> copied_;  ///< to be completed at the end of this turn
+  ports::DeferredTask copied_task_;
 
   // One fdatasync at a time. Flushes submitted meanwhile share the next one: it begins after all of them were
   // submitted, so it covers every write that had completed by then.

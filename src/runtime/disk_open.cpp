@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -139,6 +141,12 @@ int measure_device(int fd, const struct stat& status, const DiskOptions& options
   return 0;
 }
 
+Backing backing_of(int fd) noexcept {
+  struct statfs file_system{};
+  if (::fstatfs(fd, &file_system) != 0) return Backing::storage;
+  return file_system.f_type == TMPFS_MAGIC || file_system.f_type == RAMFS_MAGIC ? Backing::memory : Backing::storage;
+}
+
 std::string fail_sentence(const DiskOptions& options, int error_number) {
   return describe_disk_failure({.path = options.path, .error_number = error_number, .is_direct = !options.is_buffered});
 }
@@ -170,7 +178,8 @@ Result<std::unique_ptr<DiskFile>, std::string> open_disk(const DiskOptions& opti
   log_info("disk {}: {} bytes, blocks {}/{}, {}, discard {}, write zeroes {}", options.path, geometry.size_bytes,
            geometry.logical_block_bytes, geometry.physical_block_bytes, options.is_buffered ? "buffered" : "direct",
            geometry.supports_discard ? "yes" : "no", geometry.supports_write_zeroes ? "yes" : "no");
-  return std::make_unique<DiskFile>(reactor, file.release(), geometry, options.in_flight_max);
+  const Backing backing = is_device ? Backing::storage : backing_of(file.get());
+  return std::make_unique<DiskFile>(reactor, file.release(), geometry, backing, options.in_flight_max);
 }
 
 }  // namespace replblk::runtime
