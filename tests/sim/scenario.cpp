@@ -655,6 +655,23 @@ void Scenario::verify_everything() {
 }
 
 /// Nothing on the way from the initiators to the disks can see this damage: verify must, and mend it.
+/// The load ends, and what is in flight: also what an initiator gave up just now comes back from the disks.
+void Scenario::come_to_rest() {
+  for (const auto& initiator : initiators_) initiator->set_load(false);
+  const auto is_quiet = [this] {
+    return std::ranges::all_of(initiators_, [](const auto& initiator) { return initiator->has_nothing_in_flight(); }) &&
+           std::ranges::all_of(hosts_, [](const auto& host) {
+             const auto now = host->inspect();
+             return now && now->is_quiet;
+           });
+  };
+  const Instant limit = timeline_.now() + seconds(60);
+  do {
+    let_run(seconds(1));
+    if (timeline_.now() > limit) fail("I9: nothing comes to rest: " + describe_state());
+  } while (violation_.empty() && !is_quiet());
+}
+
 void Scenario::silent_difference() {
   Seeded& random = timeline_.random();
   NodeIndex primary = 0;
@@ -685,6 +702,7 @@ void Scenario::silent_difference() {
                        std::min(kBlock, size - block)) == 0;
   };
   verify_and_wait(static_cast<NodeIndex>(random.below(2)), "");
+  come_to_rest();
   if (!violation_.empty()) return;
   const auto view = hosts_[primary]->inspect();
   const replication::DifferenceList& found = view->verifies.front()->report().differences;
@@ -698,22 +716,10 @@ void Scenario::silent_difference() {
   if (!has_load && found.bytes() != damaged_bytes) {
     fail(fmt::format("verify reports {} differing bytes, and {} were damaged", found.bytes(), damaged_bytes));
   }
+  for (const auto& initiator : initiators_) initiator->set_load(has_load);
   const NodeIndex asked = static_cast<NodeIndex>(random.below(2));
   verify_and_wait(asked, random.chance(0.5) ? kNodeName[primary] : asked == primary ? "local" : "peer");
-  for (const auto& initiator : initiators_) initiator->set_load(false);
-  // Also what an initiator gave up just now must have come back from the disks.
-  const auto is_quiet = [this] {
-    return std::ranges::all_of(initiators_, [](const auto& initiator) { return initiator->has_nothing_in_flight(); }) &&
-           std::ranges::all_of(hosts_, [](const auto& host) {
-             const auto now = host->inspect();
-             return now && now->is_quiet;
-           });
-  };
-  const Instant quiet_limit = timeline_.now() + seconds(60);
-  do {
-    let_run(seconds(1));
-    if (timeline_.now() > quiet_limit) fail("I9: nothing comes to rest: " + describe_state());
-  } while (violation_.empty() && !is_quiet());
+  come_to_rest();
   if (const auto after = hosts_[primary]->inspect();
       violation_.empty() && (!after || !after->stores.front()->dirty().is_clean())) {
     fail("the repair left dirty blocks: " + describe_state());

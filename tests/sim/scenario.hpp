@@ -43,6 +43,7 @@ class Scenario {
   /// The copies are compared by the daemons and must be equal.
   void verify_everything();
   void silent_difference();
+  void come_to_rest();
   /// Asks the node that serves, or either, and waits until its verify, and what it mends, is done.
   void verify_and_wait(blockdev::NodeIndex node, const std::string& repair_from);
   // scenario_split.cpp
