@@ -475,6 +475,12 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
                       static_cast<int>(pending.kind), pending.sectors.first, pending.sectors.count, reply.status,
                       reply.sense_key, reply.sense_code));
     }
+    if (pending.kind == Kind::capacity) {
+      // Another initiator's change of reservations came between: from the beginning.
+      is_retrying_ready_ = true;
+      retry_later(random_.duration(microseconds(100), milliseconds(300)));
+      return;
+    }
     if (pending.kind == Kind::reserve) reservation_.refused();
     if (pending.kind == Kind::read) oracle_.drop_read(pending.oracle_op);
     if (pending.kind == Kind::compare_and_write) oracle_.drop_read(pending.oracle_read);
