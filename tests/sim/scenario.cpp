@@ -591,6 +591,12 @@ void Scenario::liveness() {
   const Instant sweep_limit = timeline_.now() + seconds(60);
   while (violation_.empty() && (sweeping > 0 || !has_converged())) {
     let_run(milliseconds(100));
+    if (timeline_.now() >= next_connect) {
+      // A daemon that hung may carry out the administrator's `disconnect` only now.
+      administrator_->want_connect();
+      administrator_->resume_sync();
+      next_connect = timeline_.now() + seconds(5);
+    }
     if (timeline_.now() > sweep_limit) fail("I9: the final reads do not come back: " + describe_state());
   }
   if (!violation_.empty()) {
