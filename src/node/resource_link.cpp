@@ -171,6 +171,9 @@ void Resource::end_channel(const std::string& state, const std::string& reason, 
 /// protocol.md 3.3: a configuration of two never outlives its connection while one of them serves.
 void Resource::link_lost() {
   const LinkPhase was = std::exchange(phase_, LinkPhase::none);
+  // The time without a connection is no standstill of the next resync.
+  watched_phase_ = LinkPhase::none;
+  progress_watch_.stop();
   my_introduction_.reset();
   peer_introduction_.reset();
   is_peer_primary_ = false;
