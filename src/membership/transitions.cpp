@@ -14,14 +14,13 @@ void push_history(GenerationSet& set, const Generation& generation) {
   if (set.history.size() > GenerationSet::kHistoryCountMax) set.history.resize(GenerationSet::kHistoryCountMax);
 }
 
-/// protocol.md 5.1: base takes the old current only if the peer may have it.
+/// protocol.md 5.1: base takes the old current only if the peer may have it. What the peer cannot have is forgotten: no
+/// comparison with it can need it, and in the history it would push out the generation that the peer does have.
 GenerationSet begin_line(const GenerationSet& old, bool peer_may_have_it, const Generation& fresh) {
   GenerationSet set = old;
   if (peer_may_have_it && !old.current.is_none()) {
     push_history(set, old.base);
     set.base = old.current;
-  } else {
-    push_history(set, old.current);
   }
   set.current = fresh;
   return set;

@@ -20,7 +20,6 @@ constexpr Duration kLookEvery = milliseconds(200);
 constexpr Duration kQuietMax = milliseconds(400);
 constexpr Duration kAnswerEchoMax = milliseconds(100);
 constexpr Duration kQuickNetworkMax = milliseconds(1);
-constexpr std::uint32_t kFaultStepsMax = 30;
 constexpr int kSplitTriesMax = 20;
 constexpr std::uint64_t kEventsMin = 10'000;
 constexpr std::uint64_t kPresetValueA = 1;
@@ -271,15 +270,9 @@ void Scenario::pause_and_compare() {
 // ---- Faults ----
 
 void Scenario::safety() {
-  // A quiet run goes on until it has seen something. No run has many more faults than the history of generations has
-  // places: a peer that misses more mandates than that is not recognised any more (protocol.md 5.1, row 10), and needs
-  // a person.
+  // A quiet run goes on until it has seen something.
   for (std::uint32_t count = 0; violation_.empty() && !is_split_; ++count) {
     if (count >= options_.steps && timeline_.steps_count() >= kEventsMin) break;
-    if (count >= kFaultStepsMax) {
-      let_run(options_.step_max);
-      continue;
-    }
     step();
   }
   // A split is what such a run is about.

@@ -31,7 +31,16 @@ TEST(Transitions, A_second_mandate_alone_keeps_the_base) {
   const ResourceRecord again = become_only_member(alone, 0, 0, 0, 2);
   EXPECT_EQ(again.configuration.term, alone.configuration.term + 1);
   EXPECT_EQ(again.generations.base, alone.generations.base);
-  EXPECT_EQ(again.generations.history.front(), alone.generations.current);
+  EXPECT_EQ(again.generations.history, alone.generations.history);
+}
+
+// P6: a peer that stays away through any number of mandates is not "unrelated data" when it comes back.
+TEST(Transitions, Mandates_alone_do_not_push_the_peers_generation_out_of_the_history) {
+  ResourceRecord alone = become_only_member(pair_record(), 0, 0, 0, 1);
+  alone = name_term(alone, alone.seen + 1);
+  for (std::uint64_t nonce = 2; nonce < 100; ++nonce) alone = become_only_member(alone, 0, 0, 0, nonce);
+  EXPECT_EQ(alone.generations.base, (Generation{8, 1}));
+  EXPECT_EQ(alone.generations.history, (std::vector<Generation>{{7, 70}, {5, 50}}));
 }
 
 // In doubt the peer may have taken the current generation over: it is the base then.
@@ -60,7 +69,7 @@ TEST(Transitions, The_copy_that_is_kept_after_a_split_takes_the_other_ones_line_
   EXPECT_EQ(kept.configuration, (Configuration{21, 1, 0}));
   EXPECT_EQ(kept.generations.current, (Generation{21, 2}));
   EXPECT_EQ(kept.generations.base, (Generation{12, 99}));
-  EXPECT_EQ(kept.generations.history, (std::vector<Generation>{{7, 70}, {8, 1}, {5, 50}}));
+  EXPECT_EQ(kept.generations.history, (std::vector<Generation>{{7, 70}, {5, 50}}));
 }
 
 TEST(Transitions, A_node_remembers_when_it_went_alone_and_whether_it_served) {
@@ -110,7 +119,10 @@ TEST(Transitions, A_sync_target_remembers_the_configuration_and_both_flags) {
 
 TEST(Transitions, History_is_bounded) {
   ResourceRecord record = pair_record();
-  for (std::uint64_t nonce = 1; nonce < 100; ++nonce) record = become_only_member(record, 0, 0, 0, nonce);
+  for (std::uint64_t nonce = 1; nonce < 100; ++nonce) {
+    record = become_only_member(record, 0, 0, 0, nonce);
+    record = join_pair(record, {record.seen + 1, 3, 0}, generations_for_pair(record.generations));
+  }
   EXPECT_EQ(record.generations.history.size(), GenerationSet::kHistoryCountMax);
 }
 
