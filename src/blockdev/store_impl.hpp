@@ -80,7 +80,7 @@ class Store::Impl {
   [[nodiscard]] std::optional<StoreError> verdict_error() const;
   [[nodiscard]] std::optional<StoreError> check_devices() const;
   [[nodiscard]] std::optional<StoreError> check_identity();
-  void on_repaired(IoResult result);
+  void on_made_durable(IoResult result);
   void load_bitmap();
   void on_bitmap_loaded(IoResult result);
   void read_log();

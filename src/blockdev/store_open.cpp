@@ -58,9 +58,9 @@ void Store::Impl::on_superblocks_read(IoResult) {
     return;
   }
   const SuperblockVerdict& verdict = superblocks_.verdict();
-  if (verdict.kind == SuperblockVerdict::Kind::good && verdict.is_repair_needed) {
-    RB_PROBE("torn_superblock_repaired_at_open");
-    superblocks_.repair(IoDone::to<&Impl::on_repaired>(*this));
+  if (verdict.kind == SuperblockVerdict::Kind::good) {
+    if (verdict.is_repair_needed) RB_PROBE("torn_superblock_repaired_at_open");
+    superblocks_.make_durable(IoDone::to<&Impl::on_made_durable>(*this));
     return;
   }
   load_bitmap();
@@ -160,12 +160,12 @@ std::optional<StoreError> Store::Impl::check_identity() {
   return std::nullopt;
 }
 
-void Store::Impl::on_repaired(IoResult result) {
+void Store::Impl::on_made_durable(IoResult result) {
   if (!result) {
-    refuse(
-        {StoreErrorKind::io,
-         fmt::format("a superblock that a power cut left half written cannot be written again: {}; replace the device",
-                     ports::to_string(result.error()))});
+    refuse({StoreErrorKind::io,
+            fmt::format("the superblocks can be read but not made durable (a flush, and a second writing of one that a "
+                        "power cut left half written): {}; replace the device",
+                        ports::to_string(result.error()))});
     return;
   }
   load_bitmap();

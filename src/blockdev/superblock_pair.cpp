@@ -19,6 +19,7 @@ std::uint64_t SuperblockPair::offset_bytes(std::uint8_t copy) const noexcept {
 void SuperblockPair::read(Done done) {
   done_ = done;
   reading_ = 0;
+  is_durable_ = false;
   copies_ = {};
   io_.read(offset_bytes(0), kSuperblockSlotBytes, Done::to<&SuperblockPair::on_copy_read>(*this));
 }
@@ -39,11 +40,11 @@ void SuperblockPair::on_copy_read(IoResult result) {
   done({});
 }
 
-void SuperblockPair::repair(Done done) {
+void SuperblockPair::make_durable(Done done) {
+  RB_ASSERT(!is_durable_);  // `done` must not be called from here.
   done_ = done;
   steps_count_ = step_ = 0;
   if (is_repair_needed_) add_step({static_cast<std::uint8_t>(1 - verdict_.chosen), false});
-  RB_ASSERT(steps_count_ > 0);  // `done` must not be called from here.
   begin();
 }
 
@@ -58,10 +59,10 @@ void SuperblockPair::write(Superblock superblock, Done done) {
   begin();
 }
 
-/// The copy that holds may be in the device's cache only, left there by a daemon that was killed before it could flush:
-/// it must be durable before the other one is touched.
+/// What was read may be in the device's cache only, left there by a daemon that was killed before it could flush: one
+/// copy must be durable before the other one is touched.
 void SuperblockPair::begin() {
-  if (steps_[0].is_next) {
+  if (is_durable_) {
     run_step();
   } else {
     io_.flush(Done::to<&SuperblockPair::on_chosen_flushed>(*this));
@@ -73,6 +74,7 @@ void SuperblockPair::on_chosen_flushed(IoResult result) {
     finish(result);
     return;
   }
+  is_durable_ = true;
   run_step();
 }
 
@@ -131,6 +133,7 @@ void SuperblockPair::on_copy_flushed(IoResult result) {
 }
 
 void SuperblockPair::finish(IoResult result) {
+  if (!result) is_durable_ = false;
   if (result && steps_count_ > 0 && steps_[steps_count_ - 1].is_next) current_ = std::move(next_);
   is_whole_slot_ = false;
   const Done done = done_;

@@ -31,9 +31,10 @@ class SuperblockPair {
 
   /// The one that counts; after read() with kind good or one_only, or after a write.
   [[nodiscard]] const Superblock& current() const noexcept { return current_; }
-  /// Writes the copy that does not count again, when the verdict says that it needs it. To be called after a verdict
-  /// `good`; after `one_only` the next write() does it, when somebody has decided to go on with this volume.
-  void repair(Done done);
+  /// What was read may be in the device's cache only: flushes it, and then writes the copy that does not count again
+  /// when the verdict says that it needs it. To be called after a verdict `good`, before anything is done by it; after
+  /// `one_only` the next write() does it, when somebody has decided to go on with this volume.
+  void make_durable(Done done);
   /// Overwrites both slots with zeroes, durably: whatever was there before is no volume any more.
   void wipe(Done done);
   /// First superblocks of a new volume: all sectors of both slots, sequence 1.
@@ -66,6 +67,7 @@ class SuperblockPair {
   Superblock next_;
   bool is_whole_slot_ = false;     ///< write_first: seal the slots to their ends
   bool is_repair_needed_ = false;  ///< the copy that is not verdict_.chosen is not whole
+  bool is_durable_ = false;        ///< both copies, surely, but for a step under way
   std::array<Step, 3> steps_;
   std::size_t steps_count_ = 0;
   std::size_t step_ = 0;

@@ -89,6 +89,12 @@ struct StoreBench {
   StoreBench(ports::Disk::Geometry geometry, std::vector<std::byte> image) : data(geometry, std::move(image)) {
     restart();
   }
+  /// The next daemon on the disk of one that was killed: power stayed, so what is in the cache is still there, and
+  /// volatile.
+  explicit StoreBench(const FakeDisk& left) : data(left) {
+    data.forget_queued();
+    restart();
+  }
   explicit StoreBench(ports::Disk::Geometry geometry, std::uint64_t metadata_bytes)
       : data(FakeDisk::hollow(geometry, std::min<std::uint64_t>(geometry.size_bytes, 16 * kMiB))),
         metadata(std::make_unique<FakeDisk>(disk_geometry(metadata_bytes))) {

@@ -118,6 +118,23 @@ TEST(StoreMetadata, Opening_flushes_the_copy_that_holds_before_it_mends_the_othe
                          {Op::flush, 0, 0, false}, {Op::write, kSlotB, 4096, false}, {Op::flush, 0, 0, false}}));
 }
 
+// The same one step later: copy A is durable, copy B is not. The next save begins with copy A, and one power cut would
+// tear both.
+TEST(StoreMetadata, Opening_flushes_what_a_killed_daemon_may_have_left_in_the_cache) {
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    StoreBench killed(disk_geometry(kDiskBytes), prepared_image(7));
+    ASSERT_TRUE(killed.open().has_value());
+    killed.begin_save(sample_record(8));
+    for (int step = 0; step < 3; ++step) killed.data.complete_next();
+    StoreBench bench(killed.data);
+    ASSERT_TRUE(bench.open().has_value());
+    bench.begin_save(sample_record(9));
+    StoreBench after(disk_geometry(kDiskBytes), bench.data.image_after_power_cut(seed));
+    const auto opened = after.open();
+    ASSERT_TRUE(opened.has_value()) << opened.error().sentence;
+  }
+}
+
 // Bytes of both copies, all bits in turn (Superblock's own test has every bit of every byte): the record is still
 // shown, the sentence says that it must not be trusted alone.
 TEST(StoreMetadata, A_flipped_bit_in_either_superblock_falls_to_the_sentence) {
