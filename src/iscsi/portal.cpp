@@ -78,6 +78,8 @@ void Portal::answer_send_targets(const Connection& connection, std::string_view 
     };
     if (config.portals.empty()) add_address(connection.local());
     for (const ports::Endpoint& portal : config.portals) add_address(portal);
+    if (config.portals.empty() && connection.local().address != config.node_address) continue;
+    for (const ports::Endpoint& portal : config.peer_portals) add_address(portal);
   }
 }
 

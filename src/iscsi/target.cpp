@@ -10,7 +10,8 @@ Target::Target(TargetConfig config, ports::World& world, scsi::Device& device)
     : config_(std::move(config)),
       world_(world),
       device_(device),
-      sweep_task_(Callback<void()>::to<&Target::sweep>(*this)) {
+      sweep_task_(Callback<void()>::to<&Target::sweep>(*this)),
+      redirect_address_(config_.peer_portals.empty() ? "" : to_string(config_.peer_portals.front())) {
   RB_ASSERT(config_.commands_per_session >= 1 &&
             config_.commands_per_session + Session::kImmediateCommandsMax <= Session::kDepthMax);
 }
@@ -28,7 +29,7 @@ TargetVerdict Target::verdict() const noexcept {
   verdict.portal_group_tag = config_.portal_group_tag;
   if (is_serving_) {
     verdict.status = LoginStatus::success;
-  } else if (!redirect_address_.empty()) {
+  } else if (is_peer_serving_ && !redirect_address_.empty()) {
     verdict.status = LoginStatus::target_moved_temporarily;
     verdict.redirect_address = redirect_address_;
   } else {

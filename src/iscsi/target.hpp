@@ -26,6 +26,11 @@ struct TargetConfig {
   std::uint16_t portal_group_tag = 1;
   /// What SendTargets names; empty: the address that the asking connection came to.
   std::vector<ports::Endpoint> portals;
+  /// Of the other node, which SendTargets names too; logins that come while it is Primary are sent to the first.
+  std::vector<ports::Endpoint> peer_portals;
+  /// With no `portals`: who asks at another address than this one (a virtual IP, another network) is told of no
+  /// peer_portals.
+  std::string node_address;
   std::uint32_t sessions_max = 128;
   std::uint32_t commands_per_session = 128;  ///< the depth of the CmdSN window
 };
@@ -52,10 +57,10 @@ class Target final : public SessionOwner {
 
   [[nodiscard]] const TargetConfig& config() const noexcept { return config_; }
 
-  /// Not serving: logins are refused with 0x0301, or sent to `redirect_address` with 0x0101 when there is one.
-  /// Sessions that exist are not touched; see drop_all().
+  /// Not serving: logins are refused with 0x0301, or sent to the first of peer_portals with 0x0101 while the peer is
+  /// Primary. Sessions that exist are not touched; see drop_all().
   void set_serving(bool is_serving);
-  void set_redirect_address(std::string address) { redirect_address_ = std::move(address); }
+  void set_peer_serving(bool is_serving) noexcept { is_peer_serving_ = is_serving; }
   [[nodiscard]] bool is_serving() const noexcept { return is_serving_; }
   /// What a login to this target is told now.
   [[nodiscard]] TargetVerdict verdict() const noexcept;
@@ -100,9 +105,10 @@ class Target final : public SessionOwner {
   std::vector<std::unique_ptr<Connection>> graveyard_;
   IntrusiveList<Connection, Connection> waiting_;  ///< logins that wait for an old session to drain
   ports::DeferredTask sweep_task_;
-  std::string redirect_address_;
+  std::string redirect_address_;  ///< text of the first of peer_portals; empty: none
   std::uint16_t last_tsih_ = 0;
   bool is_serving_ = false;
+  bool is_peer_serving_ = false;
 };
 
 }  // namespace replblk::iscsi

@@ -41,6 +41,8 @@ struct TargetConfig {
   std::string iqn;
   std::string alias;
   std::vector<std::string> portal_addresses;  ///< numeric; empty: all addresses
+  /// Where the other node alone is reached by initiators, the best first; empty: nowhere, or `redirect: false`.
+  std::vector<std::string> peer_portal_addresses;
   std::uint16_t port = 3260;
 };
 

@@ -501,8 +501,12 @@ class Checker {
           break;
         }
         if (node == config_.self) made.portal_addresses.push_back(target.portal(index).address());
+        if (on && node != config_.self && target.redirect() && !address->is_unspecified)
+          made.peer_portal_addresses.push_back(target.portal(index).address());
       }
     }
+    if (target.portal_size() == 0 && target.redirect() && config_.is_pair())
+      made.peer_portal_addresses.push_back(config_.nodes[1 - config_.self].address);
     check_port_collision(section, target, made);
     return made;
   }

@@ -196,6 +196,10 @@ void Resource::build_target() {
   for (const std::string& address : config_.target.portal_addresses) {
     target.portals.push_back({address, config_.target.port});
   }
+  for (const std::string& address : config_.target.peer_portal_addresses) {
+    target.peer_portals.push_back({address, config_.target.port});
+  }
+  target.node_address = cluster_.nodes[self()].address;
   target_ = std::make_unique<iscsi::Target>(std::move(target), world_, *device_);
   portal_.add_target(*target_);
 }

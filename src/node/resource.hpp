@@ -95,6 +95,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
     bool is_primary = false;
     bool is_serving = false;
     bool is_frozen = false;
+    bool is_recording = false;  ///< a change of the record is not yet durable
     LinkPhase phase = LinkPhase::none;
     std::vector<blockdev::Store*> stores;
     std::vector<replication::Mirror*> mirrors;
@@ -191,6 +192,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void remove_peer();
   void introduce();
   void meet();
+  void set_peer_primary(bool is_primary);
   void propose(std::uint8_t members, blockdev::NodeIndex primary, const blockdev::GenerationSet& generations,
                std::function<void()> agreed);
   void agree_to_removal(const blockdev::Configuration& proposed);

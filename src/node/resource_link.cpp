@@ -176,7 +176,7 @@ void Resource::link_lost() {
   progress_watch_.stop();
   my_introduction_.reset();
   peer_introduction_.reset();
-  is_peer_primary_ = false;
+  set_peer_primary(false);
   end_verify("the connection broke");
   peer_progress_ = {};
   told_activity_ = replication::SyncProgress::Activity::none;
@@ -290,7 +290,7 @@ void Resource::on_message(const Message& message) {
       [this](const auto& content) {
         using Content = std::decay_t<decltype(content)>;
         if constexpr (std::is_same_v<Content, replication::RoleChange>) {
-          is_peer_primary_ = content.is_primary;
+          set_peer_primary(content.is_primary);
         } else if constexpr (std::is_same_v<Content, replication::BitmapEnd>) {
           if (phase_ == LinkPhase::source_preparing && link_.is_attached()) {
             start_syncing();
@@ -322,11 +322,17 @@ void Resource::receive(const replication::Introduction& message) {
     return;
   }
   peer_introduction_ = message;
-  is_peer_primary_ = message.is_primary;
+  set_peer_primary(message.is_primary);
   pause_.is_by_peer = message.is_sync_paused;
   apply_pause();
   peer_seen_ = std::max({peer_seen_, message.seen, message.configuration.term});
   if (my_introduction_.has_value()) meet();
+}
+
+/// Where initiators that log in here are sent.
+void Resource::set_peer_primary(bool is_primary) {
+  is_peer_primary_ = is_primary;
+  target_->set_peer_serving(is_primary);
 }
 
 void Resource::meet() {

@@ -245,6 +245,7 @@ Resource::Inspection Resource::inspect() const {
   inspection.is_primary = is_primary_;
   inspection.is_serving = target_ != nullptr && target_->is_serving();
   inspection.phase = phase_;
+  inspection.is_recording = persists_out_ > 0;
   inspection.is_repairing = is_repairing_;
   inspection.is_quiet =
       is_opened_ && persists_out_ == 0 && keepings_.empty() && link_.count() == 0 && server_->is_idle();

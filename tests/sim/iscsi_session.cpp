@@ -110,6 +110,8 @@ void IscsiSession::send_login() {
 void IscsiSession::on_login_response(const Pdu& pdu, ConstBytes data) {
   const std::uint8_t status_class = pdu.bytes[36];
   if (status_class != 0) {
+    take_keys(data);
+    if (status_class != 1) redirect_address_.clear();
     end(fmt::format("login status {:#04x}{:02x}", status_class, pdu.bytes[37]));
     return;
   }
@@ -150,6 +152,7 @@ void IscsiSession::take_keys(ConstBytes data) {
     const std::string_view value = pair.substr(equals + 1);
     std::uint32_t number = 0;
     std::from_chars(value.data(), value.data() + value.size(), number);
+    if (name == "TargetAddress") redirect_address_ = value;
     if (name == "HeaderDigest") options_.has_header_digest = value == "CRC32C";
     if (name == "DataDigest") options_.has_data_digest = value == "CRC32C";
     if (name == "InitialR2T") initial_r2t_ = value == "Yes";

@@ -68,6 +68,8 @@ class IscsiSession final : public ports::StreamSink {
   ~IscsiSession();
   void start(const ports::Endpoint& portal);
 
+  /// After the end: where the target sent the login instead; empty: nowhere.
+  [[nodiscard]] const std::string& redirect_address() const noexcept { return redirect_address_; }
   [[nodiscard]] bool is_logged_in() const noexcept { return stage_ == Stage::full_feature; }
   [[nodiscard]] bool has_window() const noexcept;
   /// Takes effect at the end of the turn. Only with has_window().
@@ -130,6 +132,7 @@ class IscsiSession final : public ports::StreamSink {
   std::unique_ptr<ports::Stream> stream_;
   std::vector<std::byte> received_;
   std::string login_text_;
+  std::string redirect_address_;
   Instant last_heard_{};
   std::map<std::uint32_t, Task> tasks_;
   std::vector<LateData> late_;

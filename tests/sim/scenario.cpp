@@ -62,16 +62,18 @@ RunOutcome Scenario::run() {
     total.flushes += one.flushes;
     total.reservations += one.reservations;
     total.logins += one.logins;
+    total.redirects += one.redirects;
     total.ghosts += one.ghosts;
     total.disk_errors += one.disk_errors;
   }
   outcome.summary = fmt::format(
-      "writes {} lost {} reads {} flushes {} reservations {} logins {} ghosts {} disk errors {} comparisons {} cache "
+      "writes {} lost {} reads {} flushes {} reservations {} logins {} redirects {} ghosts {} disk errors {} "
+      "comparisons {} cache "
       "losses "
       "{} splits {} refusals {} events {};",
       total.writes_answered, total.writes_lost, total.reads, total.flushes, total.reservations, total.logins,
-      total.ghosts, total.disk_errors, comparisons_, losses_, splits_, administrator_->refusals_count(),
-      timeline_.steps_count());
+      total.redirects, total.ghosts, total.disk_errors, comparisons_, losses_, splits_,
+      administrator_->refusals_count(), timeline_.steps_count());
   if (mended_ > 0) outcome.summary += " mended a silent difference;";
   for (std::size_t index = 0; index < kFaultCount; ++index) {
     if (injected_[index] > 0)
@@ -221,7 +223,7 @@ void Scenario::spring_ambush() {
     if (timeline_.now() >= ambush_until_[node] || host.is_stopping()) continue;
     const auto view = host.inspect();
     if (!view) continue;
-    const bool is_in_change = view->is_frozen || view->phase == node::LinkPhase::adding ||
+    const bool is_in_change = view->is_frozen || view->is_recording || view->phase == node::LinkPhase::adding ||
                               view->phase == node::LinkPhase::agreeing ||
                               view->record->seen > view->record->configuration.term;
     Seeded& random = timeline_.random();

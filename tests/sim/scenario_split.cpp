@@ -181,6 +181,7 @@ void Scenario::finish_split() {
   const bool is_by_hand = loser == kNoNode;
   timeline_.note("split: the nodes meet; to be given up: {}", is_by_hand ? "by hand" : kNodeName[loser]);
   fabric_.heal_all();
+  administrator_->want_connect();  // A `disconnect` of before the split may have come late.
   if (is_by_hand) {
     check_detected(changed_bytes);
     if (!violation_.empty() || !choose_by_hand(loser)) return;

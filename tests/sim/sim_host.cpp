@@ -97,6 +97,7 @@ node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::Nod
   node::ResourceConfig resource;
   resource.name = "r0";
   resource.target.iqn = kTargetName;
+  resource.target.peer_portal_addresses.push_back(kNodeAddress[1 - self]);
   node::VolumeConfig volume;
   for (std::size_t index = 0; index < 2; ++index) {
     volume.disks[index].path = fmt::format("/dev/{}", kNodeName[index]);

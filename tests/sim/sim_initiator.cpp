@@ -147,11 +147,25 @@ void SimInitiator::on_ended(IscsiSession& session, const std::string& sentence) 
   if (&session != session_.get()) return;
   fabric_.timeline().note("{}: connection to {} ended: {}", name(), ports::to_string(options_.portals[portal_]),
                           sentence);
+  const std::string redirected = session.redirect_address();
   session_->abandon();
   ghosts_.push_back(std::move(session_));  // Destroyed later: this is its own callback.
-  portal_ = (portal_ + 1) % options_.portals.size();
+  const std::size_t left = std::exchange(portal_, (portal_ + 1) % options_.portals.size());
   forget_pending();
-  retry_later(random_.duration(milliseconds(10), milliseconds(500)));
+  if (redirected.empty()) {
+    retry_later(random_.duration(milliseconds(10), milliseconds(500)));
+    return;
+  }
+  ++counters_.redirects;
+  const auto at =
+      std::ranges::find(options_.portals, redirected, [](const auto& one) { return ports::to_string(one); });
+  if (at == options_.portals.end() || at == options_.portals.begin() + static_cast<std::ptrdiff_t>(left)) {
+    hooks_.on_violation(
+        fmt::format("{}: a login at {} is sent to {}", name(), ports::to_string(options_.portals[left]), redirected));
+    return;
+  }
+  portal_ = static_cast<std::size_t>(at - options_.portals.begin());
+  retry_later(milliseconds(1));
 }
 
 void SimInitiator::on_violation(const std::string& sentence) { hooks_.on_violation(sentence); }

@@ -70,6 +70,7 @@ class SimInitiator final : public IscsiSession::Owner {
     std::uint64_t flushes = 0;
     std::uint64_t reservations = 0;  ///< changes that were answered
     std::uint64_t logins = 0;
+    std::uint64_t redirects = 0;
     std::uint64_t ghosts = 0;
     std::uint64_t disk_errors = 0;
   };

@@ -8,6 +8,7 @@ namespace {
 
 class DiscoveryTest : public IscsiTest {
  protected:
+  explicit DiscoveryTest(TargetConfig config = {}) : IscsiTest(std::move(config)) {}
   void discover(const std::string& more = {}) {
     connect(initiator);
     initiator.send(encode(initiator.login_request(1, 3, 1)),
@@ -66,6 +67,76 @@ TEST_F(DiscoveryTest, A_long_answer_is_fetched_in_pieces) {
   initiator.wire.close_by_peer();
   loop.run();
   for (Target& each : more) portal->remove_target(each);
+}
+
+// A pair without a virtual IP: whichever node is asked names both, so that an initiator knows the survivor.
+class RedirectTest : public DiscoveryTest {
+ protected:
+  RedirectTest() : DiscoveryTest(of_a_pair()) {}
+  static TargetConfig of_a_pair() {
+    TargetConfig config;
+    config.peer_portals = {{"192.0.2.2", 3260}, {"198.51.100.2", 3260}};
+    config.node_address = "192.0.2.1";
+    return config;
+  }
+  LoginResponse try_login() {
+    connect(initiator);
+    initiator.send(encode(initiator.login_request(1, 3, 1)),
+                   as_bytes(keys({"InitiatorName=iqn.2026-11.org.example:host", "SessionType=Normal",
+                                  "TargetName=iqn.2026-11.org.example:disk"})));
+    loop.run();
+    const Answer answer = initiator.take_answer();
+    text = answer.text();
+    return decode_login_response(answer.bhs);
+  }
+  std::string text;
+};
+
+TEST_F(RedirectTest, SendTargets_names_the_portals_of_both_nodes) {
+  discover();
+  initiator.send(encode(text_request()), as_bytes(keys({"SendTargets=All"})));
+  EXPECT_EQ(initiator.take_answer().text(),
+            keys({"TargetName=iqn.2026-11.org.example:disk", "TargetAddress=192.0.2.1:3260,1",
+                  "TargetAddress=192.0.2.2:3260,1", "TargetAddress=198.51.100.2:3260,1"}));
+}
+
+// RFC 7143 13.8: in a redirection the portal group tag is left out.
+TEST_F(RedirectTest, A_login_is_sent_to_the_peer_while_that_is_Primary) {
+  target->set_serving(false);
+  target->set_peer_serving(true);
+  const LoginResponse response = try_login();
+  EXPECT_EQ(response.status_class, 1);
+  EXPECT_EQ(response.status_detail, 1);
+  EXPECT_EQ(text, keys({"TargetAddress=192.0.2.2:3260"}));
+}
+
+// Sent to a node that may be dead or Secondary, an initiator would wait there instead of here.
+TEST_F(RedirectTest, A_login_is_refused_for_now_while_nobody_is_known_to_serve) {
+  target->set_serving(false);
+  target->set_peer_serving(true);
+  target->set_peer_serving(false);
+  const LoginResponse response = try_login();
+  EXPECT_EQ(response.status_class, 3);
+  EXPECT_EQ(response.status_detail, 1);
+}
+
+class AskedElsewhereTest : public DiscoveryTest {
+ protected:
+  AskedElsewhereTest() : DiscoveryTest(on_two_networks()) {}
+  static TargetConfig on_two_networks() {
+    TargetConfig config;
+    config.peer_portals = {{"203.0.113.2", 3260}};
+    config.node_address = "203.0.113.1";
+    return config;
+  }
+};
+
+// An initiator that came through a virtual IP or another network would be told of an address that it cannot reach.
+TEST_F(AskedElsewhereTest, SendTargets_names_only_the_address_that_was_asked) {
+  discover();
+  initiator.send(encode(text_request()), as_bytes(keys({"SendTargets=All"})));
+  EXPECT_EQ(initiator.take_answer().text(),
+            keys({"TargetName=iqn.2026-11.org.example:disk", "TargetAddress=192.0.2.1:3260,1"}));
 }
 
 // If it failed, a question that spans PDUs would be answered by its first half.

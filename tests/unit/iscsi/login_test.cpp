@@ -13,7 +13,7 @@ class Directory final : public TargetDirectory {
  public:
   [[nodiscard]] TargetVerdict look_up(std::string_view name) const override {
     if (name == "iqn.t") return {LoginStatus::success, "alias", 1, {}};
-    if (name == "iqn.away") return {LoginStatus::target_moved_temporarily, {}, 1, "192.0.2.9:3260,1"};
+    if (name == "iqn.away") return {LoginStatus::target_moved_temporarily, {}, 1, "192.0.2.9:3260"};
     if (name == "iqn.down") return {LoginStatus::service_unavailable, {}, 1, {}};
     return {};
   }
@@ -146,7 +146,7 @@ TEST_F(LoginTest, The_session_must_not_change_during_the_login) {
 TEST_F(LoginTest, A_target_that_has_moved_says_where) {
   const LoginAnswer answer = send(request(1, 3), keys({"InitiatorName=iqn.i", "TargetName=iqn.away"}));
   EXPECT_EQ(status_of(answer), 0x0101u);
-  EXPECT_EQ(answer.text, keys({"TargetAddress=192.0.2.9:3260,1"}));
+  EXPECT_EQ(answer.text, keys({"TargetAddress=192.0.2.9:3260"}));
 }
 
 // If it failed, discovery would demand a target's name, which is what it is to find out.

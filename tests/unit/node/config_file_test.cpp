@@ -392,6 +392,25 @@ TEST_F(ConfigFile, Portals_of_the_other_node_are_not_this_ones) {
             (std::vector<std::string>{"127.0.0.2", "192.0.2.100"}));
 }
 
+// Initiators are sent nowhere else than where the other node is: not to an address that moves, not where a file forbids
+// it.
+TEST_F(ConfigFile, Initiators_are_sent_to_what_is_the_other_nodes_alone) {
+  const auto sent_to = [&](const std::string& target) {
+    return parse(pair_with("example:data\" }", "example:data\" " + target + " }"), "alpha")
+        ->resources[0]
+        .target.peer_portal_addresses;
+  };
+  EXPECT_EQ(sent_to(""), std::vector<std::string>{"192.0.2.2"});
+  EXPECT_EQ(sent_to("redirect: false"), std::vector<std::string>{});
+  EXPECT_EQ(sent_to(R"(portal { address: "192.0.2.100" })"), std::vector<std::string>{});
+  const std::string portals = R"(portal { address: "192.0.2.100" } portal { on: "alpha" address: "198.51.100.1" } )"
+                              R"(portal { on: "beta" address: "198.51.100.2" })";
+  EXPECT_EQ(sent_to(portals), std::vector<std::string>{"198.51.100.2"});
+  EXPECT_EQ(sent_to(portals + " redirect: false"), std::vector<std::string>{});
+  EXPECT_EQ(sent_to(R"(portal { on: "alpha" address: "0.0.0.0" } portal { on: "beta" address: "0.0.0.0" })"),
+            std::vector<std::string>{});
+}
+
 // The handshake compares these lines: what one node fills in by itself must not be among them.
 TEST_F(ConfigFile, Shared_fields_are_the_same_on_both_nodes_and_name_a_difference) {
   const std::vector<std::string> expected = {"cluster.name=store1",
