@@ -334,6 +334,11 @@ void Scenario::take_down(SimHost& host, Duration off_time, bool is_power_cut) {
   start_at_[host.index()] = timeline_.now() + off_time;
 }
 
+void Scenario::stop(SimHost& host, Duration off_time) {
+  if (!host.is_running() || host.is_stopping()) return;
+  host.stop([this, node = host.index(), off_time] { start_at_[node] = timeline_.now() + off_time; });
+}
+
 void Scenario::inject(Fault fault) {
   Seeded& random = timeline_.random();
   SimHost& host = *hosts_[random.below(2)];
@@ -353,6 +358,12 @@ void Scenario::inject(Fault fault) {
       break;
     case Fault::power_cut:
       take_down(host, off_time, true);
+      // The other one's device keeps everything, but its daemon ends too before anybody decides.
+      if (random.chance(0.3)) {
+        let_run(random.duration(Duration(0), milliseconds(300)));
+        random.chance(0.5) ? take_down(other, random.duration(milliseconds(1), seconds(5)), false)
+                           : stop(other, random.duration(milliseconds(1), seconds(5)));
+      }
       break;
     case Fault::power_cut_both:
       take_down(host, off_time, true);
@@ -360,8 +371,7 @@ void Scenario::inject(Fault fault) {
       take_down(other, random.duration(milliseconds(1), seconds(5)), true);
       break;
     case Fault::stop:
-      if (!host.is_running() || host.is_stopping()) break;
-      host.stop([this, node = host.index(), off_time] { start_at_[node] = timeline_.now() + off_time; });
+      stop(host, off_time);
       break;
     case Fault::link_cut:
       fabric_.link(here, there).is_cut = fabric_.link(there, here).is_cut = true;

@@ -65,6 +65,7 @@ class Scenario {
   void step();
   void inject(Fault fault);
   void take_down(SimHost& host, Duration off_time, bool is_power_cut);
+  void stop(SimHost& host, Duration off_time);
   void cut_power(SimHost& host);
   void start_due_hosts();
   void spring_ambush();
