@@ -25,6 +25,7 @@
 #include "runtime/disk_file.hpp"
 #include "runtime/host_identity.hpp"
 #include "runtime/mailbox.hpp"
+#include "runtime/netlink_virtual_ip.hpp"
 #include "runtime/reactor.hpp"
 #include "runtime/signals.hpp"
 #include "runtime/start_error.hpp"
@@ -96,6 +97,28 @@ class Disks {
   std::vector<std::vector<node::VolumeDisks>> opened_;
 };
 
+/// The virtual IPs of this node, likewise.
+class VirtualIps {
+ public:
+  explicit VirtualIps(const node::ClusterConfig& config) {
+    for (const node::ResourceConfig& resource : config.resources) {
+      std::vector<ports::VirtualIp*>& made = made_.emplace_back();
+      for (const node::VirtualIpConfig& ip : resource.virtual_ips) {
+        addresses_.push_back(ip.address);
+        owned_.push_back(runtime::make_virtual_ip({ip.address, ip.prefix_bits, ip.device}));
+        made.push_back(owned_.back().get());
+      }
+    }
+  }
+  [[nodiscard]] const std::vector<std::vector<ports::VirtualIp*>>& made() const noexcept { return made_; }
+  [[nodiscard]] const std::vector<std::string>& addresses() const noexcept { return addresses_; }
+
+ private:
+  std::vector<std::unique_ptr<ports::VirtualIp>> owned_;
+  std::vector<std::vector<ports::VirtualIp*>> made_;
+  std::vector<std::string> addresses_;
+};
+
 class Daemon {
  public:
   explicit Daemon(node::ClusterConfig config) : config_(std::move(config)), requests_(kAdminRequestsMax) {}
@@ -115,10 +138,11 @@ class Daemon {
     if (!reactor) return fail(reactor.error());
     reactor_ = reactor->get();
     const runtime::Signals signals(*reactor_, Callback<void(int)>::to<&Daemon::on_signal>(*this));
-    runtime::TcpNetwork network(*reactor_);
+    const VirtualIps virtual_ips(config_);
+    runtime::TcpNetwork network(*reactor_, virtual_ips.addresses());
     runtime::SystemRandom random;
     const Disks disks(config_, *reactor_);
-    node::Node node(config_, {*reactor_, random, network, buffers}, *boot_id, disks.opened());
+    node::Node node(config_, {*reactor_, random, network, buffers}, *boot_id, disks.opened(), virtual_ips.made());
     if (auto started = start_when_ports_are_free(node); !started) return fail(started.error());
     node_ = &node;
     requests_.attach(*reactor_, Callback<void(AdminMail&)>::to<&Daemon::on_mail>(*this));

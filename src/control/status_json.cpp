@@ -163,6 +163,13 @@ Json split_brain(const ResourceStatus& resource) {
   return sides;
 }
 
+Json virtual_ips(const ResourceStatus& resource) {
+  Json list = Json::array();
+  for (const node::VirtualIpStatus& ip : resource.virtual_ips)
+    list.push_back({{"name", ip.name}, {"state", ip.state}, {"reason", ip.reason}});
+  return list;
+}
+
 Json resource_json(const Status& status, const ResourceStatus& resource) {
   Json devices = Json::array();
   for (const VolumeStatus& volume : resource.volumes) devices.push_back(device(resource, volume));
@@ -186,6 +193,7 @@ Json resource_json(const Status& status, const ResourceStatus& resource) {
           {"configuration", {{"term", resource.term}, {"members", resource.members}}},
           {"current-generation", resource.current_generation},
           {"split-brain", split_brain(resource)},
+          {"virtual-ips", virtual_ips(resource)},
           {"sessions", sessions(resource)}};
 }
 

@@ -248,6 +248,12 @@ void put(const node::ResourceStatus& from, api::ResourceStatus& to) {
   for (const node::VolumeStatus& item : from.volumes) put(item, *to.add_volumes());
   for (const node::SessionStatus& item : from.sessions) put(item, *to.add_sessions());
   for (const node::SplitSideStatus& item : from.split) put(item, *to.add_split());
+  for (const node::VirtualIpStatus& item : from.virtual_ips) {
+    api::VirtualIp& ip = *to.add_virtual_ips();
+    ip.set_name(item.name);
+    ip.set_state(item.state);
+    ip.set_reason(item.reason);
+  }
 }
 
 node::ResourceStatus get(const api::ResourceStatus& from) {
@@ -269,6 +275,8 @@ node::ResourceStatus get(const api::ResourceStatus& from) {
   for (const api::VolumeStatus& item : from.volumes()) to.volumes.push_back(get(item));
   for (const api::SessionStatus& item : from.sessions()) to.sessions.push_back(get(item));
   for (const api::SplitSide& item : from.split()) to.split.push_back(get(item));
+  for (const api::VirtualIp& item : from.virtual_ips())
+    to.virtual_ips.push_back({item.name(), item.state(), item.reason()});
   return to;
 }
 

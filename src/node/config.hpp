@@ -62,9 +62,17 @@ struct ActivityLogConfig {
   std::uint8_t extent_shift = 22;  ///< 4 MiB; not in the file
 };
 
+/// An address that moves with the role, as this node sets it.
+struct VirtualIpConfig {
+  std::string address;  ///< numeric
+  unsigned prefix_bits = 0;
+  std::string device;
+};
+
 struct ResourceConfig {
   std::string name;
   TargetConfig target;
+  std::vector<VirtualIpConfig> virtual_ips;
   std::vector<VolumeConfig> volumes;
   ResyncConfig resync;
   ActivityLogConfig activity_log;

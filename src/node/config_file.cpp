@@ -398,8 +398,56 @@ class Checker {
       made.activity_log.extents = section.child("activity_log").number("extents", 67, 65534);
       made.activity_log.updates = resource.activity_log().updates();
     }
+    for (int index = 0; index < resource.virtual_ip_size(); ++index) {
+      made.virtual_ips.push_back(check_virtual_ip(section.child("virtual_ip", index), resource.virtual_ip(index)));
+    }
     made.after_split_brain = check_split_policies(section, resource);
     config_.resources.push_back(std::move(made));
+  }
+
+  VirtualIpConfig check_virtual_ip(const Section& section, const config::VirtualIp& ip) {
+    VirtualIpConfig made;
+    constexpr std::string_view kRule = "a numeric address and the length of its prefix, as in 192.0.2.100/24";
+    if (!section.has("address")) {
+      section.missing("address", kRule);
+    } else if (const auto parsed = parse_address_and_prefix(ip.address()); !parsed) {
+      section.complain("address", fmt::format("{} cannot be used", in_quotes(ip.address())), kRule);
+    } else if (node_addresses_.contains(parsed->address.canonical)) {
+      section.complain("address", fmt::format("{} is the address of a node", in_quotes(ip.address())),
+                       "an address that moves is no node's own");
+    } else if (!virtual_addresses_.insert(parsed->address.canonical).second) {
+      section.complain("address", fmt::format("{} is used twice", in_quotes(ip.address())),
+                       "each is named once in the file");
+    } else {
+      made.address = parsed->address.canonical;
+      made.prefix_bits = parsed->prefix_bits;
+    }
+    if (section.has("device") == (ip.interface_size() > 0)) {
+      section.missing("device", "the name of a network interface, or an `interface` for each node, and not both");
+      return made;
+    }
+    const auto check_device = [&](const Section& where) {
+      const std::string device = where.text("device");
+      if (!is_interface_name(device))
+        where.complain("device", fmt::format("{} is no name of an interface", in_quotes(device)),
+                       "1 to 15 letters without '/' and blanks");
+      return device;
+    };
+    if (section.has("device")) made.device = check_device(section);
+    std::set<std::size_t> named;
+    for (int index = 0; index < ip.interface_size(); ++index) {
+      const Section interface = section.child("interface", index);
+      const std::optional<std::size_t> on = check_on(interface);
+      const std::string device = check_device(interface);
+      if (!on) continue;
+      if (!named.insert(*on).second)
+        interface.complain("on", fmt::format("{} is named twice", in_quotes(interface.text("on"))),
+                           "one interface for each node");
+      if (*on == config_.self) made.device = device;
+    }
+    if (ip.interface_size() > 0 && named.size() < config_.nodes.size())
+      section.missing("interface", "one interface for each node");
+    return made;
   }
 
   static ResyncConfig check_resync(const Section& section, const config::Resync& resync) {
@@ -589,6 +637,7 @@ class Checker {
   const Section& root_;
   ClusterConfig config_;
   std::set<std::string> node_addresses_;
+  std::set<std::string> virtual_addresses_;
   std::set<std::string> resource_names_;
   std::set<std::string> target_names_;
   std::map<DiskUse, std::string> disk_uses_;

@@ -88,6 +88,27 @@ std::optional<Address> parse_address(std::string_view text) {
   return std::nullopt;
 }
 
+std::optional<AddressAndPrefix> parse_address_and_prefix(std::string_view text) {
+  const std::size_t slash = text.find('/');
+  if (slash == std::string_view::npos) return std::nullopt;
+  const std::optional<Address> address = parse_address(text.substr(0, slash));
+  if (!address || address->is_unspecified || address->is_multicast) return std::nullopt;
+  const std::string_view digits = text.substr(slash + 1);
+  if (digits.empty() || digits.size() > 3 || digits.front() == '0' || !std::ranges::all_of(digits, is_digit))
+    return std::nullopt;
+  unsigned bits = 0;
+  for (const char digit : digits) bits = bits * 10 + static_cast<unsigned>(digit - '0');
+  const unsigned bits_max = address->canonical.find(':') == std::string::npos ? 32 : 128;
+  if (bits > bits_max) return std::nullopt;
+  return AddressAndPrefix{*address, bits};
+}
+
+bool is_interface_name(std::string_view text) noexcept {
+  constexpr std::size_t kInterfaceBytesMax = 15;
+  return !text.empty() && text.size() <= kInterfaceBytesMax && text != "." && text != ".." &&
+         std::ranges::all_of(text, [](char c) { return c > ' ' && c < '\x7f' && c != '/' && c != ':'; });
+}
+
 std::optional<std::string_view> iscsi_name_violation(std::string_view text) {
   if (text.size() > kIscsiNameBytesMax) return "an iSCSI name has at most 223 bytes (RFC 7143 4.2.7.1)";
   if (std::ranges::any_of(text, is_upper) && !text.starts_with("eui.") && !text.starts_with("naa.")) {

@@ -23,6 +23,16 @@ struct Address {
 /// Numeric IPv4 or IPv6, without brackets, zone or prefix length.
 [[nodiscard]] std::optional<Address> parse_address(std::string_view text);
 
+struct AddressAndPrefix {
+  Address address;
+  unsigned prefix_bits = 0;
+};
+/// "192.0.2.100/24": an address of one host, and 1 to 32 or 128 bits.
+[[nodiscard]] std::optional<AddressAndPrefix> parse_address_and_prefix(std::string_view text);
+
+/// What the kernel allows (dev_valid_name): 1 to 15 bytes, no '/', ':' or blanks, not "." or "..".
+[[nodiscard]] bool is_interface_name(std::string_view text) noexcept;
+
 /// RFC 7143 4.2.7: nothing when `text` is a good iSCSI name, or else the rule that it breaks.
 [[nodiscard]] std::optional<std::string_view> iscsi_name_violation(std::string_view text);
 

@@ -20,6 +20,11 @@ std::vector<std::string> make_shared_fields(const ClusterConfig& config) {
     fields.push_back(fmt::format("resource[{}].name={}", index, resource.name));
     fields.push_back(fmt::format("resource[{}].target.iqn={}", index, resource.target.iqn));
     fields.push_back(fmt::format("resource[{}].target.alias={}", index, resource.target.alias));
+    for (std::size_t number = 0; number < resource.virtual_ips.size(); ++number) {
+      const VirtualIpConfig& ip = resource.virtual_ips[number];
+      fields.push_back(
+          fmt::format("resource[{}].virtual_ip[{}].address={}/{}", index, number, ip.address, ip.prefix_bits));
+    }
     // Each node evaluates them for both.
     const replication::SplitPolicies& policies = resource.after_split_brain;
     const std::string discarded =

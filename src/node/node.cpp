@@ -22,16 +22,18 @@ constexpr std::size_t kUnnamedConnectionsMax = 16;
 
 class Node::Impl final : private ports::AcceptSink {
  public:
-  Impl(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks)
+  Impl(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks,
+       std::vector<std::vector<ports::VirtualIp*>> virtual_ips)
       : config_(std::move(config)),
         world_(world),
         portal_(iscsi::PortalConfig{}, world_),
         sweep_task_(Callback<void()>::with(this, [](void* self) { static_cast<Impl*>(self)->retired_.clear(); })) {
     RB_ASSERT(disks.size() == config_.resources.size() && !config_.nodes.empty() && config_.nodes.size() <= 2);
+    virtual_ips.resize(disks.size());
     const std::uint64_t incarnation = world_.random.next_u64();
     for (std::size_t index = 0; index < disks.size(); ++index) {
       resources_.push_back(std::make_unique<Resource>(config_, config_.resources[index], world_, portal_, boot_id,
-                                                      incarnation, std::move(disks[index])));
+                                                      incarnation, std::move(disks[index]), virtual_ips[index]));
     }
   }
 
@@ -252,8 +254,9 @@ class Node::Impl final : private ports::AcceptSink {
   ports::DeferredTask sweep_task_;
 };
 
-Node::Node(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks)
-    : impl_(std::make_unique<Impl>(std::move(config), world, boot_id, std::move(disks))) {}
+Node::Node(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks,
+           std::vector<std::vector<ports::VirtualIp*>> virtual_ips)
+    : impl_(std::make_unique<Impl>(std::move(config), world, boot_id, std::move(disks), std::move(virtual_ips))) {}
 Node::~Node() = default;
 
 Result<void, std::string> Node::start() { return impl_->start(); }

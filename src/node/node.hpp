@@ -13,6 +13,7 @@
 #include "base/uuid.hpp"
 #include "node/admin.hpp"
 #include "node/config.hpp"
+#include "ports/virtual_ip.hpp"
 #include "ports/world.hpp"
 
 namespace replblk::node {
@@ -29,7 +30,10 @@ class Resource;
 class Node {
  public:
   /// `disks[r][v]`; they outlive the node. `boot_id` is the host's.
-  Node(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks);
+  /// `virtual_ips[r]`: of resource r, in the order of the configuration; they outlive the node too. None at all: no
+  /// resource has any.
+  Node(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks,
+       std::vector<std::vector<ports::VirtualIp*>> virtual_ips = {});
   /// Destroy it only after stop() has called back. A killed process is modelled by abandoning the node, not by
   /// destroying it.
   Node(const Node&) = delete;

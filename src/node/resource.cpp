@@ -26,7 +26,8 @@ constexpr Duration kStopTimeout = seconds(10);
 }  // namespace
 
 Resource::Resource(const ClusterConfig& cluster, const ResourceConfig& config, ports::World& world,
-                   iscsi::Portal& portal, Uuid boot_id, std::uint64_t incarnation, std::vector<VolumeDisks> disks)
+                   iscsi::Portal& portal, Uuid boot_id, std::uint64_t incarnation, std::vector<VolumeDisks> disks,
+                   const std::vector<ports::VirtualIp*>& virtual_ips)
     : cluster_(cluster),
       config_(config),
       world_(world),
@@ -36,6 +37,7 @@ Resource::Resource(const ClusterConfig& cluster, const ResourceConfig& config, p
       governor_({.rate_min_bytes_per_second = config.resync.rate_min_bytes_per_second,
                  .rate_max_bytes_per_second = config.resync.rate_max_bytes_per_second,
                  .latency_budget = config.resync.latency_budget}),
+      virtual_ips_(world.loop, virtual_ips),
       sweep_task_(
           Callback<void()>::with(this, [](void* self) { static_cast<Resource*>(self)->retired_channels_.clear(); })),
       dial_backoff_(cluster.connect_interval),
@@ -57,6 +59,7 @@ Resource::Resource(const ClusterConfig& cluster, const ResourceConfig& config, p
 }
 
 Resource::~Resource() {
+  virtual_ips_.release();
   world_.loop.cancel(dial_timer_);
   world_.loop.cancel(tick_timer_);
   world_.loop.cancel(stop_timer_);
@@ -338,11 +341,13 @@ void Resource::check_drained() {
 void Resource::on_request_latency(Duration latency) { governor_.request_done(world_.loop.now(), latency); }
 
 void Resource::freeze_all() {
+  virtual_ips_.set_frozen(true);
   for (const auto& volume : volumes_) volume->mirror->freeze();
 }
 
 void Resource::thaw_all() {
   suspended_reason_.clear();
+  virtual_ips_.set_frozen(false);
   for (const auto& volume : volumes_) volume->mirror->thaw();
   if (!keepings_.empty()) world_.loop.defer(keep_task_);
 }

@@ -27,6 +27,7 @@
 #include "node/config.hpp"
 #include "node/node.hpp"
 #include "node/reported_reasons.hpp"
+#include "node/virtual_ips.hpp"
 #include "ports/world.hpp"
 #include "replication/meeting.hpp"
 #include "replication/mirror.hpp"
@@ -62,7 +63,8 @@ using AdminReplyCallback = std::function<void(AdminReply)>;
 class Resource final : private replication::PeerChannelObserver, private scsi::ReservationKeeper {
  public:
   Resource(const ClusterConfig& cluster, const ResourceConfig& config, ports::World& world, iscsi::Portal& portal,
-           Uuid boot_id, std::uint64_t incarnation, std::vector<VolumeDisks> disks);
+           Uuid boot_id, std::uint64_t incarnation, std::vector<VolumeDisks> disks,
+           const std::vector<ports::VirtualIp*>& virtual_ips);
   Resource(const Resource&) = delete;
   Resource& operator=(const Resource&) = delete;
   ~Resource();
@@ -154,6 +156,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void thaw_all();
 
   // resource_role.cpp: primary and secondary
+  void promote(bool is_forced, AdminReplyCallback reply);
   void promote_alone(AdminReplyCallback reply);
   void promote_with_peer(AdminReplyCallback reply);
   void promote_by_force(AdminReplyCallback reply);
@@ -267,6 +270,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   std::size_t opening_count_ = 0;
   std::unique_ptr<scsi::Device> device_;
   std::unique_ptr<iscsi::Target> target_;
+  VirtualIps virtual_ips_;
 
   blockdev::ResourceRecord record_;  ///< as last handed to persist(); durable when persists_out_ is 0
   std::size_t persists_out_ = 0;

@@ -281,6 +281,7 @@ replication::Introduction Resource::introduction() const {
   intro.discards_data = is_discarding_;
   intro.alone_since_ms = record_.alone_since_ms;
   intro.was_primary_at_parting = record_.was_primary_at_parting;
+  intro.hardware_addresses = virtual_ips_.hardware_addresses();
   fill_changes(intro);
   return intro;
 }
@@ -322,6 +323,7 @@ void Resource::receive(const replication::Introduction& message) {
     return;
   }
   peer_introduction_ = message;
+  virtual_ips_.set_peer(message.hardware_addresses);
   set_peer_primary(message.is_primary);
   pause_.is_by_peer = message.is_sync_paused;
   apply_pause();

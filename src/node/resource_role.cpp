@@ -20,7 +20,24 @@ AdminReply done(std::string message) { return {AdminOutcome::done, std::move(mes
 
 }  // namespace
 
+/// No half promotion: whether the virtual IPs can be held is known before the role is taken.
 void Resource::make_primary(bool is_forced, AdminReplyCallback reply) {
+  if (virtual_ips_.empty() || is_primary_ || is_stopping_ || !is_opened_) return promote(is_forced, std::move(reply));
+  if (virtual_ips_.is_probing()) {
+    return reply(
+        refused(config_.name + ": a promotion is under way: the network is asked who has the virtual IP; try again"));
+  }
+  virtual_ips_.probe([this, is_forced, answer = std::move(reply)](const Result<void, std::string>& result) {
+    if (!result && !is_forced) {
+      return answer(refused(
+          fmt::format("{}: {}; with --force the node becomes primary without it", config_.name, result.error())));
+    }
+    if (!result) log_warning("resource {}: becomes primary all the same, by force: {}", config_.name, result.error());
+    promote(is_forced, answer);
+  });
+}
+
+void Resource::promote(bool is_forced, AdminReplyCallback reply) {
   const auto refuse = [&](const std::string& why) { reply(refused(fmt::format("{}: {}", config_.name, why))); };
   if (is_stopping_) return refuse("the resource is being taken down");
   if (is_metadata_failed_ || !are_volumes_open()) {
@@ -192,12 +209,14 @@ void Resource::serve() {
   thaw_all();
   device_->load_reservations(record_.reservations);
   target_->set_serving(true);
+  virtual_ips_.hold();
   log_info("resource {}: role Primary, term {}", config_.name, record_.configuration.term);
   send_role();
 }
 
-/// protocol.md 3.8, down: initiators' connections are reset, whatever disks do.
+/// protocol.md 3.8, down: first the virtual IP goes, then initiators' connections are reset, whatever disks do.
 void Resource::stop_serving(const std::string& reason) {
+  virtual_ips_.release();
   if (target_ == nullptr) return;
   target_->set_serving(false);
   for (const auto& volume : volumes_) volume->mirror->set_serving(false);

@@ -79,6 +79,13 @@ struct SplitSideStatus {
   std::vector<ChangesStatus> volumes;
 };
 
+/// An address that moves with the role.
+struct VirtualIpStatus {
+  std::string name;   ///< "192.0.2.100/24 on eth0"
+  std::string state;  ///< absent, probing, held, failed
+  std::string reason;
+};
+
 struct SessionStatus {
   std::string initiator_name;
   std::string isid;  ///< 12 hex digits
@@ -105,6 +112,7 @@ struct ResourceStatus {
   std::vector<SplitSideStatus> split;  ///< both sides, after the nodes met and found a split brain; else empty
   std::vector<VolumeStatus> volumes;
   std::vector<SessionStatus> sessions;
+  std::vector<VirtualIpStatus> virtual_ips;
 };
 
 struct Status {

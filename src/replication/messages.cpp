@@ -114,6 +114,8 @@ struct Encoder {
     to->set_discards_data(from.discards_data);
     to->set_alone_since_ms(from.alone_since_ms);
     to->set_was_primary_at_parting(from.was_primary_at_parting);
+    for (const ports::HardwareAddress& address : from.hardware_addresses)
+      to->add_hardware_address(address.bytes.data(), address.bytes.size());
   }
   void operator()(const SyncStart& from) const {
     put(from.configuration, envelope.mutable_sync_start()->mutable_configuration());
@@ -193,6 +195,12 @@ std::optional<Message> get(const peer::Introduction& from) {
   to.discards_data = from.discards_data();
   to.alone_since_ms = from.alone_since_ms();
   to.was_primary_at_parting = from.was_primary_at_parting();
+  if (from.hardware_address_size() > static_cast<int>(kHardwareAddressesMax)) return std::nullopt;
+  for (const std::string& bytes : from.hardware_address()) {
+    ports::HardwareAddress& address = to.hardware_addresses.emplace_back();
+    if (bytes.size() != address.bytes.size()) return std::nullopt;
+    std::ranges::copy(as_bytes(bytes), std::as_writable_bytes(std::span(address.bytes)).begin());
+  }
   return to;
 }
 

@@ -11,6 +11,7 @@
 #include "base/uuid.hpp"
 #include "blockdev/dirty_bitmap.hpp"
 #include "blockdev/record.hpp"
+#include "ports/virtual_ip.hpp"
 
 namespace replblk::replication {
 
@@ -75,7 +76,11 @@ struct Introduction {
   bool discards_data = false;           ///< a person gave this copy up, for this connection, if the two have split
   std::uint64_t alone_since_ms = 0;     ///< Unix time by that node's clock; 0: a member of a pair, or not known
   bool was_primary_at_parting = false;  ///< it served when the two parted
+  /// Of the devices that may carry its virtual IPs: their answers to a probe are no conflict. At most
+  /// kHardwareAddressesMax.
+  std::vector<ports::HardwareAddress> hardware_addresses;
 };
+inline constexpr std::size_t kHardwareAddressesMax = 64;
 
 struct SyncStart {
   blockdev::Configuration configuration;

@@ -107,12 +107,19 @@ bool is_torn_down(int fd) noexcept {
   return ::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 && info.tcpi_state == TCP_CLOSE;
 }
 
-int open_listening_socket(const ports::Endpoint& local, const SocketAddress& address) noexcept {
+int open_listening_socket(const ports::Endpoint& local, const SocketAddress& address, bool may_be_absent) noexcept {
   const int fd = ::socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno;
   set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
   // "All addresses" means both families; an address that was written down means itself.
   if (address.family() == AF_INET6) set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, local.address.empty() ? 0 : 1);
+  if (may_be_absent) {
+    if (address.family() == AF_INET6) {
+      set_option(fd, IPPROTO_IPV6, IPV6_FREEBIND, 1);
+    } else {
+      set_option(fd, SOL_IP, IP_FREEBIND, 1);
+    }
+  }
   if (::bind(fd, address.get(), address.length) != 0) return close_and_fail(fd);
   if (::listen(fd, kBacklog) != 0) return close_and_fail(fd);
   return fd;

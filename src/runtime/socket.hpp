@@ -35,7 +35,8 @@ void set_reset_on_close(int fd) noexcept;
 [[nodiscard]] bool is_torn_down(int fd) noexcept;
 
 /// A descriptor, or a negated errno.
-[[nodiscard]] int open_listening_socket(const ports::Endpoint& local, const SocketAddress& address) noexcept;
+[[nodiscard]] int open_listening_socket(const ports::Endpoint& local, const SocketAddress& address,
+                                        bool may_be_absent) noexcept;
 [[nodiscard]] int open_connecting_socket(const SocketAddress& remote, const SocketAddress* local) noexcept;
 
 }  // namespace replblk::runtime

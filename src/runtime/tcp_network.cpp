@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 #include <utility>
@@ -118,11 +119,12 @@ Result<std::unique_ptr<ports::Listener>, ports::ListenError> TcpNetwork::listen(
                                                                                 ports::AcceptSink& sink) {
   const std::optional<SocketAddress> address = parse_address(local);
   if (!address) return fail(ports::ListenError::bad_address);
-  int fd = open_listening_socket(local, *address);
+  const bool is_floating = std::ranges::find(floating_addresses_, local.address) != floating_addresses_.end();
+  int fd = open_listening_socket(local, *address, is_floating);
   if (fd == -EAFNOSUPPORT && local.address.empty()) {
     // A host without IPv6.
     const ports::Endpoint any_v4{.address = "0.0.0.0", .port = local.port};
-    fd = open_listening_socket(any_v4, *parse_address(any_v4));
+    fd = open_listening_socket(any_v4, *parse_address(any_v4), false);
   }
   if (fd < 0) return fail(listen_error_from(-fd));
   auto* acceptor = new TcpAcceptor(*this, fd, sink);

@@ -40,7 +40,10 @@ class TcpAcceptor final : public IntrusiveNode<TcpAcceptor> {
 
 class TcpNetwork final : public ports::Network {
  public:
-  explicit TcpNetwork(Reactor& reactor) : reactor_(reactor) {}
+  /// `floating_addresses`: may be listened on although this node does not have them now (virtual IPs), as spelt in an
+  /// Endpoint.
+  explicit TcpNetwork(Reactor& reactor, std::vector<std::string> floating_addresses = {})
+      : reactor_(reactor), floating_addresses_(std::move(floating_addresses)) {}
   ~TcpNetwork() override;
 
   [[nodiscard]] Result<std::unique_ptr<ports::Listener>, ports::ListenError> listen(const ports::Endpoint& local,
@@ -57,6 +60,7 @@ class TcpNetwork final : public ports::Network {
 
  private:
   Reactor& reactor_;
+  std::vector<std::string> floating_addresses_;
   SendChunkPool chunks_;
   IntrusiveList<TcpConnection, TcpConnection> connections_;
   IntrusiveList<TcpAcceptor, TcpAcceptor> acceptors_;

@@ -2,7 +2,8 @@
 """An initiator that nobody here wrote against a mirrored pair: Linux 6.1 (User Mode Linux) with open-iscsi.
 
 Discovers, logs in without and with digests, makes ext4, runs fio with verification; then the primary dies by SIGKILL
-while fio writes, the peer is promoted, the address moves, and nothing acknowledged may be missing. One boot for all.
+while fio writes, the peer is promoted, the virtual IP moves with the role, and nothing acknowledged may be missing; and a login
+at the Secondary's own portal ends at the Primary. One boot for all.
 If this fails, a real host would lose data, hang, or not log in at all.
 
 Needs root (namespaces, a tap). Prints one line per step; ends with exit status 0 or 1, everything removed.
@@ -100,6 +101,8 @@ class Story:
         self.mount()
         self.fio(FIO_SMALL, FIO_LARGE)
         self.unmount_and_logout()
+        if self.target.moves_address:
+            self.follow_redirect()
 
         self.login(digests="CRC32C")
         self.mount()
@@ -142,6 +145,21 @@ class Story:
             echo 'no disk appeared'; dmesg | tail -n 20; exit 1""", 30)
         self.disk = disk.strip()
 
+    def follow_redirect(self):
+        """Without a virtual IP: the Secondary's portal names both nodes, and a login there ends at the Primary."""
+        primary, secondary = NODE_ADDRESSES["a"], NODE_ADDRESSES["b"]
+        self.step("log in at the Secondary's portal")
+        _, found = self.guest.run(f"iscsiadm -m discovery -t sendtargets -p {secondary}", 20)
+        for address in (primary, secondary):
+            if f"{address}:3260," not in found:
+                raise TestFailure(f"discovery at {secondary} does not name {address}:\n{found}")
+        node = f"iscsiadm -m node -T {self.target.iqn} -p {secondary}"
+        self.guest.run(f"{node} --login", 40)
+        _, session = self.guest.run("iscsiadm -m session -P 1")
+        if not re.search(rf"Current Portal: {primary}:3260.*Persistent Portal: {secondary}:3260", session, re.S):
+            raise TestFailure(f"a login at {secondary} was not sent to {primary}:\n{session}")
+        self.guest.run(f"{node} --logout", 30)
+
     def mount(self):
         self.guest.run(f"mount /dev/{self.disk} /mnt/volume", 20)
 
@@ -171,7 +189,8 @@ class Story:
             raise TestFailure("fio had ended before the primary was killed:\n" + self.guest.read_file("through.log"))
         self.step(f"the primary is dead ({acknowledged} files acknowledged); promote the peer, move the address")
         self.target.promote_survivor()
-        self.move_address()
+        if not self.target.moves_address:
+            self.move_address()
         wait_until("a write is acknowledged by the survivor",
                    lambda: self.ledger_length() >= acknowledged + 2, 60)
         self.step(f"writes go on, {time.monotonic() - killed:.1f} s after the kill")
@@ -199,7 +218,7 @@ class Story:
         return int(text.split()[6])
 
     def move_address(self):
-        """By hand, as an administrator does it: there is no virtual IP here. The ARP announcement is what makes the
+        """By hand, for a target without a virtual IP of its own. The ARP announcement is what makes the
         initiator forget the dead node's hardware address at once."""
         self.lab.ip(self.namespaces["a"], f"addr del {PORTAL_ADDRESS}/24 dev eth0")
         self.lab.ip(self.namespaces["b"], f"addr add {PORTAL_ADDRESS}/24 dev eth0")
@@ -224,7 +243,7 @@ class Story:
 
 def make_target(options, lab, namespaces):
     if options.target == "replblk":
-        return ReplblkPair(lab, namespaces, NODE_ADDRESSES, options.replblkd, options.replblkctl)
+        return ReplblkPair(lab, namespaces, NODE_ADDRESSES, PORTAL_ADDRESS, options.replblkd, options.replblkctl)
     return TgtPair(lab, namespaces, mirrored=options.target == "tgt")
 
 
@@ -256,8 +275,9 @@ def main():
     passed = False
     try:
         namespaces = {name: lab.add_host(name, [f"{address}/24"]) for name, address in NODE_ADDRESSES.items()}
-        lab.ip(namespaces["a"], f"addr add {PORTAL_ADDRESS}/24 dev eth0")
         target = make_target(options, lab, namespaces)
+        if not target.moves_address:
+            lab.ip(namespaces["a"], f"addr add {PORTAL_ADDRESS}/24 dev eth0")
         story = Story(lab, target, namespaces)
         try:
             story.tell()

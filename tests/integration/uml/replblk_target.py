@@ -1,6 +1,6 @@
 """A replblk pair as the target: one daemon in each namespace, a file as each one's disk.
 
-Not responsible for the address that the initiator talks to: the test moves it, as there is no virtual IP here.
+The address that the initiator talks to is the pair's virtual IP: it moves with the role.
 Invariant: start() returns only when both disks are UpToDate, so whatever is acknowledged afterwards is on both.
 """
 
@@ -18,6 +18,7 @@ cluster {{
 }}
 resource {{
   name: "store"
+  virtual_ip {{ address: "{portal}/24" device: "eth0" }}
   target {{ iqn: "{iqn}" }}
   volume {{ lun: 0  disk {{ on: "a" path: "{folder}/disk-a" }}  disk {{ on: "b" path: "{folder}/disk-b" }} }}
 }}
@@ -28,8 +29,9 @@ VOLUME_BYTES = 256 << 20
 
 class ReplblkPair:
     iqn = "iqn.2026-11.org.example:store1"
+    moves_address = True
 
-    def __init__(self, lab, namespaces, addresses, replblkd, replblkctl):
+    def __init__(self, lab, namespaces, addresses, portal, replblkd, replblkctl):
         self._lab = lab
         self._namespaces = namespaces
         self._replblkd = os.path.abspath(replblkd)
@@ -42,7 +44,7 @@ class ReplblkPair:
             with open(lab.path(f"disk-{node}"), "wb") as file:
                 file.truncate(VOLUME_BYTES)
         with open(self._config, "w") as file:
-            file.write(CONFIG.format(addresses=addresses, iqn=self.iqn, folder=lab.folder))
+            file.write(CONFIG.format(addresses=addresses, iqn=self.iqn, portal=portal, folder=lab.folder))
 
     def start(self):
         for node, namespace in self._namespaces.items():

@@ -12,6 +12,7 @@ from lab import wait_until
 
 class TgtPair:
     iqn = "iqn.2026-11.org.example:store1"
+    moves_address = False
 
     def __init__(self, lab, namespaces, mirrored):
         self._lab = lab

@@ -68,6 +68,17 @@ TEST(StatusText, A_split_brain_says_on_each_side_how_much_was_changed_where_and_
   EXPECT_TRUE(nlohmann::json::parse(status_json(healthy())).at(0).at("split-brain").empty());
 }
 
+TEST(StatusText, A_virtual_ip_that_cannot_be_set_says_why) {
+  node::Status status = healthy();
+  status.resources[0].virtual_ips = {{"192.0.2.100/24 on eth0", "held", ""},
+                                     {"2001:db8::1/64 on eth1", "failed", "no carrier"}};
+  EXPECT_EQ(status_reasons(status), "iscsi_data: virtual IP failed: no carrier\n");
+  EXPECT_NE(status_text(status, {.is_verbose = true}).find("\n  virtual-ip:192.0.2.100/24 on eth0 state:held\n"),
+            std::string::npos);
+  EXPECT_EQ(status_text(status, {}).find("virtual-ip"), std::string::npos) << "drbdadm's grammar has no such line";
+  EXPECT_EQ(nlohmann::json::parse(status_json(status)).at(0).at("virtual-ips").at(1).at("state"), "failed");
+}
+
 TEST(StatusText, Resynchronization_prints_its_progress) {
   node::Status status = healthy();
   node::VolumeStatus& volume = status.resources[0].volumes[0];

@@ -78,7 +78,8 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
             .alone_since_ms = 20,
             .volumes = {{.volume = 1, .changed_bytes = 21, .ranges = {{22, 23}, {24, 25}}, .are_all_ranges = false}}}},
       .volumes = {volume},
-      .sessions = {session}};
+      .sessions = {session},
+      .virtual_ips = {{"192.0.2.100/24 on eth0", "failed", "r7"}}};
   const node::AdminReply reply{
       .outcome = node::AdminOutcome::refused,
       .message = "why",

@@ -392,6 +392,47 @@ TEST_F(ConfigFile, Portals_of_the_other_node_are_not_this_ones) {
             (std::vector<std::string>{"127.0.0.2", "192.0.2.100"}));
 }
 
+TEST_F(ConfigFile, A_virtual_ip_has_a_device_on_each_node) {
+  const auto with = [&](const std::string& ip) {
+    return pair_with("name: \"data\"", "name: \"data\" virtual_ip { " + ip + " }");
+  };
+  const std::string one_name = with(R"(address: "2001:DB8::100/64" device: "eth0")");
+  for (const char* node : {"alpha", "beta"}) {
+    const auto config = parse(one_name, node);
+    ASSERT_TRUE(config);
+    ASSERT_EQ(config->resources[0].virtual_ips.size(), 1u);
+    EXPECT_EQ(config->resources[0].virtual_ips[0].address, "2001:db8::100");
+    EXPECT_EQ(config->resources[0].virtual_ips[0].prefix_bits, 64u);
+    EXPECT_EQ(config->resources[0].virtual_ips[0].device, "eth0");
+  }
+  const std::string two_names = with(R"(address: "192.0.2.100/24" interface { on: "alpha" device: "eth0" } )"
+                                     R"(interface { on: "beta" device: "ens18" })");
+  EXPECT_EQ(parse(two_names, "alpha")->resources[0].virtual_ips[0].device, "eth0");
+  EXPECT_EQ(parse(two_names, "beta")->resources[0].virtual_ips[0].device, "ens18");
+
+  const std::string at = "node.conf:9:16: resource[0].virtual_ip[0]";
+  EXPECT_EQ(complaints(with(R"(device: "eth0")")),
+            at + ".address: is missing; a numeric address and the length of its prefix, as in 192.0.2.100/24");
+  for (const char* bad :
+       {"192.0.2.100", "192.0.2.100/0", "192.0.2.100/33", "192.0.2.100/024", "0.0.0.0/8", "224.0.0.9/24", "x/24"}) {
+    EXPECT_EQ(complaints(with("address: \"" + std::string(bad) + "\" device: \"eth0\"")),
+              "node.conf:9:29: resource[0].virtual_ip[0].address: \"" + std::string(bad) +
+                  "\" cannot be used; a numeric address and the length of its prefix, as in 192.0.2.100/24");
+  }
+  EXPECT_EQ(complaints(with(R"(address: "192.0.2.1/24" device: "eth0")")),
+            "node.conf:9:29: resource[0].virtual_ip[0].address: \"192.0.2.1/24\" is the address of a node; an address "
+            "that moves "
+            "is no node's own");
+  EXPECT_EQ(complaints(with(R"(address: "192.0.2.100/24")")),
+            at + ".device: is missing; the name of a network interface, or an `interface` for each node, and not both");
+  EXPECT_EQ(complaints(with(R"(address: "192.0.2.100/24" device: "a/b")")),
+            "node.conf:9:55: resource[0].virtual_ip[0].device: \"a/b\" is no name of an interface; 1 to 15 letters "
+            "without '/' and "
+            "blanks");
+  EXPECT_EQ(complaints(with(R"(address: "192.0.2.100/24" interface { on: "alpha" device: "eth0" })")),
+            at + ".interface: is missing; one interface for each node");
+}
+
 // Initiators are sent nowhere else than where the other node is: not to an address that moves, not where a file forbids
 // it.
 TEST_F(ConfigFile, Initiators_are_sent_to_what_is_the_other_nodes_alone) {
