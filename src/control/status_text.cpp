@@ -110,7 +110,8 @@ void add_resource(Text& text, const ResourceStatus& resource, const Status& stat
   if (options.is_verbose && options.has_statistics) text.add("\n    write-ordering:flush");
   text.add("\n");
   if (options.is_verbose) {
-    for (const node::VirtualIpStatus& ip : resource.virtual_ips) text.add("  virtual-ip:{} state:{}\n", ip.name, ip.state);
+    for (const node::VirtualIpStatus& ip : resource.virtual_ips)
+      text.add("  virtual-ip:{} state:{}\n", ip.name, ip.state);
   }
   for (const VolumeStatus& volume : resource.volumes) add_device(text, resource, volume, options);
   if (!resource.peer_name.empty()) add_connection(text, resource, status, options);

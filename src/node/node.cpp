@@ -120,7 +120,7 @@ class Node::Impl final : private ports::AcceptSink {
       node->named(*this, std::get<replication::Hello>(message));
     }
     void on_operation(const replication::FrameHeader&, BufferRef) override { RB_UNREACHABLE(); }
-    void on_acknowledge(std::uint64_t, bool) override { RB_UNREACHABLE(); }
+    void on_acknowledge(std::uint64_t, replication::OperationStatus) override { RB_UNREACHABLE(); }
     void on_bitmap_page(const replication::FrameHeader&, ConstBytes) override { RB_UNREACHABLE(); }
     void on_checksums(const replication::FrameHeader&, ConstBytes) override { RB_UNREACHABLE(); }
     void on_channel_ended(replication::ChannelEnd, const std::string& reason) override {

@@ -89,8 +89,6 @@ void Resource::start() {
 
 void Resource::Volume::on_opened(Result<void, blockdev::StoreError> result) { resource->volume_opened(*this, result); }
 
-void Resource::Volume::on_metadata_failed(ports::IoError error) { resource->metadata_failed(error); }
-
 void Resource::volume_opened(Volume& volume, Result<void, blockdev::StoreError> result) {
   if (!result && result.error().kind == blockdev::StoreErrorKind::one_superblock && volume.store->is_open()) {
     // The other copy is older or torn by a crash in the middle of a change that was never acted upon, since every
@@ -130,6 +128,8 @@ void Resource::all_opened() {
     volume->store->set_failure_listener(Callback<void(ports::IoError)>::to<&Volume::on_metadata_failed>(*volume));
     volume->mirror = std::make_unique<Mirror>(world_, *volume->store, link_, volume->index, has_peer());
     volume->mirror->set_idle_listener(Callback<void()>::to<&Resource::check_drained>(*this));
+    volume->mirror->set_failure_listener(Callback<void()>::to<&Volume::on_disk_failed>(*volume));
+    volume->mirror->set_full_listener(Callback<void()>::to<&Resource::on_copy_full>(*this));
     volume->mirror->set_latency_listener(Callback<void(Duration)>::to<&Resource::on_request_latency>(*this));
     volume->resync =
         std::make_unique<replication::Resync>(world_, *volume->store, *volume->mirror, link_, governor_, volume->index);
@@ -139,6 +139,7 @@ void Resource::all_opened() {
         std::make_unique<replication::Verify>(world_, *volume->store, *volume->mirror, link_, governor_, volume->index);
   }
   server_ = std::make_unique<replication::PeerServer>(world_, std::move(stores));
+  server_->set_failure_listener(Callback<void()>::to<&Resource::server_disk_failed>(*this));
   build_target();
   is_opened_ = true;
   apply_pause();
@@ -237,7 +238,7 @@ void Resource::persist(ResourceRecord next, std::function<void()> then) {
                                     Resource& resource = *save->resource;
                                     if (!result && !save->is_failed) {
                                       save->is_failed = true;
-                                      resource.metadata_failed(result.error());
+                                      resource.volumes_.front()->on_metadata_failed(result.error());
                                     }
                                     if (--save->pending > 0) return;
                                     const std::unique_ptr<Saving> owned(save);
@@ -247,25 +248,6 @@ void Resource::persist(ResourceRecord next, std::function<void()> then) {
                                     if (resource.phase_ == LinkPhase::introducing) resource.introduce();
                                   }));
   }
-}
-
-void Resource::metadata_failed(ports::IoError error) {
-  if (is_metadata_failed_) return;
-  is_metadata_failed_ = true;
-  RB_PROBE("metadata_failed");
-  if (is_primary_) RB_PROBE("metadata_failed_as_primary");
-  log_error(
-      "resource {}: the metadata cannot be written ({}): this node serves nothing and agrees to nothing until it is "
-      "restarted with a device that works",
-      config_.name, to_string(error));
-  for (const auto& volume : volumes_)
-    volume->failure = fmt::format("the metadata cannot be written: {}", to_string(error));
-  stop_serving("the metadata cannot be written");
-  is_primary_ = false;
-  refuse_keeping();
-  is_standalone_ = true;
-  if (channel_ != nullptr) end_channel("StandAlone", "the metadata cannot be written", nullptr);
-  if (is_stopping_) finish_stop();
 }
 
 void Resource::save_bitmaps(std::function<void()> then) { for_all_stores(&Store::save_bitmap, std::move(then)); }
@@ -283,10 +265,10 @@ void Resource::for_all_stores(StoreStep step, std::function<void()> then) {
     (volume->store.get()->*step)(Callback<void(Result<void, ports::IoError>)>::with(
         saving, [](void* context, Result<void, ports::IoError> result) {
           auto* save = static_cast<Saving*>(context);
-          if (!result) save->resource->metadata_failed(result.error());
+          if (!result) save->resource->volumes_.front()->on_metadata_failed(result.error());
           if (--save->pending > 0) return;
           const std::unique_ptr<Saving> owned(save);
-          if (!owned->resource->is_metadata_failed_) owned->then();
+          if (!owned->resource->is_copy_failed_) owned->then();
         }));
   }
 }
@@ -359,7 +341,7 @@ std::uint64_t Resource::fresh_nonce() {
 }
 
 bool Resource::is_settled() const {
-  return is_opened_ && persists_out_ == 0 && !is_removing_peer_ && !is_changing_role_ && !is_metadata_failed_ &&
+  return is_opened_ && persists_out_ == 0 && !is_removing_peer_ && !is_changing_role_ && !is_copy_failed_ &&
          server_->is_idle() && are_copiers_idle();
 }
 
@@ -369,6 +351,12 @@ void Resource::on_tick() {
   check_copiers_idle();
   if (is_stop_drained_) continue_stop();
   const Instant now = world_.loop.now();
+  if (is_copy_failed_) {
+    if (channel_ != nullptr && now >= hand_over_deadline_)
+      end_channel("StandAlone", "the peer did not take over in time; the disk here failed", nullptr);
+    return;
+  }
+  mend_unequal(now);
   if (channel_ != nullptr) {
     if (link_.is_overdue(cluster_.peer_timeout)) {
       RB_PROBE("peer_acknowledges_nothing");
@@ -421,7 +409,7 @@ void Resource::stop(std::function<void()> done) {
   drain_all([this] {
     for (const auto& volume : volumes_) volume->resync->stop();
     flush_all([this](bool is_flushed) {
-      is_stop_drained_ = is_flushed && !is_metadata_failed_;
+      is_stop_drained_ = is_flushed && !is_copy_failed_;
       if (!is_stop_drained_) {
         RB_PROBE("stop_is_not_clean");
         finish_stop();  // Neither record nor activity log are closed: the next start knows what may differ.

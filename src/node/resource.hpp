@@ -97,6 +97,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
     bool is_primary = false;
     bool is_serving = false;
     bool is_frozen = false;
+    bool is_copy_failed = false;
     bool is_recording = false;  ///< a change of the record is not yet durable
     LinkPhase phase = LinkPhase::none;
     std::vector<blockdev::Store*> stores;
@@ -121,6 +122,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
     Resource* resource = nullptr;
     void on_opened(Result<void, blockdev::StoreError> result);
     void on_metadata_failed(ports::IoError error);
+    void on_disk_failed();
     void on_resynced();
     void on_verified();
   };
@@ -141,7 +143,6 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   /// Runs `then` once no request is in flight in any mirror; a later call takes the place of an earlier one.
   void drain_all(std::function<void()> then);
   void check_drained();
-  void metadata_failed(ports::IoError error);
   void continue_stop();
   void finish_stop();
   void on_tick();
@@ -154,6 +155,16 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   [[nodiscard]] std::uint64_t fresh_nonce();
   void freeze_all();
   void thaw_all();
+
+  // resource_disk.cpp: the own copy fails
+  /// Both are members and connected: the peer's copy has everything.
+  [[nodiscard]] bool is_own_copy_dispensable() const;
+  void server_disk_failed();
+  void copy_failed(Volume& volume, const std::string& what);
+  void receive(const replication::TakeOver& message);
+  void on_copy_full();
+  /// Makes equal again what one copy had no room for.
+  void mend_unequal(Instant now);
 
   // resource_role.cpp: primary and secondary
   void promote(bool is_forced, AdminReplyCallback reply);
@@ -183,7 +194,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void on_proven() override;
   void on_message(const replication::Message& message) override;
   void on_operation(const replication::FrameHeader& header, BufferRef data) override;
-  void on_acknowledge(std::uint64_t sequence, bool is_done) override;
+  void on_acknowledge(std::uint64_t sequence, replication::OperationStatus status) override;
   void on_bitmap_page(const replication::FrameHeader& header, ConstBytes page) override;
   void on_checksums(const replication::FrameHeader& header, ConstBytes entries) override;
   void on_channel_ended(replication::ChannelEnd end, const std::string& reason) override;
@@ -275,7 +286,10 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   blockdev::ResourceRecord record_;  ///< as last handed to persist(); durable when persists_out_ is 0
   std::size_t persists_out_ = 0;
   bool is_opened_ = false;
-  bool is_metadata_failed_ = false;
+  bool is_copy_failed_ = false;   ///< what the own disk holds counts for nothing until the next start
+  Instant hand_over_deadline_{};  ///< is_copy_failed_ and connected: the peer was asked to take over
+  bool has_unequal_ranges_ = false;
+  Instant mend_at_{};
   bool is_crashed_primary_ = false;
   bool may_have_lost_cache_ = false;
   std::uint64_t connected_term_ = 0;  ///< the configuration in which this run has been established; 0: none
@@ -299,7 +313,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
     void on_proven() override { resource->candidate_proven(); }
     void on_message(const replication::Message&) override {}
     void on_operation(const replication::FrameHeader&, BufferRef) override {}
-    void on_acknowledge(std::uint64_t, bool) override {}
+    void on_acknowledge(std::uint64_t, replication::OperationStatus) override {}
     void on_bitmap_page(const replication::FrameHeader&, ConstBytes) override {}
     void on_checksums(const replication::FrameHeader&, ConstBytes) override {}
     void on_channel_ended(replication::ChannelEnd end, const std::string& reason) override {

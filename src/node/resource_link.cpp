@@ -34,8 +34,7 @@ constexpr std::uint8_t kBoth = 3;
 
 /// The node that stands second dials; the first one listens.
 void Resource::dial() {
-  if (!has_peer() || is_standalone_ || is_stopping_ || is_metadata_failed_ || !is_opened_ || channel_ != nullptr)
-    return;
+  if (!has_peer() || is_standalone_ || is_stopping_ || is_copy_failed_ || !is_opened_ || channel_ != nullptr) return;
   connection_state_ = "Connecting";
   if (self() == 0) return;
   ++channel_number_;
@@ -48,7 +47,7 @@ void Resource::dial() {
 }
 
 void Resource::schedule_dial() {
-  if (!has_peer() || is_standalone_ || is_stopping_ || is_metadata_failed_) return;
+  if (!has_peer() || is_standalone_ || is_stopping_ || is_copy_failed_) return;
   if (self() == 0) {
     connection_state_ = "Connecting";
     return;
@@ -101,7 +100,7 @@ replication::HandshakeIdentity Resource::identity() {
 }
 
 void Resource::accept(std::unique_ptr<replication::PeerChannel> channel, const replication::Hello& hello) {
-  if (is_standalone_ || is_stopping_ || !is_opened_ || is_metadata_failed_) {
+  if (is_standalone_ || is_stopping_ || !is_opened_ || is_copy_failed_) {
     const std::string why = is_opened_ ? "the resource is StandAlone there" : "the resource is not open there";
     channel->end(
         Refusal{fmt::format("{}{}{}", why, connection_reason_.empty() ? "" : ": ", connection_reason_), false});
@@ -185,7 +184,7 @@ void Resource::link_lost() {
   server_->close();
   const bool serves_as_pair = is_primary_ && record_.is_primary_open && record_.configuration.is_pair();
   const bool is_in_doubt_as_source = was == LinkPhase::adding && membership::is_in_doubt(record_);
-  const bool must_remove = serves_as_pair || is_in_doubt_as_source;
+  const bool must_remove = !is_copy_failed_ && (serves_as_pair || is_in_doubt_as_source);
   if (is_in_doubt_as_source) RB_PROBE("peer_lost_in_doubt_while_adding");
   if (was == LinkPhase::adding && !is_in_doubt_as_source) RB_PROBE("peer_lost_while_adding_before_proposal");
   if (was == LinkPhase::source_syncing) RB_PROBE("peer_lost_while_resyncing_it");
@@ -287,6 +286,8 @@ replication::Introduction Resource::introduction() const {
 }
 
 void Resource::on_message(const Message& message) {
+  // Nothing is agreed to by a copy that cannot remember it; the peer takes over, and ends the connection.
+  if (is_copy_failed_ && !std::holds_alternative<Refusal>(message)) return;
   std::visit(
       [this](const auto& content) {
         using Content = std::decay_t<decltype(content)>;
@@ -661,6 +662,7 @@ void Resource::finish_add() {
 // ---- operations ------------------------------------------------------------------------------------------------
 
 void Resource::on_operation(const replication::FrameHeader& header, BufferRef data) {
+  if (is_copy_failed_) return;
   if (!server_->is_open() || is_primary_) {
     protocol_violation("the peer sent an operation that this node cannot take now");
     return;
@@ -669,14 +671,20 @@ void Resource::on_operation(const replication::FrameHeader& header, BufferRef da
   server_->apply(header, std::move(data));
 }
 
-void Resource::on_acknowledge(std::uint64_t sequence, bool is_done) {
-  if (!is_done && link_.refuse(sequence)) return;
-  if (!is_done) {
-    RB_PROBE("peer_cannot_carry_out_operation");
-    protocol_violation("the peer could not carry out an operation: its disk failed or is full");
-    return;
+void Resource::on_acknowledge(std::uint64_t sequence, replication::OperationStatus status) {
+  switch (status) {
+    case replication::OperationStatus::done:
+      if (!link_.acknowledge(sequence)) protocol_violation("the peer acknowledged an operation that is not out");
+      return;
+    case replication::OperationStatus::full:
+      if (link_.report_full(sequence)) return;
+      break;
+    case replication::OperationStatus::failed:
+      if (link_.refuse(sequence)) return;
+      break;
   }
-  if (!link_.acknowledge(sequence)) protocol_violation("the peer acknowledged an operation that is not out");
+  RB_PROBE("peer_cannot_carry_out_operation");
+  protocol_violation("the peer could not carry out an operation: its disk failed or is full");
 }
 
 void Resource::on_checksums(const replication::FrameHeader& header, ConstBytes entries) {
@@ -688,7 +696,7 @@ void Resource::on_checksums(const replication::FrameHeader& header, ConstBytes e
 void Resource::connect(bool discards_data, AdminReplyCallback reply) {
   if (!has_peer())
     return reply({AdminOutcome::refused, config_.name + ": there is no second node in the configuration", {}});
-  if (!is_opened_ || is_stopping_ || is_metadata_failed_) {
+  if (!is_opened_ || is_stopping_ || is_copy_failed_) {
     return reply({AdminOutcome::refused, config_.name + ": the resource is not open; see `status`", {}});
   }
   if (discards_data && is_primary_) {

@@ -22,7 +22,7 @@ void Resource::keep(std::string table, Callback<void(bool is_kept)> done) {
 /// One table at a time, in the order of asking. Whatever holds it back now ends in thaw_all() or refuse_keeping().
 void Resource::start_keeping() {
   if (is_keeping_ || keepings_.empty()) return;
-  if (!is_primary_ || !record_.is_primary_open || is_metadata_failed_) {
+  if (!is_primary_ || !record_.is_primary_open || is_copy_failed_) {
     refuse_keeping();
     return;
   }

@@ -40,7 +40,7 @@ void Resource::make_primary(bool is_forced, AdminReplyCallback reply) {
 void Resource::promote(bool is_forced, AdminReplyCallback reply) {
   const auto refuse = [&](const std::string& why) { reply(refused(fmt::format("{}: {}", config_.name, why))); };
   if (is_stopping_) return refuse("the resource is being taken down");
-  if (is_metadata_failed_ || !are_volumes_open()) {
+  if (is_copy_failed_ || !are_volumes_open()) {
     return refuse("a volume is not available here: see `status`; nothing can be served without its disk");
   }
   if (!is_opened_) return refuse("the volumes are still being opened; try again");
@@ -199,7 +199,7 @@ void Resource::promote_by_force(AdminReplyCallback reply) {
 }
 
 void Resource::serve() {
-  RB_ASSERT(record_.is_primary_open && !is_metadata_failed_);
+  RB_ASSERT(record_.is_primary_open && !is_copy_failed_);
   is_primary_ = true;
   is_crashed_primary_ = false;
   for (const auto& volume : volumes_) {

@@ -202,8 +202,8 @@ ResourceStatus Resource::status() const {
   status.suspended_reason = status.is_suspended ? suspended_reason_ : "";
   if (is_stopping_) {
     status.role_reason = "the resource was taken down; restart the daemon to bring it up";
-  } else if (is_metadata_failed_) {
-    status.role_reason = "the metadata cannot be written";
+  } else if (is_copy_failed_) {
+    status.role_reason = "the own copy failed; see its disk state";
   } else if (is_opened_ && membership::is_in_doubt(record_)) {
     status.role_reason =
         "a change of configuration was proposed and its outcome is unknown; the peer is needed to decide it";
@@ -246,6 +246,7 @@ Resource::Inspection Resource::inspect() const {
   inspection.is_primary = is_primary_;
   inspection.is_serving = target_ != nullptr && target_->is_serving();
   inspection.phase = phase_;
+  inspection.is_copy_failed = is_copy_failed_;
   inspection.is_recording = persists_out_ > 0;
   inspection.is_repairing = is_repairing_;
   inspection.is_quiet =

@@ -29,6 +29,13 @@ enum class FrameType : std::uint8_t {
   checksums = 13,
 };
 
+/// Of an acknowledgement.
+enum class OperationStatus : std::uint32_t {
+  done = 0,
+  failed = 1,
+  full = 2,  ///< from version 3: the backing file system has no room; nothing else is wrong
+};
+
 inline constexpr std::size_t kFrameHeaderBytes = 64;
 inline constexpr std::uint32_t kControlBytesMax = 65536;
 inline constexpr std::uint32_t kControlBytesMaxBeforeProof = 4096;

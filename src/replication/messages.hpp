@@ -16,10 +16,12 @@
 namespace replblk::replication {
 
 inline constexpr std::uint32_t kProtocolVersionMin = 1;
-inline constexpr std::uint32_t kProtocolVersionMax = 2;
+inline constexpr std::uint32_t kProtocolVersionMax = 3;
 /// From this version on the peer knows SyncPause, SyncProgress, VerifyRequest, and the frames checksum_request and
 /// checksums.
 inline constexpr std::uint32_t kVersionOfVerify = 2;
+/// Failing disks: TakeOver, read_request and read_data.
+inline constexpr std::uint32_t kVersionOfTakeOver = 3;
 inline constexpr std::size_t kNonceBytes = 32;
 
 struct Hello {
@@ -138,8 +140,13 @@ struct VerifyRequest {
   bool is_repair = false;  ///< and what differs overwritten by the receiver's copy
 };
 
-using Message = std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck,
-                             RoleChange, SyncPause, SyncProgress, VerifyRequest, Reservations, ReservationsAck>;
+/// The sender was Primary, its copy has failed and it answers nobody any more: the receiver, a member, is to go on
+/// alone.
+struct TakeOver {};
+
+using Message =
+    std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck, RoleChange,
+                 SyncPause, SyncProgress, VerifyRequest, Reservations, ReservationsAck, TakeOver>;
 
 [[nodiscard]] std::string encode(const Message& message);
 [[nodiscard]] std::optional<Message> decode(ConstBytes bytes);

@@ -132,6 +132,7 @@ void Mirror::start(BlockRequest& upper) {
     request->mirror = this;
     request->log_claim.on_active = Callback<void(bool)>::to<&Request::on_active>(*request);
     request->claim.on_granted = Callback<void()>::to<&Request::on_granted>(*request);
+    request->peer.takes_full = true;
     request->peer.on_answer = Callback<void(PeerAnswer)>::to<&Request::on_peer_answer>(*request);
     request->flush.on_flushed = Callback<void(bool)>::to<&Request::on_flushed>(*request);
     request->compare_buffer.on_buffer = Callback<void(BufferRef)>::to<&Request::on_compare_buffer>(*request);
@@ -231,10 +232,18 @@ void Mirror::Request::on_local_done(BlockRequest&) {
     upper->status = local.status;
     // The copies may differ now: the range stays in the resync set.
     RB_PROBE("own_disk_failed_a_request");
-    if (upper->is_change() && mirror->is_replicated_)
+    if (upper->is_change() && mirror->is_replicated_) {
       mirror->peer_copy_.own_copy_failed({local.offset_bytes, local.length_bytes});
+      if (local.status == BlockStatus::no_space) mirror->tell_full();
+      if (local.status == BlockStatus::io_error && mirror->on_failed_) mirror->on_failed_();
+    }
   }
   mirror->part_done(*this);
+}
+
+void Mirror::tell_full() {
+  RB_PROBE("a_copy_has_no_room");
+  if (on_full_) on_full_();
 }
 
 void Mirror::Request::on_peer_answer(PeerAnswer answer) {
@@ -242,6 +251,10 @@ void Mirror::Request::on_peer_answer(PeerAnswer answer) {
     mirror->peer_copy_.acknowledged({local.offset_bytes, local.length_bytes}, local.is_fua);
   } else {
     mirror->store_.dirty().set(local.offset_bytes, local.length_bytes);
+  }
+  if (answer == PeerAnswer::full) {
+    if (upper->status == BlockStatus::good) upper->status = BlockStatus::no_space;
+    mirror->tell_full();
   }
   mirror->part_done(*this);
 }
@@ -356,7 +369,10 @@ void Mirror::start_flush_round() {
 }
 
 void Mirror::on_round_local(BlockRequest& request) {
-  if (request.status != BlockStatus::good) is_round_good_ = false;
+  if (request.status != BlockStatus::good) {
+    is_round_good_ = false;
+    if (on_failed_) on_failed_();
+  }
   round_part_done();
 }
 

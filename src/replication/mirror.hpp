@@ -56,6 +56,10 @@ class Mirror final : public blockdev::BlockBackend {
   /// Called each time the last request in flight (held ones do not count) has finished.
   void set_idle_listener(Callback<void()> on_idle) noexcept { on_idle_ = on_idle; }
   [[nodiscard]] bool is_idle() const noexcept { return slots_.in_use_count() == 0; }
+  /// Told when the own disk has failed a change or a flush, before anybody is answered.
+  void set_failure_listener(Callback<void()> on_failed) noexcept { on_failed_ = on_failed; }
+  /// Told when one of the copies had no room for a change: they may differ, and the range is in the dirty set.
+  void set_full_listener(Callback<void()> on_full) noexcept { on_full_ = on_full; }
   /// Told of each read and change, once its copies are done, how long they took.
   void set_latency_listener(Callback<void(Duration)> on_latency) noexcept { on_latency_ = on_latency; }
   /// Flushes when something has been unstable since the last tick. Called each flush_interval.
@@ -94,6 +98,7 @@ class Mirror final : public blockdev::BlockBackend {
   void begin_piece(Request& request, std::uint64_t offset_bytes);
   void write_copies(Request& request);
   void begin_compare(Request& request);
+  void tell_full();
   void part_done(Request& request);
   void finish(Request& request);
   void answer(blockdev::BlockRequest& upper) noexcept;
@@ -126,6 +131,8 @@ class Mirror final : public blockdev::BlockBackend {
   ports::DeferredTask deferred_;
   Callback<void()> on_idle_;
   Callback<void(Duration)> on_latency_;
+  Callback<void()> on_failed_;
+  Callback<void()> on_full_;
 
   FlushList round_;  ///< waiters of the flush under way
   FlushList next_round_;

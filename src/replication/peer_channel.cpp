@@ -347,7 +347,11 @@ void PeerChannel::dispatch_acknowledge(ConstBytes payload) {
   for (std::size_t at = 0; at < payload.size() && !is_ended_; at += kAcknowledgeEntryBytes) {
     const auto sequence = load_le<std::uint64_t>(&payload[at]);
     const auto status = load_le<std::uint32_t>(&payload[at + 8]);
-    observer_->on_acknowledge(sequence, status == 0);
+    if (status > static_cast<std::uint32_t>(OperationStatus::full)) {
+      fail(ChannelEnd::protocol_error, "an acknowledgement whose status is not known");
+      return;
+    }
+    observer_->on_acknowledge(sequence, static_cast<OperationStatus>(status));
   }
 }
 

@@ -35,7 +35,7 @@ class PeerChannelObserver {
   /// write, resync_data (with data), discard, write_zeroes, resync_zeroes, flush, checksum_request. The frame's own
   /// checksums are right.
   virtual void on_operation(const FrameHeader& header, BufferRef data) = 0;
-  virtual void on_acknowledge(std::uint64_t sequence, bool is_done) = 0;
+  virtual void on_acknowledge(std::uint64_t sequence, OperationStatus status) = 0;
   virtual void on_bitmap_page(const FrameHeader& header, ConstBytes page) = 0;
   /// `entries` only during the call.
   virtual void on_checksums(const FrameHeader& header, ConstBytes entries) = 0;

@@ -62,27 +62,34 @@ OutstandingOperation* PeerLink::find(std::uint64_t sequence) const noexcept {
   return slots_[slot];
 }
 
-void PeerLink::answer(OutstandingOperation& operation, ConstBytes bytes) {
+void PeerLink::answer(OutstandingOperation& operation, PeerAnswer answer, ConstBytes bytes) {
   const auto slot = static_cast<std::uint16_t>(operation.sequence_ & 0xffff);
   slots_[slot] = nullptr;
   free_.push_back(slot);
   operation.unlink();
   --count_;
   operation.answer_ = bytes;
-  operation.on_answer(PeerAnswer::done);
+  operation.on_answer(answer);
 }
 
 bool PeerLink::acknowledge(std::uint64_t sequence, ConstBytes bytes) {
   OutstandingOperation* operation = find(sequence);
   if (operation == nullptr || bytes.size() != operation->answer_bytes) return false;
-  answer(*operation, bytes);
+  answer(*operation, PeerAnswer::done, bytes);
   return true;
 }
 
 bool PeerLink::refuse(std::uint64_t sequence) {
   OutstandingOperation* operation = find(sequence);
   if (operation == nullptr || operation->answer_bytes == 0) return false;
-  answer(*operation, {});
+  answer(*operation, PeerAnswer::done, {});
+  return true;
+}
+
+bool PeerLink::report_full(std::uint64_t sequence) {
+  OutstandingOperation* operation = find(sequence);
+  if (operation == nullptr || !operation->takes_full) return false;
+  answer(*operation, PeerAnswer::full, {});
   return true;
 }
 

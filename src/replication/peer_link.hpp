@@ -13,7 +13,11 @@
 
 namespace replblk::replication {
 
-enum class PeerAnswer : std::uint8_t { done, lost };
+enum class PeerAnswer : std::uint8_t {
+  done,
+  lost,
+  full,  ///< to who takes_full: there is no room for it, and it may have been done in part
+};
 
 /// A member of whoever sends: one operation at the peer.
 class OutstandingOperation : public IntrusiveNode<OutstandingOperation> {
@@ -23,6 +27,8 @@ class OutstandingOperation : public IntrusiveNode<OutstandingOperation> {
   std::uint32_t answer_bytes = 0;
   /// Those bytes; valid in on_answer(done) only. Empty although some were wanted: the peer could not read them.
   [[nodiscard]] ConstBytes answer() const noexcept { return answer_; }
+  /// Whether PeerAnswer::full is an answer to it. Set before it is sent.
+  bool takes_full = false;
   [[nodiscard]] bool is_out() const noexcept { return is_linked(); }
 
  private:
@@ -54,6 +60,8 @@ class PeerLink {
   /// The peer could not do it. True: it was a question, and who asked takes no answer for one. False: whatever it was
   /// must not be lost, so the connection ends.
   [[nodiscard]] bool refuse(std::uint64_t sequence);
+  /// The peer has no room for it. False: as refuse().
+  [[nodiscard]] bool report_full(std::uint64_t sequence);
 
   [[nodiscard]] std::size_t count() const noexcept { return count_; }
   /// The oldest operation has been out for longer than `timeout` (and more for a long range: 20 ms per MiB).
@@ -62,7 +70,7 @@ class PeerLink {
  private:
   void admit(OutstandingOperation& operation, FrameHeader& header);
   [[nodiscard]] OutstandingOperation* find(std::uint64_t sequence) const noexcept;
-  void answer(OutstandingOperation& operation, ConstBytes bytes);
+  void answer(OutstandingOperation& operation, PeerAnswer answer, ConstBytes bytes);
 
   ports::Loop& loop_;
   PeerChannel* channel_ = nullptr;

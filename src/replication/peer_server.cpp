@@ -145,6 +145,7 @@ void PeerServer::Operation::on_buffer(BufferRef memory) {
 void PeerServer::Operation::on_done(BlockRequest&) { server->finish(*this); }
 
 void PeerServer::finish(Operation& operation) {
+  const bool is_failed = operation.local.status == BlockStatus::io_error && !operation.is_checksum;
   if (channel_ != nullptr && operation.opening == opening_) {
     if (operation.is_checksum && operation.local.status == BlockStatus::good) {
       send_checksums(operation);
@@ -160,6 +161,7 @@ void PeerServer::finish(Operation& operation) {
     on_idle_.pop_front();
     done();
   }
+  if (is_failed && on_failed_) on_failed_();
 }
 
 void PeerServer::send_checksums(const Operation& operation) {
@@ -179,7 +181,13 @@ void PeerServer::acknowledge(const Operation& operation) {
   const std::size_t at = acknowledgements_.size();
   acknowledgements_.resize(at + kAcknowledgeEntryBytes);
   store_le<std::uint64_t>(&acknowledgements_[at], operation.sequence);
-  store_le<std::uint32_t>(&acknowledgements_[at + 8], operation.local.status == BlockStatus::good ? 0 : 1);
+  OperationStatus status = OperationStatus::done;
+  if (operation.local.status != BlockStatus::good) {
+    const bool knows_full = channel_->protocol_version() >= kVersionOfTakeOver;
+    const bool is_full = operation.local.status == BlockStatus::no_space && knows_full;
+    status = is_full ? OperationStatus::full : OperationStatus::failed;
+  }
+  store_le<std::uint32_t>(&acknowledgements_[at + 8], static_cast<std::uint32_t>(status));
   store_le<std::uint32_t>(&acknowledgements_[at + 12], 0);
   if (acknowledgements_.size() == std::size_t{kAcknowledgeEntryBytes} * kAcknowledgeEntriesMax) {
     send_acknowledgements();

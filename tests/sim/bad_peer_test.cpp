@@ -159,7 +159,7 @@ class BadPeer final : private ports::AcceptSink, private replication::PeerChanne
     channel.send(intro);
   }
   void on_operation(const FrameHeader&, BufferRef) override {}
-  void on_acknowledge(std::uint64_t, bool) override {}
+  void on_acknowledge(std::uint64_t, replication::OperationStatus) override {}
   void on_bitmap_page(const FrameHeader&, ConstBytes) override {}
   void on_checksums(const FrameHeader&, ConstBytes) override {}
   void on_channel_ended(ChannelEnd, const std::string&) override {}

@@ -133,6 +133,7 @@ std::string Checkers::check_copies(bool& was_compared) {
   const auto left = hosts_[0]->inspect();
   const auto right = hosts_[1]->inspect();
   if (!left || !right || !left->is_quiet || !right->is_quiet) return {};
+  if (left->is_copy_failed || right->is_copy_failed) return {};  // What it holds counts for nothing.
   // Just created: nothing is known of either copy, and nothing serves.
   if (left->record->generations.current.is_none() && right->record->generations.current.is_none()) return {};
   if (left->record->generations.current.is_none() || right->record->generations.current.is_none()) {
@@ -150,7 +151,7 @@ std::string Checkers::check_copies(bool& was_compared) {
     const std::uint64_t count = std::min(kBlockBytes, data_bytes_ - at);
     if (std::memcmp(hosts_[0]->data().content() + at, hosts_[1]->data().content() + at, count) == 0) continue;
     if (has_only_excused_differences(at, count)) continue;
-    if (is_pair && !has_disk_errors_)
+    if (is_pair)
       return fmt::format("I4: block at {} differs between the copies of two members, and nothing is in flight", at);
     if (!dirty[0]->is_dirty(at, count) && !dirty[1]->is_dirty(at, count)) {
       return fmt::format("I5: block at {} differs between the copies and is in no resync set (phases {} and {})", at,

@@ -503,14 +503,6 @@ void Scenario::mend_disks(SimHost& host) {
 
 // ---- The end ----
 
-/// A write that one member's disk failed leaves a difference that the next meeting finishes (protocol.md 5.1, row 5).
-bool Scenario::has_leftover_bits() {
-  return std::ranges::any_of(hosts_, [](const auto& host) {
-    const auto view = host->inspect();
-    return view && !view->stores.front()->dirty().is_clean();
-  });
-}
-
 bool Scenario::has_converged() {
   if (!checkers_->is_established()) return false;
   int serving = 0;
@@ -571,8 +563,7 @@ void Scenario::liveness() {
   const Instant healed = timeline_.now();
   const Instant limit = healed + kConvergeMax;
   Instant next_connect = timeline_.now() + seconds(5);
-  const auto has_bits_to_finish = [&] { return options_.has_disk_errors() && has_leftover_bits(); };
-  while (violation_.empty() && (!has_converged() || has_bits_to_finish())) {
+  while (violation_.empty() && !has_converged()) {
     if (timeline_.now() >= next_connect) {
       administrator_->want_connect();
       administrator_->resume_sync();
@@ -580,12 +571,6 @@ void Scenario::liveness() {
     }
     let_run(milliseconds(250));
     for (const auto& host : hosts_) mend_disks(*host);  // A failure may come to light late.
-    if (has_converged() && has_bits_to_finish()) {
-      administrator_->want_disconnect(0);
-      let_run(milliseconds(500));
-      administrator_->want_connect();
-      let_run(milliseconds(500));
-    }
     if (timeline_.now() > limit) fail("I9: all is healed and the pair does not come back: " + describe_state());
   }
   recovery_ = timeline_.now() - healed;

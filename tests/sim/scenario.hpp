@@ -75,7 +75,6 @@ class Scenario {
   void heal_later(Duration delay, std::function<void()> heal);
   void break_disk(Fault fault, SimHost& host, Duration how_long);
   void mend_disks(SimHost& host);
-  [[nodiscard]] bool has_leftover_bits();
   [[nodiscard]] bool has_converged();
   [[nodiscard]] std::string describe_state();
 

@@ -1,0 +1,125 @@
+// What becomes of a resource when its own copy fails (protocol.md 7; docs/ARCHITECTURE.md, "A failed copy is left
+// behind").
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/assert.hpp"
+#include "base/log.hpp"
+#include "base/probe.hpp"
+#include "membership/transitions.hpp"
+#include "node/resource.hpp"
+
+namespace replblk::node {
+
+namespace {
+
+/// A peer that takes over ends the connection; one that does not is not waited for.
+constexpr Duration kHandOverTimeout = seconds(5);
+/// Between attempts to make equal what one copy had no room for.
+constexpr Duration kMendInterval = seconds(10);
+
+}  // namespace
+
+bool Resource::is_own_copy_dispensable() const {
+  return phase_ == LinkPhase::established && record_.configuration.is_pair() && channel_ != nullptr;
+}
+
+/// A change or a flush of an initiator's failed here. While the peer is a member its copy has everything, and this one
+/// is given up; the only copy is never given up, so the initiator is told.
+void Resource::Volume::on_disk_failed() {
+  if (resource->is_copy_failed_) return;
+  if (!resource->is_primary_ || !resource->is_own_copy_dispensable()) {
+    RB_PROBE("only_copy_failed_a_change");
+    return;
+  }
+  resource->copy_failed(*this, "the disk failed a write or a flush");
+}
+
+/// An operation of the peer's failed here: the peer goes on without this copy.
+void Resource::server_disk_failed() {
+  if (is_copy_failed_ || channel_ == nullptr) return;
+  copy_failed(*volumes_.front(), "the disk failed a write or a flush of the peer's");
+}
+
+void Resource::Volume::on_metadata_failed(ports::IoError error) {
+  resource->copy_failed(*this, fmt::format("the metadata cannot be written: {}", to_string(error)));
+}
+
+/// From here on this node serves nothing, agrees to nothing and records nothing: what its disk holds from now on nobody
+/// can tell. The next start judges it anew.
+void Resource::copy_failed(Volume& volume, const std::string& what) {
+  if (is_copy_failed_) return;
+  is_copy_failed_ = true;
+  const bool hands_over = is_primary_ && is_own_copy_dispensable() && !is_changing_role_ && proposed_term_ == 0 &&
+                          !is_keeping_ && channel_->protocol_version() >= replication::kVersionOfTakeOver;
+  if (is_primary_) RB_PROBE("copy_failed_as_primary");
+  const std::string sentence =
+      fmt::format("volume {}: {}: this copy is left behind until the daemon is started again with a disk that works",
+                  volume.index, what);
+  log_error("resource {}: {}", config_.name, sentence);
+  for (const auto& one : volumes_) one->failure = sentence;
+  end_verify("the disk failed");
+  stop_serving("the disk failed");
+  is_primary_ = false;
+  refuse_keeping();
+  is_standalone_ = true;
+  if (hands_over) {
+    RB_PROBE("role_handed_to_the_peer");
+    log_warning("resource {}: the peer takes over", config_.name);
+    channel_->send(replication::TakeOver{});
+    hand_over_deadline_ = world_.loop.now() + kHandOverTimeout;
+  } else if (channel_ != nullptr) {
+    const replication::Refusal refusal{
+        fmt::format("the disk of {} failed ({}); it needs a disk that works and a restart of its daemon",
+                    cluster_.nodes[self()].name, what),
+        false};
+    end_channel("StandAlone", sentence, &refusal);
+  }
+  if (is_stopping_) finish_stop();
+}
+
+// ---- no room ---------------------------------------------------------------------------------------------------
+
+void Resource::on_copy_full() {
+  if (!has_unequal_ranges_) {
+    log_warning(
+        "resource {}: a backing file system is full: writes that need room are refused (SPACE ALLOCATION FAILED WRITE "
+        "PROTECT); where only one copy had room they are made equal again",
+        config_.name);
+  }
+  has_unequal_ranges_ = true;
+  mend_at_ = world_.loop.now() + kMendInterval;
+}
+
+void Resource::mend_unequal(Instant now) {
+  if (!has_unequal_ranges_ || now < mend_at_ || !is_primary_ || phase_ != LinkPhase::established) return;
+  if (is_changing_role_ || proposed_term_ != 0 || verifying_count_ > 0 || is_repairing_ || !are_copiers_idle()) return;
+  mend_at_ = now + kMendInterval;
+  has_unequal_ranges_ =
+      std::ranges::any_of(volumes_, [](const auto& volume) { return !volume->store->dirty().is_clean(); });
+  if (has_unequal_ranges_) begin_repair();
+}
+
+// ---- the peer's copy fails -------------------------------------------------------------------------------------
+
+/// The Primary's copy has failed: it answers nobody any more, and everything that it sent came before this.
+void Resource::receive(const replication::TakeOver&) {
+  const bool may =
+      phase_ == LinkPhase::established && is_peer_primary_ && record_.configuration.is_pair() && !is_primary_;
+  if (!may) return protocol_violation("the peer hands over a role that it does not have");
+  log_warning("resource {}: the disk of {} failed: this node takes over", config_.name, cluster_.nodes[peer()].name);
+  end_verify("the peer's disk failed");
+  set_peer_primary(false);
+  if (is_changing_role_ || is_removing_peer_ || persists_out_ > 0 || is_stopping_) {
+    RB_PROBE("take_over_meets_another_change");
+    end_channel("Unconnected", "the peer's disk failed while a change was under way here", nullptr);
+    return;
+  }
+  is_changing_role_ = true;
+  promote_alone([this](const AdminReply& reply) {
+    if (reply.outcome != AdminOutcome::done) log_error("{}", reply.message);
+  });
+}
+
+}  // namespace replblk::node
