@@ -107,7 +107,6 @@ void Resource::all_opened() {
   world_.loop.arm(tick_timer_, world_.loop.now() + kTickInterval);
   if (is_stopping_) {
     RB_PROBE("stopped_while_opening");
-    is_opened_ = are_volumes_open();
     finish_stop();
     return;
   }
@@ -350,12 +349,9 @@ void Resource::on_tick() {
   if (!is_opened_) return;
   check_copiers_idle();
   if (is_stop_drained_) continue_stop();
+  if (is_stop_unclean_ && is_quiet()) return finish_stop();
   const Instant now = world_.loop.now();
-  if (is_copy_failed_) {
-    if (channel_ != nullptr && now >= hand_over_deadline_)
-      end_channel("StandAlone", "the peer did not take over in time; the disk here failed", nullptr);
-    return;
-  }
+  if (is_copy_failed_) return tick_with_failed_copy(now);
   mend_unequal(now);
   if (channel_ != nullptr) {
     if (link_.is_overdue(cluster_.peer_timeout)) {
@@ -412,7 +408,8 @@ void Resource::stop(std::function<void()> done) {
       is_stop_drained_ = is_flushed && !is_copy_failed_;
       if (!is_stop_drained_) {
         RB_PROBE("stop_is_not_clean");
-        finish_stop();  // Neither record nor activity log are closed: the next start knows what may differ.
+        // Neither record nor activity log are closed: the next start knows what may differ.
+        is_stop_unclean_ = true;
         return;
       }
       continue_stop();
@@ -445,7 +442,10 @@ void Resource::continue_stop() {
     auto* self = static_cast<Resource*>(context);
     // What the peer sent after the flush above is in the cache: flush again, so that "clean" is true.
     self->flush_all([self](bool is_good) {
-      if (!is_good) return self->finish_stop();
+      if (!is_good) {
+        self->is_stop_unclean_ = true;
+        return;
+      }
       self->settle_all([self] {
         ResourceRecord next = self->record_;
         // What an earlier end cost this copy is not made good by a clean one: until the copy is whole again, the next

@@ -161,6 +161,9 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   [[nodiscard]] bool is_own_copy_dispensable() const;
   void server_disk_failed();
   void copy_failed(Volume& volume, const std::string& what);
+  void tick_with_failed_copy(Instant now);
+  /// Nothing is in flight to a disk.
+  [[nodiscard]] bool is_quiet() const;
   void receive(const replication::TakeOver& message);
   void on_copy_full();
   /// Makes equal again what one copy had no room for.
@@ -299,6 +302,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   bool is_removing_peer_ = false;
   bool is_stopping_ = false;
   bool is_stop_drained_ = false;
+  bool is_stop_unclean_ = false;  ///< a flush failed: it ends as soon as nothing is in flight
   std::function<void()> on_drained_;
   bool is_stopped_ = false;
   std::function<void()> stop_done_;

@@ -76,7 +76,19 @@ void Resource::copy_failed(Volume& volume, const std::string& what) {
         false};
     end_channel("StandAlone", sentence, &refusal);
   }
-  if (is_stopping_) finish_stop();
+}
+
+/// A stop that the failure met in its midst ends when nothing is in flight any more: what it waited for may never come.
+void Resource::tick_with_failed_copy(Instant now) {
+  if (channel_ != nullptr && now >= hand_over_deadline_)
+    end_channel("StandAlone", "the peer did not take over in time; the disk here failed", nullptr);
+  if (is_stopping_ && is_quiet()) finish_stop();
+}
+
+bool Resource::is_quiet() const {
+  const bool is_idle = std::ranges::all_of(
+      volumes_, [](const auto& volume) { return volume->mirror->is_idle() && volume->store->in_flight_count() == 0; });
+  return is_idle && server_->is_idle() && are_copiers_idle();
 }
 
 // ---- no room ---------------------------------------------------------------------------------------------------

@@ -118,15 +118,6 @@ std::string Checkers::check_durable(const std::vector<std::uint64_t>& sectors) {
   return {};
 }
 
-bool Checkers::has_only_excused_differences(std::uint64_t begin, std::uint64_t count) const {
-  for (std::uint64_t at = begin; at < begin + count; at += kSectorBytes) {
-    if (std::memcmp(hosts_[0]->data().content() + at, hosts_[1]->data().content() + at, kSectorBytes) != 0 &&
-        !oracle_.may_differ_unknown(at / kSectorBytes))
-      return false;
-  }
-  return true;
-}
-
 std::string Checkers::check_copies(bool& was_compared) {
   was_compared = false;
   if (is_split_) return {};
@@ -150,7 +141,6 @@ std::string Checkers::check_copies(bool& was_compared) {
   for (std::uint64_t at = 0; at < data_bytes_; at += kBlockBytes) {
     const std::uint64_t count = std::min(kBlockBytes, data_bytes_ - at);
     if (std::memcmp(hosts_[0]->data().content() + at, hosts_[1]->data().content() + at, count) == 0) continue;
-    if (has_only_excused_differences(at, count)) continue;
     if (is_pair)
       return fmt::format("I4: block at {} differs between the copies of two members, and nothing is in flight", at);
     if (!dirty[0]->is_dirty(at, count) && !dirty[1]->is_dirty(at, count)) {
@@ -229,7 +219,7 @@ std::string Checkers::check_records() {
 
 std::string Checkers::check_identical() {
   for (std::uint64_t at = 0; at < data_bytes_; at += kSectorBytes) {
-    if (has_only_excused_differences(at, kSectorBytes)) continue;
+    if (std::memcmp(hosts_[0]->data().content() + at, hosts_[1]->data().content() + at, kSectorBytes) == 0) continue;
     const auto left = read_stamp(hosts_[0]->data().content() + at, at / kSectorBytes);
     const auto right = read_stamp(hosts_[1]->data().content() + at, at / kSectorBytes);
     return fmt::format("P5: the copies differ in sector {} at the end: a has {:#x}, b has {:#x}", at / kSectorBytes,

@@ -57,9 +57,6 @@ class Checkers {
   [[nodiscard]] bool is_established();
 
  private:
-  /// Every sector of the range that differs is one whose difference nobody can know (Oracle::forget_doubts).
-  [[nodiscard]] bool has_only_excused_differences(std::uint64_t begin, std::uint64_t count) const;
-
   std::array<SimHost*, 2> hosts_;
   Oracle& oracle_;
   std::uint64_t data_bytes_ = 0;

@@ -119,8 +119,8 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
     const double density = random.chance(0.5) ? 0.25 : 0.5;
     for (double& weight : options.weight)
       weight = random.chance(density) ? static_cast<double>(random.between(1, 10)) : 0;
-    // Errors of disks weaken what may be demanded (oracle.hpp, doubt_write): most runs are without.
-    if (!random.chance(0.3)) {
+    // A disk that fails ends much of what else could happen: half of the runs are without.
+    if (!random.chance(0.5)) {
       for (const Fault fault : {Fault::read_error, Fault::write_error, Fault::flush_error, Fault::metadata_error})
         options.weight[static_cast<std::size_t>(fault)] = 0;
     }

@@ -91,10 +91,6 @@ void Oracle::end_write(OpId op) {
   const std::uint64_t when = ++clock_;
   for (std::uint64_t sector = write.sectors.first; sector < write.sectors.first + write.sectors.count; ++sector) {
     Candidate* candidate = find(sectors_[sector], op);
-    if (const auto doubt = doubtful_.find(sector); doubt != doubtful_.end() && doubt->second < op) {
-      doubtful_.erase(doubt);
-      unknown_.erase(sector);
-    }
     if (candidate == nullptr) continue;  // Superseded durably through a read that returned it before the answer.
     make_certain(sectors_[sector], *candidate, when);
     take_part(*candidate, candidate->began(), when);
@@ -126,17 +122,6 @@ void Oracle::close_lost(OpId op) {
 
 void Oracle::refuse_write(OpId op) { close_lost(op); }
 
-void Oracle::doubt_write(OpId op) {
-  const Sectors sectors = writes_.at(op).sectors;
-  close_lost(op);
-  for (std::uint64_t sector = sectors.first; sector < sectors.first + sectors.count; ++sector)
-    doubtful_[sector] = clock_;
-}
-
-void Oracle::forget_doubts() {
-  for (const auto& [sector, since] : doubtful_) unknown_.insert(sector);
-}
-
 Oracle::OpId Oracle::begin_read(Sectors sectors) {
   const OpId op = ++clock_;
   reads_[op] = sectors;
@@ -159,7 +144,6 @@ std::string Oracle::check_sector(std::uint64_t sector, const std::byte* bytes, s
     return fmt::format("sector {} returned write {:#x}, which no read may return now: {}", sector, *value,
                        describe(sector));
   if (count > 1) return {};  // Zeroes, which several writes put there: nothing is decided.
-  if (doubtful_.contains(sector)) return {};
   const std::uint64_t when = clock_;
   for (Candidate& other : candidates) {
     // Both took effect before this read saw `returned`, so `other` came first.
@@ -247,7 +231,6 @@ std::string Oracle::check_copy(std::uint64_t sector, const std::byte* bytes) con
 }
 
 std::string Oracle::check_durable(std::uint64_t sector, const std::byte* bytes) const {
-  if (doubtful_.contains(sector)) return {};
   const auto value = read_stamp(bytes, sector);
   if (!value) return fmt::format("sector {} is neither a stamp of its place nor zeroes", sector);
   for (const Candidate& candidate : sectors_[sector]) {

@@ -46,13 +46,6 @@ class Oracle {
   void lose_write(OpId op);  ///< the connection ended before the answer: it may happen until close_lost
   /// Ends every lost write whose beginning is older than `before` and that is in `ops`; they have happened or not.
   void close_lost(OpId op);
-  /// A device failed it: until an answered write takes its place, reads may return it or what was before by turns,
-  /// since one copy may hold it and the other not.
-  void doubt_write(OpId op);
-  /// A daemon ended: which of the doubted sectors differ between the copies was in its memory only. From here on they
-  /// may differ without anybody knowing, until an answered write takes their place.
-  void forget_doubts();
-  [[nodiscard]] bool may_differ_unknown(std::uint64_t sector) const noexcept { return unknown_.contains(sector); }
   void refuse_write(OpId op);  ///< answered by an error: may have happened in part, does nothing later
 
   [[nodiscard]] OpId begin_read(Sectors sectors);
@@ -111,9 +104,7 @@ class Oracle {
   std::uint64_t clock_ = 1;
   std::uint64_t caches_lost_at_ = 0;
   std::vector<Candidates> sectors_;
-  std::set<std::uint64_t> unknown_;
-  std::map<std::uint64_t, std::uint64_t> doubtful_;  ///< sector: since when
-  std::set<std::uint64_t> crowded_;                  ///< sectors with more than one candidate, or a volatile one
+  std::set<std::uint64_t> crowded_;  ///< sectors with more than one candidate, or a volatile one
   std::map<OpId, Write> writes_;
   std::map<OpId, Sectors> reads_;
 };

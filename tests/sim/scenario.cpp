@@ -323,7 +323,6 @@ void Scenario::cut_power(SimHost& host) {
 }
 
 void Scenario::take_down(SimHost& host, Duration off_time, bool is_power_cut) {
-  oracle_->forget_doubts();
   if (is_power_cut) {
     if (!host.is_powered()) return;
     cut_power(host);

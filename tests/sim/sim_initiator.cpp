@@ -106,7 +106,7 @@ void SimInitiator::drop(const Pending& pending) {
       [[fallthrough]];
     case Kind::write:
       oracle_.lose_write(pending.oracle_op);
-      lost_.push_back({pending.oracle_op, hooks_.may_fail && hooks_.may_fail()});
+      lost_.push_back(pending.oracle_op);
       ++counters_.writes_lost;
       break;
     case Kind::reserve:
@@ -185,7 +185,7 @@ void SimInitiator::send_ready() {
 
 /// The new session works: nothing of the old ones may take effect from here on (protocol.md 4).
 void SimInitiator::on_ready() {
-  for (const Lost& lost : lost_) lost.may_have_failed ? oracle_.doubt_write(lost.op) : oracle_.close_lost(lost.op);
+  for (const Oracle::OpId op : lost_) oracle_.close_lost(op);
   lost_.clear();
   Pending pending;
   pending.kind = Kind::capacity;
@@ -499,7 +499,7 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
     if (pending.kind == Kind::read) oracle_.drop_read(pending.oracle_op);
     if (pending.kind == Kind::compare_and_write) oracle_.drop_read(pending.oracle_read);
     if (pending.kind == Kind::write || pending.kind == Kind::compare_and_write) {
-      is_disk_error ? oracle_.doubt_write(pending.oracle_op) : oracle_.refuse_write(pending.oracle_op);
+      oracle_.refuse_write(pending.oracle_op);
     }
     if (pending.is_sweep) sweep_next_ = options_.region.first;
     return;

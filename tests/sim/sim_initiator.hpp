@@ -143,11 +143,7 @@ class SimInitiator final : public IscsiSession::Owner {
   std::uint32_t not_ready_count_ = 0;
   std::uint64_t next_cookie_ = 1;
   std::map<std::uint64_t, Pending> pending_;
-  struct Lost {
-    std::uint64_t op = 0;
-    bool may_have_failed = false;  ///< a disk may have failed it, and the answer that says so was lost
-  };
-  std::vector<Lost> lost_;             ///< writes whose fate is open until the next login
+  std::vector<Oracle::OpId> lost_;     ///< writes whose fate is open until the next login
   std::vector<std::byte> last_block_;  ///< a block that was read, for COMPARE AND WRITE
   std::uint64_t last_block_sector_ = 0;
   std::uint32_t slots_waiting_ = 0;
