@@ -128,7 +128,6 @@ void Resource::all_opened() {
     volume->mirror = std::make_unique<Mirror>(world_, *volume->store, link_, volume->index, has_peer());
     volume->mirror->set_idle_listener(Callback<void()>::to<&Resource::check_drained>(*this));
     volume->mirror->set_failure_listener(Callback<void()>::to<&Volume::on_disk_failed>(*volume));
-    volume->mirror->set_full_listener(Callback<void()>::to<&Resource::on_copy_full>(*this));
     volume->mirror->set_latency_listener(Callback<void(Duration)>::to<&Resource::on_request_latency>(*this));
     volume->resync =
         std::make_unique<replication::Resync>(world_, *volume->store, *volume->mirror, link_, governor_, volume->index);
@@ -352,7 +351,6 @@ void Resource::on_tick() {
   if (is_stop_unclean_ && is_quiet()) return finish_stop();
   const Instant now = world_.loop.now();
   if (is_copy_failed_) return tick_with_failed_copy(now);
-  mend_unequal(now);
   if (channel_ != nullptr) {
     if (link_.is_overdue(cluster_.peer_timeout)) {
       RB_PROBE("peer_acknowledges_nothing");

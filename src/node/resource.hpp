@@ -165,9 +165,6 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   /// Nothing is in flight to a disk.
   [[nodiscard]] bool is_quiet() const;
   void receive(const replication::TakeOver& message);
-  void on_copy_full();
-  /// Makes equal again what one copy had no room for.
-  void mend_unequal(Instant now);
 
   // resource_role.cpp: primary and secondary
   void promote(bool is_forced, AdminReplyCallback reply);
@@ -291,8 +288,6 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   bool is_opened_ = false;
   bool is_copy_failed_ = false;   ///< what the own disk holds counts for nothing until the next start
   Instant hand_over_deadline_{};  ///< is_copy_failed_ and connected: the peer was asked to take over
-  bool has_unequal_ranges_ = false;
-  Instant mend_at_{};
   bool is_crashed_primary_ = false;
   bool may_have_lost_cache_ = false;
   std::uint64_t connected_term_ = 0;  ///< the configuration in which this run has been established; 0: none

@@ -16,8 +16,6 @@ namespace {
 
 /// A peer that takes over ends the connection; one that does not is not waited for.
 constexpr Duration kHandOverTimeout = seconds(5);
-/// Between attempts to make equal what one copy had no room for.
-constexpr Duration kMendInterval = seconds(10);
 
 }  // namespace
 
@@ -89,28 +87,6 @@ bool Resource::is_quiet() const {
   const bool is_idle = std::ranges::all_of(
       volumes_, [](const auto& volume) { return volume->mirror->is_idle() && volume->store->in_flight_count() == 0; });
   return is_idle && server_->is_idle() && are_copiers_idle();
-}
-
-// ---- no room ---------------------------------------------------------------------------------------------------
-
-void Resource::on_copy_full() {
-  if (!has_unequal_ranges_) {
-    log_warning(
-        "resource {}: a backing file system is full: writes that need room are refused (SPACE ALLOCATION FAILED WRITE "
-        "PROTECT); where only one copy had room they are made equal again",
-        config_.name);
-  }
-  has_unequal_ranges_ = true;
-  mend_at_ = world_.loop.now() + kMendInterval;
-}
-
-void Resource::mend_unequal(Instant now) {
-  if (!has_unequal_ranges_ || now < mend_at_ || !is_primary_ || phase_ != LinkPhase::established) return;
-  if (is_changing_role_ || proposed_term_ != 0 || verifying_count_ > 0 || is_repairing_ || !are_copiers_idle()) return;
-  mend_at_ = now + kMendInterval;
-  has_unequal_ranges_ =
-      std::ranges::any_of(volumes_, [](const auto& volume) { return !volume->store->dirty().is_clean(); });
-  if (has_unequal_ranges_) begin_repair();
 }
 
 // ---- the peer's copy fails -------------------------------------------------------------------------------------

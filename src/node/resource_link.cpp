@@ -492,7 +492,11 @@ void Resource::joined() {
   } else {
     server_->open(*channel_, term);
   }
-  for (const auto& volume : volumes_) volume->mirror->set_mirroring(is_primary_);
+  const bool is_readable = channel_->protocol_version() >= replication::kVersionOfTakeOver;
+  for (const auto& volume : volumes_) {
+    volume->mirror->set_mirroring(is_primary_);
+    volume->mirror->set_reading_at_peer(is_readable);
+  }
   save_bitmaps([] {});  // Bits that a crash would bring back for nothing.
   log_info("resource {}: Established, both copies UpToDate, term {}", config_.name, term);
 }
@@ -663,6 +667,11 @@ void Resource::finish_add() {
 
 void Resource::on_operation(const replication::FrameHeader& header, BufferRef data) {
   if (is_copy_failed_) return;
+  if (header.type == replication::FrameType::read_data) {
+    if (!link_.deliver(header.sequence, std::move(data), header.length_bytes))
+      protocol_violation("the peer sent data that nobody asked for");
+    return;
+  }
   if (!server_->is_open() || is_primary_) {
     protocol_violation("the peer sent an operation that this node cannot take now");
     return;
@@ -676,15 +685,21 @@ void Resource::on_acknowledge(std::uint64_t sequence, replication::OperationStat
     case replication::OperationStatus::done:
       if (!link_.acknowledge(sequence)) protocol_violation("the peer acknowledged an operation that is not out");
       return;
-    case replication::OperationStatus::full:
-      if (link_.report_full(sequence)) return;
-      break;
+    case replication::OperationStatus::full: {
+      RB_PROBE("peer_has_no_room");
+      const std::string reason = fmt::format("the backing file system of {} is full", cluster_.nodes[peer()].name);
+      const Refusal refusal{reason, false};
+      back_off();
+      report_failure(reason);
+      end_channel("Unconnected", reason, &refusal);
+      return;
+    }
     case replication::OperationStatus::failed:
       if (link_.refuse(sequence)) return;
       break;
   }
   RB_PROBE("peer_cannot_carry_out_operation");
-  protocol_violation("the peer could not carry out an operation: its disk failed or is full");
+  protocol_violation("the peer could not carry out an operation: its disk failed");
 }
 
 void Resource::on_checksums(const replication::FrameHeader& header, ConstBytes entries) {

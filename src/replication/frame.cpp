@@ -17,6 +17,7 @@ bool is_length_right(const FrameHeader& header) noexcept {
       return payload >= 1 && payload <= kControlBytesMax;
     case FrameType::write:
     case FrameType::resync_data:
+    case FrameType::read_data:
       return payload == header.length_bytes && payload >= 512 && payload % 512 == 0 &&
              payload <= BufferPool::kBufferBytesMax;
     case FrameType::acknowledge:
@@ -29,6 +30,7 @@ bool is_length_right(const FrameHeader& header) noexcept {
     case FrameType::resync_zeroes:
       return payload == 0 && header.length_bytes > 0 && header.length_bytes % 512 == 0;
     case FrameType::checksum_request:
+    case FrameType::read_request:
       return payload == 0 && header.length_bytes >= 512 && header.length_bytes % 512 == 0 &&
              header.length_bytes <= BufferPool::kBufferBytesMax;
     case FrameType::checksums:
@@ -83,7 +85,7 @@ Result<FrameHeader, FrameError> decode_frame_header(ConstBytes bytes) noexcept {
   if (load_le<std::uint32_t>(&bytes[0]) != kMagic) return fail(FrameError::magic);
   if (load_le<std::uint32_t>(&bytes[60]) != crc32c(bytes.first(60))) return fail(FrameError::header_checksum);
   const auto type = std::to_integer<std::uint8_t>(bytes[4]);
-  if (type < 1 || type > static_cast<std::uint8_t>(FrameType::checksums)) return fail(FrameError::type);
+  if (type < 1 || type > static_cast<std::uint8_t>(FrameType::read_data)) return fail(FrameError::type);
   const auto flags = std::to_integer<std::uint8_t>(bytes[5]);
   if ((flags & ~kFlagDurable) != 0) return fail(FrameError::flags);
   for (std::size_t index = 48; index < 60; ++index) {

@@ -27,6 +27,8 @@ enum class FrameType : std::uint8_t {
   pong = 11,
   checksum_request = 12,
   checksums = 13,
+  read_request = 14,
+  read_data = 15,
 };
 
 /// Of an acknowledgement.
@@ -67,9 +69,9 @@ using FrameHeaderBytes = std::array<std::byte, kFrameHeaderBytes>;
 /// Checks magic, checksum, type, flags, reserved bytes and that the payload's length suits the type.
 [[nodiscard]] Result<FrameHeader, FrameError> decode_frame_header(ConstBytes bytes) noexcept;
 
-/// write and resync_data: the payload goes into a pool buffer and to the disk.
+/// The payload is data of blocks: it goes into a pool buffer.
 [[nodiscard]] constexpr bool carries_block_data(FrameType type) noexcept {
-  return type == FrameType::write || type == FrameType::resync_data;
+  return type == FrameType::write || type == FrameType::resync_data || type == FrameType::read_data;
 }
 
 }  // namespace replblk::replication

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/assert.hpp"
+#include "base/log.hpp"
 #include "base/probe.hpp"
 
 namespace replblk::replication {
@@ -17,6 +18,7 @@ namespace {
 
 // Enough for 4 sessions with full command windows; more wait in order.
 constexpr std::size_t kRequestsMax = 512;
+constexpr std::uint64_t kLevelBytesMax = 65536;
 
 FrameType frame_type(BlockOp op) {
   switch (op) {
@@ -132,10 +134,8 @@ void Mirror::start(BlockRequest& upper) {
     request->mirror = this;
     request->log_claim.on_active = Callback<void(bool)>::to<&Request::on_active>(*request);
     request->claim.on_granted = Callback<void()>::to<&Request::on_granted>(*request);
-    request->peer.takes_full = true;
     request->peer.on_answer = Callback<void(PeerAnswer)>::to<&Request::on_peer_answer>(*request);
     request->flush.on_flushed = Callback<void(bool)>::to<&Request::on_flushed>(*request);
-    request->compare_buffer.on_buffer = Callback<void(BufferRef)>::to<&Request::on_compare_buffer>(*request);
   }
   request->upper = &upper;
   request->pending = 0;
@@ -195,6 +195,11 @@ void Mirror::begin_piece(Request& request, std::uint64_t offset_bytes) {
 }
 
 void Mirror::Request::on_active(bool is_active) {
+  if (rescue == Rescue::mending) {
+    // What was read at the peer is good, whatever becomes of the block here.
+    is_active ? mirror->write_mended(*this) : mirror->end_rescue(*this);
+    return;
+  }
   if (is_active) {
     mirror->write_copies(*this);
     return;
@@ -228,33 +233,27 @@ void Mirror::write_copies(Request& request) {
 }
 
 void Mirror::Request::on_local_done(BlockRequest&) {
+  if (local.status == BlockStatus::io_error && upper->op == BlockOp::read && mirror->is_reading_at_peer_)
+    return mirror->read_at_peer(*this);
   if (local.status != BlockStatus::good) {
     upper->status = local.status;
     // The copies may differ now: the range stays in the resync set.
     RB_PROBE("own_disk_failed_a_request");
     if (upper->is_change() && mirror->is_replicated_) {
       mirror->peer_copy_.own_copy_failed({local.offset_bytes, local.length_bytes});
-      if (local.status == BlockStatus::no_space) mirror->tell_full();
       if (local.status == BlockStatus::io_error && mirror->on_failed_) mirror->on_failed_();
     }
   }
   mirror->part_done(*this);
 }
 
-void Mirror::tell_full() {
-  RB_PROBE("a_copy_has_no_room");
-  if (on_full_) on_full_();
-}
-
 void Mirror::Request::on_peer_answer(PeerAnswer answer) {
+  if (rescue == Rescue::reading) return mirror->read_at_peer_done(*this, answer);
+  if (rescue == Rescue::levelling) return mirror->levelled(*this, answer);
   if (answer == PeerAnswer::done && local.status == BlockStatus::good) {
     mirror->peer_copy_.acknowledged({local.offset_bytes, local.length_bytes}, local.is_fua);
   } else {
     mirror->store_.dirty().set(local.offset_bytes, local.length_bytes);
-  }
-  if (answer == PeerAnswer::full) {
-    if (upper->status == BlockStatus::good) upper->status = BlockStatus::no_space;
-    mirror->tell_full();
   }
   mirror->part_done(*this);
 }
@@ -272,6 +271,13 @@ void Mirror::part_done(Request& request) {
   if (--request.pending > 0) return;
   const BlockRequest& upper = *request.upper;
   if (!upper.is_change()) return finish(request);
+  const bool is_uneven = upper.status == BlockStatus::no_space && request.is_at_peer && is_mirroring_;
+  if (is_uneven && request.rescue == Request::Rescue::none) return level(request);
+  piece_done(request);
+}
+
+void Mirror::piece_done(Request& request) {
+  const BlockRequest& upper = *request.upper;
   if (is_replicated_) {
     store_.activity_log().release(request.log_claim, upper.is_fua || !geometry().has_write_cache);
   }
@@ -294,11 +300,155 @@ void Mirror::finish(Request& request) {
   if (is_idle() && on_idle_) on_idle_();
 }
 
+// ---- what cannot be read here ----------------------------------------------------------------------------------
+
+/// Nothing that overlaps is in flight on either copy: the range is claimed.
+void Mirror::read_at_peer(Request& request) {
+  request.rescue = Request::Rescue::reading;
+  FrameHeader header;
+  header.type = FrameType::read_request;
+  header.volume = volume_;
+  header.offset_bytes = request.local.offset_bytes;
+  header.length_bytes = request.local.length_bytes;
+  request.peer.answer_bytes = static_cast<std::uint32_t>(request.local.length_bytes);
+  link_.send(request.peer, header);
+}
+
+void Mirror::read_at_peer_done(Request& request, PeerAnswer answer) {
+  request.peer.answer_bytes = 0;
+  const BufferRef data = request.peer.take_data();
+  BlockRequest& local = request.local;
+  if (answer != PeerAnswer::done || !data) {
+    RB_PROBE("no_copy_can_read");
+    request.rescue = Request::Rescue::none;
+    request.upper->status = BlockStatus::io_error;
+    request.upper->op == BlockOp::read ? part_done(request) : finish(request);
+    return;
+  }
+  RB_PROBE("read_at_the_peer");
+  log_warning("volume {}: bytes {} to +{} cannot be read here: read from the peer and written back", volume_,
+              local.offset_bytes, local.length_bytes);
+  std::memcpy(local.data(), data.data(), static_cast<std::size_t>(local.length_bytes));
+  request.rescue = Request::Rescue::mending;
+  request.data_offset_bytes = local.buffer_offset_bytes;
+  mend_piece(request, request.upper->offset_bytes);
+}
+
+/// Like a write, a crash in the middle of it must find the extent active.
+void Mirror::mend_piece(Request& request, std::uint64_t offset_bytes) {
+  const BlockRequest& upper = *request.upper;
+  BlockRequest& local = request.local;
+  local.offset_bytes = offset_bytes;
+  local.length_bytes = store_.activity_log().piece_bytes(offset_bytes, upper.end_bytes() - offset_bytes);
+  local.buffer_offset_bytes = request.data_offset_bytes + static_cast<std::uint32_t>(offset_bytes - upper.offset_bytes);
+  if (store_.activity_log().acquire(request.log_claim, local.offset_bytes, local.length_bytes)) write_mended(request);
+}
+
+void Mirror::write_mended(Request& request) {
+  BlockRequest& local = request.local;
+  local.op = BlockOp::write;
+  local.status = BlockStatus::good;
+  local.on_complete = Callback<void(BlockRequest&)>::to<&Request::on_mended>(request);
+  store_.submit(local);
+}
+
+void Mirror::Request::on_mended(BlockRequest&) {
+  mirror->store_.activity_log().release(log_claim, !mirror->geometry().has_write_cache);
+  const std::uint64_t done_bytes = local.end_bytes();
+  if (local.status == BlockStatus::good && done_bytes < upper->end_bytes())
+    return mirror->mend_piece(*this, done_bytes);
+  if (local.status == BlockStatus::io_error && mirror->on_failed_) mirror->on_failed_();
+  mirror->end_rescue(*this);
+}
+
+/// The read goes on as if it had succeeded here.
+void Mirror::end_rescue(Request& request) {
+  BlockRequest& local = request.local;
+  const BlockRequest& upper = *request.upper;
+  request.rescue = Request::Rescue::none;
+  local.op = BlockOp::read;
+  local.status = BlockStatus::good;
+  local.offset_bytes = upper.offset_bytes;
+  local.length_bytes = upper.length_bytes;
+  local.buffer_offset_bytes = request.data_offset_bytes;
+  upper.op == BlockOp::read ? request.on_local_done(local) : request.on_compare_read(local);
+}
+
+// ---- no room here ----------------------------------------------------------------------------------------------
+
+/// The own file system had no room, and the peer may have done it: nobody may read there what is refused here, not even
+/// after a change of roles. Still under the claim, the peer gets what is here. A discard needs no room, so the range is
+/// data.
+void Mirror::level(Request& request) {
+  RB_PROBE("no_room_here");
+  request.rescue = Request::Rescue::levelling;
+  request.level_end_bytes = request.local.end_bytes();
+  level_piece(request, request.local.offset_bytes);
+}
+
+void Mirror::level_piece(Request& request, std::uint64_t offset_bytes) {
+  BlockRequest& local = request.local;
+  local.offset_bytes = offset_bytes;
+  local.length_bytes = request.level_end_bytes - offset_bytes;
+  // What the initiator sent is not needed any more; a write takes no other memory, since those who wait for its range
+  // may hold all there is.
+  if (local.buffer) return request.read_to_level();
+  local.length_bytes = std::min(local.length_bytes, kLevelBytesMax);
+  request.own_buffer.length_bytes = local.length_bytes;
+  request.own_buffer.on_buffer = Callback<void(BufferRef)>::to<&Request::on_level_buffer>(request);
+  if (BufferRef buffer = world_.buffers.acquire_or_wait(request.own_buffer)) request.on_level_buffer(std::move(buffer));
+}
+
+void Mirror::Request::on_level_buffer(BufferRef buffer) {
+  local.buffer = std::move(buffer);
+  local.buffer_offset_bytes = 0;
+  read_to_level();
+}
+
+void Mirror::Request::read_to_level() {
+  local.op = BlockOp::read;
+  local.is_fua = false;
+  local.status = BlockStatus::good;
+  local.on_complete = Callback<void(BlockRequest&)>::to<&Request::on_level_read>(*this);
+  mirror->store_.submit(local);
+}
+
+void Mirror::Request::on_level_read(BlockRequest&) {
+  if (local.status != BlockStatus::good || !mirror->is_mirroring_ || !mirror->link_.is_attached()) {
+    rescue = Rescue::none;
+    mirror->piece_done(*this);
+    return;
+  }
+  FrameHeader header;
+  header.type = FrameType::write;
+  header.volume = mirror->volume_;
+  header.offset_bytes = local.offset_bytes;
+  header.length_bytes = local.length_bytes;
+  mirror->link_.send(peer, header, local.buffer, local.buffer_offset_bytes);
+}
+
+void Mirror::levelled(Request& request, PeerAnswer answer) {
+  const BlockRequest& local = request.local;
+  if (answer != PeerAnswer::done) {
+    store_.dirty().set(local.offset_bytes, request.level_end_bytes - local.offset_bytes);
+  } else {
+    peer_copy_.acknowledged({local.offset_bytes, local.length_bytes}, false);
+    const std::uint64_t done_bytes = local.end_bytes();
+    if (done_bytes < request.level_end_bytes) {
+      request.local.buffer.reset();
+      return level_piece(request, done_bytes);
+    }
+  }
+  request.rescue = Request::Rescue::none;
+  piece_done(request);
+}
+
 // ---- compare and write -----------------------------------------------------------------------------------------
 
 void Mirror::begin_compare(Request& request) {
-  request.compare_buffer.length_bytes = request.upper->length_bytes;
-  if (BufferRef buffer = world_.buffers.acquire_or_wait(request.compare_buffer)) {
+  request.own_buffer.length_bytes = request.upper->length_bytes;
+  request.own_buffer.on_buffer = Callback<void(BufferRef)>::to<&Request::on_compare_buffer>(request);
+  if (BufferRef buffer = world_.buffers.acquire_or_wait(request.own_buffer)) {
     request.on_compare_buffer(std::move(buffer));
   }
 }
@@ -313,6 +463,7 @@ void Mirror::Request::on_compare_buffer(BufferRef buffer) {
 }
 
 void Mirror::Request::on_compare_read(BlockRequest&) {
+  if (local.status == BlockStatus::io_error && mirror->is_reading_at_peer_) return mirror->read_at_peer(*this);
   if (local.status != BlockStatus::good) {
     upper->status = local.status;
     mirror->finish(*this);
@@ -397,6 +548,7 @@ void Mirror::round_part_done() {
 
 void Mirror::peer_lost() {
   is_mirroring_ = false;
+  is_reading_at_peer_ = false;
   peer_copy_.lost();
 }
 

@@ -48,6 +48,9 @@ class Mirror final : public blockdev::BlockBackend {
   /// loss of the peer: only when both copies have been flushed.
   void set_mirroring(bool is_mirroring) noexcept { is_mirroring_ = is_mirroring; }
   [[nodiscard]] bool is_mirroring() const noexcept { return is_mirroring_; }
+  /// Whether the peer's copy is whole and the peer knows read_request: what cannot be read here is read there, and
+  /// written back (protocol.md 7). Until peer_lost().
+  void set_reading_at_peer(bool is_reading) noexcept { is_reading_at_peer_ = is_reading; }
   /// Before PeerLink::detach(): unstable blocks become dirty, later changes too.
   void peer_lost();
 
@@ -58,8 +61,6 @@ class Mirror final : public blockdev::BlockBackend {
   [[nodiscard]] bool is_idle() const noexcept { return slots_.in_use_count() == 0; }
   /// Told when the own disk has failed a change or a flush, before anybody is answered.
   void set_failure_listener(Callback<void()> on_failed) noexcept { on_failed_ = on_failed; }
-  /// Told when one of the copies had no room for a change: they may differ, and the range is in the dirty set.
-  void set_full_listener(Callback<void()> on_full) noexcept { on_full_ = on_full; }
   /// Told of each read and change, once its copies are done, how long they took.
   void set_latency_listener(Callback<void(Duration)> on_latency) noexcept { on_latency_ = on_latency; }
   /// Flushes when something has been unstable since the last tick. Called each flush_interval.
@@ -77,18 +78,26 @@ class Mirror final : public blockdev::BlockBackend {
     blockdev::ActivityLogWriter::Claim log_claim;
     OutstandingOperation peer;
     FlushWaiter flush;
-    BufferWaiter compare_buffer;
+    BufferWaiter own_buffer;   ///< to compare, or to level
     std::uint8_t pending = 0;  ///< local and peer parts not done
     Instant started{};
     bool is_at_peer = false;
     bool is_claimed = false;
+    /// Besides what was asked: reading at the peer and mending here what cannot be read here; levelling what has no
+    /// room here.
+    enum class Rescue : std::uint8_t { none, reading, mending, levelling } rescue = Rescue::none;
     std::uint32_t data_offset_bytes = 0;  ///< in the buffer: where the data of upper's first byte lies
+    std::uint64_t level_end_bytes = 0;
     void on_granted();
     void on_active(bool is_active);
     void on_local_done(blockdev::BlockRequest&);
+    void on_mended(blockdev::BlockRequest&);
     void on_peer_answer(PeerAnswer answer);
     void on_flushed(bool is_good);
     void on_compare_buffer(BufferRef buffer);
+    void on_level_buffer(BufferRef buffer);
+    void read_to_level();
+    void on_level_read(blockdev::BlockRequest&);
     void on_compare_read(blockdev::BlockRequest&);
   };
 
@@ -97,8 +106,16 @@ class Mirror final : public blockdev::BlockBackend {
   void begin_change(Request& request);
   void begin_piece(Request& request, std::uint64_t offset_bytes);
   void write_copies(Request& request);
+  void read_at_peer(Request& request);
+  void read_at_peer_done(Request& request, PeerAnswer answer);
+  void mend_piece(Request& request, std::uint64_t offset_bytes);
+  void write_mended(Request& request);
+  void end_rescue(Request& request);
+  void level(Request& request);
+  void level_piece(Request& request, std::uint64_t offset_bytes);
+  void levelled(Request& request, PeerAnswer answer);
+  void piece_done(Request& request);
   void begin_compare(Request& request);
-  void tell_full();
   void part_done(Request& request);
   void finish(Request& request);
   void answer(blockdev::BlockRequest& upper) noexcept;
@@ -121,6 +138,7 @@ class Mirror final : public blockdev::BlockBackend {
   bool is_serving_ = false;
   bool is_frozen_ = false;
   bool is_mirroring_ = false;
+  bool is_reading_at_peer_ = false;
   PeerCopy peer_copy_;
 
   SlotPool<Request> slots_;
@@ -132,7 +150,6 @@ class Mirror final : public blockdev::BlockBackend {
   Callback<void()> on_idle_;
   Callback<void(Duration)> on_latency_;
   Callback<void()> on_failed_;
-  Callback<void()> on_full_;
 
   FlushList round_;  ///< waiters of the flush under way
   FlushList next_round_;

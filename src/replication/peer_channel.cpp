@@ -311,6 +311,8 @@ void PeerChannel::payload_complete() {
     case FrameType::resync_data:
     case FrameType::resync_zeroes:
     case FrameType::checksum_request:
+    case FrameType::read_request:
+    case FrameType::read_data:
       observer_->on_operation(header, std::move(data));
       return;
   }

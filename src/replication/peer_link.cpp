@@ -62,34 +62,35 @@ OutstandingOperation* PeerLink::find(std::uint64_t sequence) const noexcept {
   return slots_[slot];
 }
 
-void PeerLink::answer(OutstandingOperation& operation, PeerAnswer answer, ConstBytes bytes) {
+void PeerLink::answer(OutstandingOperation& operation, ConstBytes bytes) {
   const auto slot = static_cast<std::uint16_t>(operation.sequence_ & 0xffff);
   slots_[slot] = nullptr;
   free_.push_back(slot);
   operation.unlink();
   --count_;
   operation.answer_ = bytes;
-  operation.on_answer(answer);
+  operation.on_answer(PeerAnswer::done);
 }
 
 bool PeerLink::acknowledge(std::uint64_t sequence, ConstBytes bytes) {
   OutstandingOperation* operation = find(sequence);
   if (operation == nullptr || bytes.size() != operation->answer_bytes) return false;
-  answer(*operation, PeerAnswer::done, bytes);
+  answer(*operation, bytes);
+  return true;
+}
+
+bool PeerLink::deliver(std::uint64_t sequence, BufferRef data, std::uint64_t length_bytes) {
+  OutstandingOperation* operation = find(sequence);
+  if (operation == nullptr || length_bytes != operation->answer_bytes) return false;
+  operation->data_ = std::move(data);
+  answer(*operation, {});
   return true;
 }
 
 bool PeerLink::refuse(std::uint64_t sequence) {
   OutstandingOperation* operation = find(sequence);
   if (operation == nullptr || operation->answer_bytes == 0) return false;
-  answer(*operation, PeerAnswer::done, {});
-  return true;
-}
-
-bool PeerLink::report_full(std::uint64_t sequence) {
-  OutstandingOperation* operation = find(sequence);
-  if (operation == nullptr || !operation->takes_full) return false;
-  answer(*operation, PeerAnswer::full, {});
+  answer(*operation, {});
   return true;
 }
 

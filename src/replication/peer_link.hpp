@@ -13,11 +13,7 @@
 
 namespace replblk::replication {
 
-enum class PeerAnswer : std::uint8_t {
-  done,
-  lost,
-  full,  ///< to who takes_full: there is no room for it, and it may have been done in part
-};
+enum class PeerAnswer : std::uint8_t { done, lost };
 
 /// A member of whoever sends: one operation at the peer.
 class OutstandingOperation : public IntrusiveNode<OutstandingOperation> {
@@ -27,8 +23,8 @@ class OutstandingOperation : public IntrusiveNode<OutstandingOperation> {
   std::uint32_t answer_bytes = 0;
   /// Those bytes; valid in on_answer(done) only. Empty although some were wanted: the peer could not read them.
   [[nodiscard]] ConstBytes answer() const noexcept { return answer_; }
-  /// Whether PeerAnswer::full is an answer to it. Set before it is sent.
-  bool takes_full = false;
+  /// The answer to a read_request: a buffer of answer_bytes. Empty: the peer could not read them.
+  [[nodiscard]] BufferRef take_data() noexcept { return std::move(data_); }
   [[nodiscard]] bool is_out() const noexcept { return is_linked(); }
 
  private:
@@ -37,6 +33,7 @@ class OutstandingOperation : public IntrusiveNode<OutstandingOperation> {
   Instant sent_{};
   std::uint64_t length_bytes_ = 0;
   ConstBytes answer_;
+  BufferRef data_;
 };
 
 /// The sending end of a connection, as Mirror and Resync see it. Lives as long as the resource; connections come and
@@ -57,11 +54,11 @@ class PeerLink {
   void send(OutstandingOperation& operation, FrameHeader header, const BufferRef& buffer, std::size_t offset_bytes);
   /// `bytes`: what came with it. False: no operation is out that could be answered so (the peer broke the protocol).
   [[nodiscard]] bool acknowledge(std::uint64_t sequence, ConstBytes bytes = {});
+  /// `data`: what was read there. False: as acknowledge().
+  [[nodiscard]] bool deliver(std::uint64_t sequence, BufferRef data, std::uint64_t length_bytes);
   /// The peer could not do it. True: it was a question, and who asked takes no answer for one. False: whatever it was
   /// must not be lost, so the connection ends.
   [[nodiscard]] bool refuse(std::uint64_t sequence);
-  /// The peer has no room for it. False: as refuse().
-  [[nodiscard]] bool report_full(std::uint64_t sequence);
 
   [[nodiscard]] std::size_t count() const noexcept { return count_; }
   /// The oldest operation has been out for longer than `timeout` (and more for a long range: 20 ms per MiB).
@@ -70,7 +67,7 @@ class PeerLink {
  private:
   void admit(OutstandingOperation& operation, FrameHeader& header);
   [[nodiscard]] OutstandingOperation* find(std::uint64_t sequence) const noexcept;
-  void answer(OutstandingOperation& operation, PeerAnswer answer, ConstBytes bytes);
+  void answer(OutstandingOperation& operation, ConstBytes bytes);
 
   ports::Loop& loop_;
   PeerChannel* channel_ = nullptr;

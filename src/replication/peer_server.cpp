@@ -33,8 +33,10 @@ BlockOp block_op(FrameType type) {
     case FrameType::flush:
       return BlockOp::flush;
     case FrameType::checksum_request:
+    case FrameType::read_request:
       return BlockOp::read;
     case FrameType::checksums:
+    case FrameType::read_data:
     case FrameType::control:
     case FrameType::acknowledge:
     case FrameType::bitmap:
@@ -108,7 +110,8 @@ void PeerServer::apply(const FrameHeader& header, BufferRef data) {
   operation->sequence = header.sequence;
   operation->opening = opening_;
   operation->is_claimed = !is_flush;
-  operation->is_checksum = is_checksum;
+  operation->wants_data = header.type == FrameType::read_request;
+  operation->is_question = is_checksum || operation->wants_data;
   operation->claim.on_granted = Callback<void()>::to<&Operation::on_granted>(*operation);
   BlockRequest& local = operation->local;
   local.op = block_op(header.type);
@@ -119,7 +122,7 @@ void PeerServer::apply(const FrameHeader& header, BufferRef data) {
   local.buffer_offset_bytes = 0;
   local.status = BlockStatus::good;
   local.on_complete = Callback<void(BlockRequest&)>::to<&Operation::on_done>(*operation);
-  const auto mode = is_checksum ? blockdev::RangeLock::Mode::shared : blockdev::RangeLock::Mode::exclusive;
+  const auto mode = operation->is_question ? blockdev::RangeLock::Mode::shared : blockdev::RangeLock::Mode::exclusive;
   if (is_flush || store->ranges().acquire(operation->claim, local.offset_bytes, local.length_bytes, mode)) {
     begin(*operation);
   }
@@ -128,7 +131,7 @@ void PeerServer::apply(const FrameHeader& header, BufferRef data) {
 void PeerServer::Operation::on_granted() { server->begin(*this); }
 
 void PeerServer::begin(Operation& operation) {
-  if (!operation.is_checksum) {
+  if (!operation.is_question) {
     operation.store->submit(operation.local);
     return;
   }
@@ -145,10 +148,10 @@ void PeerServer::Operation::on_buffer(BufferRef memory) {
 void PeerServer::Operation::on_done(BlockRequest&) { server->finish(*this); }
 
 void PeerServer::finish(Operation& operation) {
-  const bool is_failed = operation.local.status == BlockStatus::io_error && !operation.is_checksum;
+  const bool is_failed = operation.local.status == BlockStatus::io_error && !operation.is_question;
   if (channel_ != nullptr && operation.opening == opening_) {
-    if (operation.is_checksum && operation.local.status == BlockStatus::good) {
-      send_checksums(operation);
+    if (operation.is_question && operation.local.status == BlockStatus::good) {
+      operation.wants_data ? send_data(operation) : send_checksums(operation);
     } else {
       acknowledge(operation);
     }
@@ -175,6 +178,18 @@ void PeerServer::send_checksums(const Operation& operation) {
   header.term = term_;
   channel_->send(header,
                  block_checksums(local.buffer.bytes(0, local.length_bytes), operation.store->bitmap_block_bytes()));
+}
+
+void PeerServer::send_data(const Operation& operation) {
+  const BlockRequest& local = operation.local;
+  FrameHeader header;
+  header.type = FrameType::read_data;
+  header.volume = operation.volume;
+  header.offset_bytes = local.offset_bytes;
+  header.length_bytes = local.length_bytes;
+  header.sequence = operation.sequence;
+  header.term = term_;
+  channel_->send(header, local.buffer, 0);
 }
 
 void PeerServer::acknowledge(const Operation& operation) {

@@ -51,7 +51,8 @@ class PeerServer {
     std::uint64_t sequence = 0;
     std::uint64_t opening = 0;  ///< acknowledged only if the server is still open for the same channel
     bool is_claimed = false;
-    bool is_checksum = false;
+    bool is_question = false;  ///< a read: the answer is checksums, or the data
+    bool wants_data = false;
     BufferWaiter buffer;
     void on_granted();
     void on_buffer(BufferRef memory);
@@ -62,6 +63,7 @@ class PeerServer {
   void finish(Operation& operation);
   void acknowledge(const Operation& operation);
   void send_checksums(const Operation& operation);
+  void send_data(const Operation& operation);
   void send_acknowledgements();
 
   ports::World world_;

@@ -44,7 +44,6 @@ Resync::Resync(ports::World world, blockdev::Store& store, Mirror& mirror, PeerL
     piece->claim.on_granted = Callback<void()>::to<&Piece::on_granted>(*piece);
     piece->buffer.on_buffer = Callback<void(BufferRef)>::to<&Piece::on_buffer>(*piece);
     piece->peer.on_answer = Callback<void(PeerAnswer)>::to<&Piece::on_answer>(*piece);
-    piece->peer.takes_full = true;
     pieces_.push_back(std::move(piece));
   }
   flush_.on_flushed = Callback<void(bool)>::to<&Resync::on_flushed>(*this);
@@ -235,14 +234,6 @@ void Resync::Piece::on_answer(PeerAnswer answer) {
     return;
   }
   if (answer == PeerAnswer::lost || !resync->is_running_ || !resync->link_.is_attached()) {
-    resync->finish(*this);
-    return;
-  }
-  if (answer == PeerAnswer::full) {
-    RB_PROBE("resync_target_has_no_room");
-    if (resync->world_.loop.now() >= resync->retry_at_)
-      log_warning("resync: volume {}: the peer's backing file system is full", resync->volume_);
-    resync->retry_at_ = resync->world_.loop.now() + kRetryAfterError;
     resync->finish(*this);
     return;
   }

@@ -138,7 +138,12 @@ void Scenario::prepare() {
       if (!sentence.empty()) fail(sentence);
     };
     hooks.on_data_answered = [this](const std::string& address) { check_not_frozen(address); };
-    hooks.may_fail = [this] { return timeline_.now() <= disk_errors_until_; };
+    // Connected to a peer that is whole, no initiator sees that a disk fails.
+    hooks.may_fail = [this] {
+      return timeline_.now() <= disk_errors_until_ &&
+             (timeline_.now() <= both_fail_until_ || timeline_.now() <= last_apart_ + kErrorEchoMax);
+    };
+    hooks.may_be_full = [this] { return timeline_.now() <= disk_errors_until_; };
     initiators_.push_back(std::make_unique<SimInitiator>(fabric_, fmt::format("10.0.1.{}", index + 1), *oracle_,
                                                          std::move(initiator), std::move(hooks)));
   }
@@ -168,6 +173,7 @@ void Scenario::let_run(Duration duration) {
         std::ranges::any_of(ambush_until_, [&](Instant until) { return timeline_.now() < until; });
     timeline_.run_until(std::min(end, timeline_.now() + (is_ambush_laid ? kSliceInAmbush : kSlice)));
     checkers_->observe();
+    if (!checkers_->is_established()) last_apart_ = timeline_.now();
     watch_frozen();
     spring_ambush();
     for (const std::string& sentence : {checkers_->check_roles(), checkers_->check_verify()}) {
@@ -468,7 +474,11 @@ void Scenario::inject(Fault fault) {
 
 void Scenario::break_disk(Fault fault, SimHost& host, Duration how_long) {
   Seeded& random = timeline_.random();
-  disk_errors_until_ = std::max(disk_errors_until_, timeline_.now() + how_long + kErrorEchoMax);
+  const Instant until = timeline_.now() + how_long + kErrorEchoMax;
+  disk_errors_until_ = std::max(disk_errors_until_, until);
+  fails_until_[host.index()] = std::max(fails_until_[host.index()], until);
+  if (timeline_.now() <= fails_until_[blockdev::other_node(host.index())])
+    both_fail_until_ = std::max(both_fail_until_, std::min(until, fails_until_[blockdev::other_node(host.index())]));
   const std::uint64_t data_bytes = checkers_->data_bytes();
   Defect defect;
   if (fault == Fault::metadata_error) {
@@ -486,6 +496,7 @@ void Scenario::break_disk(Fault fault, SimHost& host, Duration how_long) {
   defect.length_bytes = std::min(defect.length_bytes, data_bytes - defect.offset_bytes);
   defect.fails_reads = fault == Fault::read_error;
   defect.fails_changes = fault == Fault::write_error;
+  defect.is_full = defect.fails_changes && random.chance(0.4);
   defect.fails_flushes = fault == Fault::flush_error;
   host.data().set_defect(defect);
   heal_later(how_long, [this, &host] { mend_disks(host); });
@@ -511,7 +522,7 @@ bool Scenario::has_converged() {
     const node::Status status = host->node()->status();  // Named: the loop below would outlive a temporary.
     for (const node::VolumeStatus& volume : status.resources.front().volumes) {
       if (volume.disk_state != "UpToDate" || volume.peer_disk_state != "UpToDate" ||
-          volume.replication_state != "Established")
+          volume.replication_state != "Established" || volume.out_of_sync_bytes > 0)
         return false;
     }
   }

@@ -95,6 +95,9 @@ class Scenario {
   std::array<Instant, 2> frozen_since_{Instant::max(), Instant::max()};
   Instant next_look_{};
   Instant disk_errors_until_{};
+  std::array<Instant, 2> fails_until_{};  ///< by node, with the time that an error needs to reach an initiator
+  Instant both_fail_until_{};
+  Instant last_apart_{};  ///< the pair was not established
   bool is_split_ = false;
   blockdev::NodeIndex split_primary_ = blockdev::kNoNode;  ///< who served when the nodes parted
   bool is_disconnected_ = false;

@@ -201,7 +201,7 @@ void SimDisk::finish(std::uint64_t id) {
       break;
   }
   // The content changed now; the process hears of it in its next turn, and may be dead by then.
-  loop_.post([this, exists = exists_, id, is_supported, is_failed] {
+  loop_.post([this, exists = exists_, id, is_supported, is_failed, is_full = medium_.is_full()] {
     if (!*exists) return;
     const auto done = in_flight_.find(id);
     if (done == in_flight_.end()) return;
@@ -209,7 +209,9 @@ void SimDisk::finish(std::uint64_t id) {
     in_flight_.erase(done);
     finished.unlink();
     Result<void, ports::IoError> result;
-    if (is_failed) result = fail(ports::IoError::io);
+    if (is_failed)
+      result = fail(is_full && finished.kind != flush && finished.kind != read ? ports::IoError::no_space
+                                                                               : ports::IoError::io);
     if (!is_supported) result = fail(ports::IoError::not_supported);
     finished.on_done(finished, result);
   });

@@ -53,6 +53,7 @@ struct Defect {
   bool fails_reads = false;
   bool fails_changes = false;
   bool fails_flushes = false;  ///< of the device, whatever the range
+  bool is_full = false;        ///< what fails_changes fails for want of room (ENOSPC), the device is well
 };
 
 class Medium {
@@ -81,6 +82,7 @@ class Medium {
   [[nodiscard]] Instant quiet_at() const noexcept { return quiet_at_; }
   void cut_power();
 
+  [[nodiscard]] bool is_full() const noexcept { return defect_.is_full; }
   void set_defect(const Defect& defect) noexcept { defect_ = defect; }
   void set_slowness(Duration most) noexcept { slowness_ = most; }
   void heal() noexcept {

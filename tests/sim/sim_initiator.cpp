@@ -21,6 +21,8 @@ constexpr std::uint8_t kReservationConflict = 0x18;
 constexpr std::uint8_t kTaskSetFull = 0x28;
 constexpr std::uint8_t kNotReady = 0x2;
 constexpr std::uint8_t kMediumError = 0x3;
+constexpr std::uint8_t kDataProtect = 0x7;
+constexpr std::uint8_t kWriteProtected = 0x27;  ///< ASC; with qualifier 07h: space allocation failed
 constexpr std::uint8_t kUnitAttention = 0x6;
 constexpr std::uint8_t kMiscompare = 0xe;
 
@@ -482,8 +484,10 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
         pending.kind == Kind::compare_and_write && reply.status == kCheckCondition && reply.sense_key == kMiscompare;
     const bool is_disk_error =
         reply.status == kCheckCondition && reply.sense_key == kMediumError && hooks_.may_fail && hooks_.may_fail();
-    if (is_disk_error) ++counters_.disk_errors;
-    if (!is_transient && !is_miscompare && !is_conflict && !is_disk_error) {
+    const bool is_full = reply.status == kCheckCondition && reply.sense_key == kDataProtect &&
+                         reply.sense_code == kWriteProtected && hooks_.may_be_full && hooks_.may_be_full();
+    if (is_disk_error || is_full) ++counters_.disk_errors;
+    if (!is_transient && !is_miscompare && !is_conflict && !is_disk_error && !is_full) {
       hooks_.on_violation(
           fmt::format("{}: command kind {} at sector {}+{} failed with status {:#x}, sense {:#x}/{:#04x}", name(),
                       static_cast<int>(pending.kind), pending.sectors.first, pending.sectors.count, reply.status,

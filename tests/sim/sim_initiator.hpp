@@ -48,6 +48,7 @@ class SimInitiator final : public IscsiSession::Owner {
     std::function<void(const std::string& address)> on_data_answered;
     /// Whether a disk error may be the answer now.
     std::function<bool()> may_fail;
+    std::function<bool()> may_be_full;
   };
 
   SimInitiator(SimFabric& fabric, std::string host, Oracle& oracle, InitiatorOptions options, Hooks hooks);
