@@ -67,9 +67,9 @@ class Disks {
       for (const node::VolumeConfig& volume : resource.volumes) {
         const node::DiskConfig& disk = volume.disks[config.self];
         node::VolumeDisks& made = volumes.emplace_back();
-        made.data = open(disk.path, disk.io_mode, reactor, made.reason);
+        made.data = open(disk.path, disk, reactor, made.reason);
         if (made.data == nullptr || disk.metadata_path.empty()) continue;
-        made.metadata = open(disk.metadata_path, disk.io_mode, reactor, made.reason);
+        made.metadata = open(disk.metadata_path, disk, reactor, made.reason);
         if (made.metadata == nullptr) made.data = nullptr;
       }
     }
@@ -77,8 +77,10 @@ class Disks {
   [[nodiscard]] const std::vector<std::vector<node::VolumeDisks>>& opened() const noexcept { return opened_; }
 
  private:
-  ports::Disk* open(const std::string& path, node::IoMode mode, runtime::Reactor& reactor, std::string& reason) {
-    const runtime::DiskOptions options{.path = path, .is_buffered = mode == node::IoMode::buffered};
+  ports::Disk* open(const std::string& path, const node::DiskConfig& disk_config, runtime::Reactor& reactor,
+                    std::string& reason) {
+    const runtime::DiskOptions options{
+        .path = path, .is_buffered = disk_config.io_mode == node::IoMode::buffered, .timeout = disk_config.timeout};
     auto disk = runtime::open_disk(options, reactor);
     for (int attempt = 1; !disk && runtime::says_in_use(disk.error()) && attempt < kOpenAttempts; ++attempt) {
       if (attempt == 1) log_warning("{}; trying for 5 s", disk.error());

@@ -28,6 +28,7 @@ struct DiskConfig {
   std::string path;           ///< backing device or file
   std::string metadata_path;  ///< empty: internal
   IoMode io_mode = IoMode::direct;
+  Duration timeout = seconds(30);  ///< 0: never
 };
 
 struct VolumeConfig {

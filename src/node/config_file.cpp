@@ -608,6 +608,11 @@ class Checker {
   DiskConfig check_disk(const Section& section, const config::Disk& disk, std::optional<std::size_t> node) {
     DiskConfig made;
     made.io_mode = disk.io_mode() == config::Disk::buffered ? IoMode::buffered : IoMode::direct;
+    if (disk.timeout_ms() == 0) {
+      made.timeout = {};
+    } else {
+      made.timeout = milliseconds(section.number("timeout_ms", 1000, 600000));
+    }
     if (disk.has_path()) {
       made.path = check_path(section, "path");
       claim_path(section, "path", made.path, node);

@@ -5,6 +5,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -27,13 +28,16 @@ constexpr std::uint64_t kCopyBytesMax = std::uint64_t{128} << 10;
 
 }  // namespace
 
-DiskFile::DiskFile(Reactor& reactor, int fd, const Geometry& geometry, Backing backing, std::uint32_t in_flight_max)
+DiskFile::DiskFile(Reactor& reactor, int fd, const Geometry& geometry, Backing backing, std::uint32_t in_flight_max,
+                   Duration timeout)
     : reactor_(reactor),
       fd_(fd),
       slot_(reactor.ring().register_file(fd)),
       geometry_(geometry),
       pending_(std::make_unique<Pending[]>(in_flight_max)),
       backing_(backing),
+      timeout_(timeout),
+      watch_timer_(Callback<void()>::to<&DiskFile::on_watch>(*this)),
       copied_task_(Callback<void()>::to<&DiskFile::complete_copied>(*this)),
       flush_op_(Callback<void(std::int32_t)>::to<&DiskFile::on_flushed>(*this), this),
       refused_task_(Callback<void()>::to<&DiskFile::report_refused>(*this)) {
@@ -54,6 +58,9 @@ DiskFile::~DiskFile() {
     }
   }
   while (copied_.pop_front() != nullptr) --in_flight_count_;
+  while (watched_.pop_front() != nullptr) {
+  }
+  reactor_.cancel(watch_timer_);
   const auto is_idle = [](void* context) {
     const auto& self = *static_cast<DiskFile*>(context);
     return self.in_flight_count_ == 0 && !self.flush_op_.is_in_flight;
@@ -73,7 +80,7 @@ void DiskFile::submit(DiskOp& request) noexcept {
   if (request.kind == DiskOpKind::flush) {
     if (is_durability_lost_) return refuse(request, IoError::io);
     flush_waiting_.push_back(request);
-    if (flushing_.empty()) start_flush();
+    if (flushing_.empty() && !is_flush_given_up_) start_flush();
     return;
   }
   // A write beyond the end would make a file longer; a read there is short.
@@ -103,7 +110,43 @@ void DiskFile::start(DiskOp& request) noexcept {
   pending.done_bytes = 0;
   pending.retry_count = 0;
   pending.is_syncing = false;
+  pending.started = reactor_.now();
   issue(pending);
+  if (!pending.is_linked()) watched_.push_back(pending);
+  watch();
+}
+
+// ---- what does not come back -----------------------------------------------------------------------------------
+
+/// One timer for all: it looks at the oldest, seldom too late by more than the age of the next.
+void DiskFile::watch() noexcept {
+  if (timeout_ > Duration{} && !watch_timer_.is_armed()) reactor_.arm(watch_timer_, reactor_.now() + timeout_);
+}
+
+void DiskFile::on_watch() noexcept {
+  const Instant now = reactor_.now();
+  Queue late;
+  while (Pending* pending = watched_.front()) {
+    if (now - pending->started < timeout_) break;
+    pending->unlink();
+    late.push_back(*std::exchange(pending->request, nullptr));
+  }
+  if (!late.empty()) {
+    log_error("a disk does not answer: operations are given up after {} ms", to_ms(timeout_));
+    // What waits for a place in the kernel behind these would wait for ever.
+    late.splice_back(waiting_);
+  }
+  if (!flushing_.empty() && now - flush_started_ >= timeout_) {
+    log_error("a disk does not answer: a flush is given up after {} ms", to_ms(timeout_));
+    is_flush_given_up_ = is_durability_lost_ = true;
+    late.splice_back(flushing_);
+    late.splice_back(flush_waiting_);
+  }
+  Instant next = Instant::max();
+  if (const Pending* oldest = watched_.front()) next = oldest->started + timeout_;
+  if (!flushing_.empty()) next = std::min(next, flush_started_ + timeout_);
+  if (next != Instant::max()) reactor_.arm(watch_timer_, next);
+  while (DiskOp* request = late.pop_front()) report(*request, fail(IoError::timed_out));
 }
 
 void DiskFile::set_target(io_uring_sqe& entry) const noexcept {
@@ -162,6 +205,7 @@ void DiskFile::copy_now(Pending& pending) noexcept {
   const auto offset = static_cast<off_t>(request.offset_bytes + pending.done_bytes);
   const ssize_t count = ::pwritev2(fd_, &piece, 1, offset, request.is_durable ? RWF_DSYNC : 0);
   pending.copied_result = count >= 0 ? static_cast<std::int32_t>(count) : -errno;
+  pending.unlink();
   copied_.push_back(pending);
   reactor_.defer_to_turn_end(copied_task_);
 }
@@ -205,6 +249,12 @@ bool DiskFile::needs_more(Pending& pending, std::int32_t& result) noexcept {
 }
 
 void DiskFile::on_completed(Pending& pending, std::int32_t result) noexcept {
+  if (pending.request == nullptr) {
+    // It was given up long ago. A write that still had an effect: nobody relies on what is there.
+    pending.next_free = std::exchange(free_, &pending);
+    --in_flight_count_;
+    return;
+  }
   if (needs_more(pending, result) && !is_closing_) return issue(pending);
   if (result >= 0) return finish(pending, {});
   const IoError error = io_error_from(-result);
@@ -215,6 +265,7 @@ void DiskFile::on_completed(Pending& pending, std::int32_t result) noexcept {
 
 void DiskFile::finish(Pending& pending, Result<void, IoError> result) noexcept {
   DiskOp& request = *std::exchange(pending.request, nullptr);
+  pending.unlink();
   pending.next_free = std::exchange(free_, &pending);
   --in_flight_count_;
   if (is_closing_) return;
@@ -225,7 +276,9 @@ void DiskFile::finish(Pending& pending, Result<void, IoError> result) noexcept {
 void DiskFile::start_flush() noexcept {
   flushing_.splice_back(flush_waiting_);
   flush_retry_count_ = 0;
+  flush_started_ = reactor_.now();
   issue_flush();
+  watch();
 }
 
 void DiskFile::issue_flush() noexcept {
@@ -235,6 +288,7 @@ void DiskFile::issue_flush() noexcept {
 }
 
 void DiskFile::on_flushed(std::int32_t result) noexcept {
+  if (is_flush_given_up_) return;  // Every later one fails: durability is lost.
   Queue done;
   done.splice_back(flushing_);
   if (is_closing_) {

@@ -1,8 +1,10 @@
 // One opened backing file or block device on a reactor's ring. Implements ports::Disk.
 // Made by open_disk(), which claims the device so that no second daemon can share it. Not responsible for ordering,
 // ranges or retries of failed operations: the Store above is.
-// Invariant: after a failed flush every later flush fails too, until the file is opened anew: the kernel reports lost
-// write-back once and then forgets it, so a second flush would lie. Not destroyed from inside an on_done.
+// An operation that the device does not give back in time is reported all the same, and its memory is the kernel's
+// until it comes: whoever submitted it must not use it again. Invariant: after a failed flush every later flush fails
+// too, until the file is opened anew: the kernel reports lost write-back once and then forgets it, so a second flush
+// would lie. Not destroyed from inside an on_done.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +22,9 @@ struct DiskOptions {
   bool is_buffered = false;  ///< through the page cache instead of O_DIRECT
   /// Operations in the kernel at once; what is submitted beyond waits here, in order. Bounds the completion queue.
   std::uint32_t in_flight_max = 2048;
+  /// An operation that has not come back after this time is reported as IoError::timed_out; the kernel keeps its memory
+  /// until it does come back, if ever. 0: never.
+  Duration timeout{};
 };
 
 /// What is behind the file. memory: tmpfs or ramfs, where a write is a copy that can't wait for a device: it is done at
@@ -33,7 +38,8 @@ class DiskFile;
 
 class DiskFile final : public ports::Disk {
  public:
-  DiskFile(Reactor& reactor, int fd, const Geometry& geometry, Backing backing, std::uint32_t in_flight_max);
+  DiskFile(Reactor& reactor, int fd, const Geometry& geometry, Backing backing, std::uint32_t in_flight_max,
+           Duration timeout = {});
   /// Operations still in flight are waited for and not reported: afterwards the kernel touches no memory of theirs.
   ~DiskFile() override;
 
@@ -49,7 +55,8 @@ class DiskFile final : public ports::Disk {
     void on_completed(std::int32_t result) { disk->on_completed(*this, result); }
     Op op;
     DiskFile* disk = nullptr;
-    ports::DiskOp* request = nullptr;
+    ports::DiskOp* request = nullptr;  ///< null: nobody waits for it any more
+    Instant started{};
     Pending* next_free = nullptr;
     std::int32_t copied_result = 0;
     std::uint32_t done_bytes = 0;
@@ -67,6 +74,8 @@ class DiskFile final : public ports::Disk {
   [[nodiscard]] bool needs_more(Pending& pending, std::int32_t& result) noexcept;
   void finish(Pending& pending, Result<void, ports::IoError> result) noexcept;
 
+  void watch() noexcept;
+  void on_watch() noexcept;
   void start_flush() noexcept;
   void issue_flush() noexcept;
   void on_flushed(std::int32_t result) noexcept;
@@ -87,6 +96,12 @@ class DiskFile final : public ports::Disk {
   std::uint32_t in_flight_count_ = 0;
   Queue waiting_;  ///< no Pending was free
   Backing backing_;
+  Duration timeout_;
+  /// In the kernel and waited for, oldest first. What is copied at once is in copied_ instead.
+  IntrusiveList<Pending, Pending> watched_;
+  ports::Timer watch_timer_;
+  Instant flush_started_{};
+  bool is_flush_given_up_ = false;          ///< nobody waits for the flush in the kernel
   IntrusiveList<Pending, Pending> copied_;  ///< to be completed at the end of this turn
   ports::DeferredTask copied_task_;
 

@@ -179,7 +179,7 @@ Result<std::unique_ptr<DiskFile>, std::string> open_disk(const DiskOptions& opti
            geometry.logical_block_bytes, geometry.physical_block_bytes, options.is_buffered ? "buffered" : "direct",
            geometry.supports_discard ? "yes" : "no", geometry.supports_write_zeroes ? "yes" : "no");
   const Backing backing = is_device ? Backing::storage : backing_of(file.get());
-  return std::make_unique<DiskFile>(reactor, file.release(), geometry, backing, options.in_flight_max);
+  return std::make_unique<DiskFile>(reactor, file.release(), geometry, backing, options.in_flight_max, options.timeout);
 }
 
 }  // namespace replblk::runtime

@@ -138,7 +138,9 @@ TEST(StoreActivityLog, Recovery_flushes_saves_the_bits_and_then_closes_the_log) 
     if (op.kind != Op::read) writes.push_back(op);
   }
   const std::uint64_t bitmap_at = after.store->geometry().size_bytes;
+  // The first flush is for the superblocks (StoreMetadata).
   EXPECT_EQ(writes, (std::vector<FakeDisk::Logged>{{Op::flush, 0, 0, false},
+                                                   {Op::flush, 0, 0, false},
                                                    {Op::write, bitmap_at, 4096, false},
                                                    {Op::flush, 0, 0, false},
                                                    {Op::write, kRingAt + 2 * 4096, 4096, true}}));

@@ -126,7 +126,7 @@ cluster {
 resource {
   name: "r"
   target { iqn: "eui.02004567A425678D" alias: "a disk" port: 3261 portal { address: "::1" } portal { on: "one" address: "127.0.0.1" } }
-  volume { lun: 255  disk { on: "one" path: "/a" metadata_path: "/m" io_mode: buffered }  write_cache: false  logical_block_size: 4096 }
+  volume { lun: 255  disk { on: "one" path: "/a" metadata_path: "/m" io_mode: buffered timeout_ms: 1000 }  write_cache: false  logical_block_size: 4096 }
   resync { rate_max_kib_per_second: 10 rate_min_kib_per_second: 5 latency_budget: 0.5 checksum: never }
   activity_log { extents: 1237 updates: false }
 })";
@@ -151,6 +151,7 @@ resource {
   EXPECT_EQ(resource.volumes[0].logical_block_bytes, 4096u);
   EXPECT_EQ(resource.volumes[0].disks[0].metadata_path, "/m");
   EXPECT_EQ(resource.volumes[0].disks[0].io_mode, IoMode::buffered);
+  EXPECT_EQ(resource.volumes[0].disks[0].timeout, seconds(1));
   EXPECT_EQ(resource.resync.rate_max_bytes_per_second, 10240u);
   EXPECT_FALSE(resource.activity_log.updates);
   EXPECT_EQ(resource.activity_log.extents, 1237u);
@@ -220,6 +221,8 @@ TEST_F(ConfigFile, Each_broken_rule_is_named_with_its_place_key_value_and_rule) 
        "6:3: cluster.peer_timeout_ms: 60001 is out of range; 100 to 60000"},
       {"arbiter { none {} }", "flush_interval_ms: 1",
        "6:3: cluster.flush_interval_ms: 1 is out of range; 100 to 60000"},
+      {"path: \"/dev/vdb\" }\n  }", "path: \"/dev/vdb\" timeout_ms: 999 }\n  }",
+       "14:41: resource[0].volume[0].disk[1].timeout_ms: 999 is out of range; 1000 to 600000"},
       {"arbiter { none {} }", "arbiter { etcd { endpoint: \"https://10.0.0.9\" } }",
        "6:13: etcd: unknown key; known here are none"},
       {"name: \"data\"", "name: \"all\"",

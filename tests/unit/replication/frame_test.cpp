@@ -80,8 +80,17 @@ TEST(Frame, What_a_type_does_not_allow_is_refused_although_the_checksum_is_right
   EXPECT_EQ(decode_request(0, 100).error(), FrameError::length);
   EXPECT_EQ(decode_request(0, (4u << 20) + 512).error(), FrameError::length);
   EXPECT_EQ(decode_request(4096, 4096).error(), FrameError::length);
+  const auto decode_read = [&](FrameType type, std::uint32_t payload, std::uint64_t length) {
+    return decode_with(
+        [=](FrameHeader& h) { h.type = type, h.payload_length_bytes = payload, h.length_bytes = length; });
+  };
+  EXPECT_TRUE(decode_read(FrameType::read_request, 0, 4u << 20).has_value());
+  EXPECT_EQ(decode_read(FrameType::read_request, 0, (4u << 20) + 512).error(), FrameError::length);
+  EXPECT_EQ(decode_read(FrameType::read_request, 512, 512).error(), FrameError::length);
+  EXPECT_TRUE(decode_read(FrameType::read_data, 4096, 4096).has_value());
+  EXPECT_EQ(decode_read(FrameType::read_data, 4096, 8192).error(), FrameError::length);
   FrameHeaderBytes bytes = encode_frame_header(write_header());
-  bytes[4] = std::byte{14};
+  bytes[4] = std::byte{16};
   reseal(bytes);
   EXPECT_EQ(decode_frame_header(bytes).error(), FrameError::type);
   bytes = encode_frame_header(write_header());

@@ -33,9 +33,11 @@ TEST(Messages, Introduction_arrives_whole) {
   message.is_inconsistent = message.is_crashed_primary = message.survived_connected = message.is_sync_paused = true;
   message.discards_data = message.was_primary_at_parting = true;
   message.alone_since_ms = 7;
+  message.hardware_addresses = {{{2, 0, 0, 0, 0, 1}}, {{2, 0, 0, 0, 0, 9}}};
   const Introduction back = round_trip(message);
   EXPECT_TRUE(back.discards_data && back.was_primary_at_parting);
   EXPECT_EQ(back.alone_since_ms, 7u);
+  EXPECT_EQ(back.hardware_addresses, message.hardware_addresses);
   EXPECT_EQ(back.shared_fields, message.shared_fields);
   EXPECT_EQ(back.volumes, message.volumes);
   EXPECT_EQ(back.configuration, message.configuration);
@@ -53,6 +55,8 @@ TEST(Messages, Proposal_and_acknowledgement_arrive_whole) {
   EXPECT_EQ(back.reservations, table);
   EXPECT_EQ(round_trip(ProposalAck{77}).term, 77u);
 }
+
+TEST(Messages, Take_over_arrives) { static_cast<void>(round_trip(TakeOver{})); }
 
 TEST(Messages, Pause_arrives) {
   EXPECT_TRUE(round_trip(SyncPause{true}).is_paused);
