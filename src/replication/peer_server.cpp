@@ -26,9 +26,10 @@ BlockOp block_op(FrameType type) {
     case FrameType::resync_data:
       return BlockOp::write;
     case FrameType::discard:
+    case FrameType::resync_zeroes:
+      // What is zero at the source needs no room here (protocol.md 6); without discard zeroes are written.
       return BlockOp::discard;
     case FrameType::write_zeroes:
-    case FrameType::resync_zeroes:
       return BlockOp::write_zeroes;
     case FrameType::flush:
       return BlockOp::flush;

@@ -1,0 +1,255 @@
+#!/usr/bin/env python3
+"""Real daemons on disks that hang and that fill up: each node's disk is a file on a small ext4 of its own, on a loop device.
+
+A disk that hangs (its file system is frozen) hands the role to the peer and initiators go on there; a file system without room
+refuses writes and leaves both copies equal; a Secondary without room is left behind while the Primary goes on. At the end both
+copies are identical and hold everything that was answered. Needs root; runs in a mount namespace of its own.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.realpath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(HERE))), "tools"))
+
+from demonstration.initiator import BLOCK, Initiator, InitiatorError  # noqa: E402
+from demonstration.pair import IQN, DemoError, Pair, device_of, is_in_sync, other, peer_of, wait_until  # noqa: E402
+
+OWN_MOUNTS = "--in-own-mounts"
+VOLUME_BYTES = 96 << 20
+# The first Primary's is the larger one, so that it is the other one that fills up first.
+FILE_SYSTEM_BYTES = {"a": 160 << 20, "b": 56 << 20}
+REGION_BLOCKS = 4096  # of 4 KiB: what the load writes to
+STEP = 8  # sectors of 4 KiB
+DISK_TIMEOUT_MS = 1000
+NO_ROOM = "key 7h, ASC/Q 27h/07h"
+
+
+class TestFailure(Exception):
+    pass
+
+
+def run(*words):
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode != 0:
+        raise TestFailure(f"{' '.join(words)}: exit {done.returncode}\n{done.stdout}")
+
+
+class Load(threading.Thread):
+    """One write at a time, each block with the number of the write; remembers what was answered."""
+
+    def __init__(self, pair):
+        super().__init__(daemon=True)
+        self._pair, self._stop_asked = pair, threading.Event()
+        self.answered, self.possible = {}, {}
+        self.count, self.pause_s, self.problem = 0, 0.0, None
+
+    def run(self):
+        number, last, node = 0, time.monotonic(), "a"
+        while not self._stop_asked.is_set():
+            try:
+                initiator = Initiator(self._pair.addresses[node], self._pair.iscsi_port, IQN, "iqn.2026-11.org.example:disks", 2)
+            except InitiatorError:
+                node = other(node)
+                time.sleep(0.02)
+                continue
+            try:
+                while not self._stop_asked.is_set():
+                    number += 1
+                    block = number * 7 % REGION_BLOCKS
+                    self.possible.setdefault(block, set()).add(number)
+                    done = initiator.wait(initiator.write(block * STEP, number.to_bytes(8, "little") * 512))
+                    if done.status != 0:
+                        self.problem = f"write {number} at block {block} by way of {node}: {done}"
+                        return
+                    self.answered[block], self.possible[block] = number, {number}
+                    self.count += 1
+                    self.pause_s, last = max(self.pause_s, time.monotonic() - last), time.monotonic()
+            except InitiatorError:
+                node = other(node)
+
+    def finish(self):
+        self._stop_asked.set()
+        self.join(30)
+        if self.is_alive():
+            raise TestFailure("a write has been without an answer for 30 s")
+        if self.problem:
+            raise TestFailure(self.problem)
+
+
+class Story:
+    def __init__(self, pair, mounts):
+        self.pair, self.mounts = pair, mounts
+        self.started = time.monotonic()
+
+    def say(self, sentence):
+        print(f"[{time.monotonic() - self.started:5.1f} s] {sentence}", flush=True)
+
+    def in_sync(self):
+        return all(is_in_sync(self.pair.status(node)) for node in "ab")
+
+    def role(self, node):
+        status = self.pair.status(node)
+        return status and status["role"]
+
+    def tell(self):
+        self.pair.create()
+        with open(self.pair.config, encoding="utf-8") as file:
+            text = file.read()
+        with open(self.pair.config, "w", encoding="utf-8") as file:
+            file.write(text.replace("io_mode: direct", f"io_mode: direct timeout_ms: {DISK_TIMEOUT_MS}"))
+        for node in "ab":
+            self.pair.start(node)
+        self.pair.ctl("a", "primary", "--force")
+        wait_until("the first synchronisation", self.in_sync, 60)
+        self.disk_hangs()
+        self.primary_is_full()
+        self.secondary_is_full()
+        self.compare()
+
+    def disk_hangs(self):
+        load = Load(self.pair)
+        load.start()
+        wait_until("writes are answered", lambda: load.count > 200, 20)
+        load.pause_s = 0.0
+        self.say("the disk of a, which is Primary, hangs")
+        run("fsfreeze", "-f", self.mounts["a"])
+        try:
+            wait_until("b takes over", lambda: self.role("b") == "Primary", 10)
+            before = load.count
+            wait_until("writes are answered by b", lambda: load.count > before + 200, 20)
+            status = self.pair.status("a")
+            if device_of(status)["disk-state"] != "Failed" or self.role("a") != "Secondary":
+                raise TestFailure(f"a does not say that its disk failed: {status}")
+        finally:
+            run("fsfreeze", "-u", self.mounts["a"])
+        self.say(f"b serves; the longest pause between two writes was {load.pause_s:.2f} s, disk time-out {DISK_TIMEOUT_MS} ms")
+        self.pair.stop("a", 20)
+        self.pair.start("a")
+        wait_until("a is synchronised again, under load", self.in_sync, 60)
+        load.finish()
+        self.check_answered(load)
+        self.say(f"a is back; {load.count} writes were answered, all of them are there")
+
+    def check_answered(self, load):
+        node = "a" if self.role("a") == "Primary" else "b"
+        initiator = Initiator(self.pair.addresses[node], self.pair.iscsi_port, IQN, "iqn.2026-11.org.example:disks")
+        for block, possible in load.possible.items():
+            done = initiator.wait(initiator.read(block * STEP, STEP))
+            number = int.from_bytes(done.data[:8], "little")
+            if done.status != 0 or number not in possible | {load.answered.get(block, 0)} or bytes(done.data) != number.to_bytes(8, "little") * 512:
+                raise TestFailure(f"block {block} holds write {number}, not {load.answered.get(block)} (possible {possible})")
+        initiator.log_out()
+
+    def fill(self, node, first_block):
+        """Writes new blocks until one is refused or the volume ends. The refusal and how many were answered."""
+        initiator = Initiator(self.pair.addresses[node], self.pair.iscsi_port, IQN, "iqn.2026-11.org.example:disks")
+        data = os.urandom(128 << 10)
+        blocks = device_of(self.pair.status(node))["size"] * 1024 // 4096 - 64
+        for block in range(first_block, blocks, len(data) // 4096):
+            done = initiator.wait(initiator.write(block * STEP, data))
+            if done.status != 0:
+                again = initiator.wait(initiator.read(block * STEP, len(data) // BLOCK))
+                if again.status != 0:
+                    raise TestFailure(f"what was refused for want of room cannot be read: {again}")
+                initiator.log_out()
+                return str(done), block
+        initiator.log_out()
+        return None, blocks
+
+    def primary_is_full(self):
+        self.say("b, which is Primary now, is written to until its file system is full")
+        refusal, self.full_at = self.fill("b", REGION_BLOCKS)
+        if refusal is None or NO_ROOM not in refusal:
+            raise TestFailure(f"a full file system answers {refusal}, not {NO_ROOM}")
+        if not self.in_sync() or self.role("b") != "Primary":
+            raise TestFailure(f"a full file system is no failed disk: {self.pair.status('b')}")
+        self.say(f"refused with {refusal}; both copies stay UpToDate")
+
+    def secondary_is_full(self):
+        self.pair.ctl("b", "secondary")
+        self.pair.ctl("a", "primary")
+        refusal, block = self.fill("a", self.full_at)
+        if refusal is not None:
+            raise TestFailure(f"a has room, and answers {refusal} at block {block}")
+        reason = peer_of(self.pair.status("a")).get("reason") or self.pair.try_ctl("a", "status")[1]
+        if "file system of b is full" not in reason:
+            raise TestFailure(f"a does not say why b was left behind: {reason}")
+        self.say("a goes on while b has no room, and says so")
+
+    def compare(self):
+        self.say("b gets room: its file system is moved to a larger one")
+        self.pair.stop("b", 20)
+        larger = self.mounts["b"] + "-larger"
+        make_file_system(larger, FILE_SYSTEM_BYTES["a"])
+        run("cp", "--sparse=always", os.path.join(self.mounts["b"], "disk"), os.path.join(larger, "disk"))
+        os.unlink(self.pair.disk("b"))
+        os.symlink(os.path.join(larger, "disk"), self.pair.disk("b"))
+        self.pair.start("b")
+        wait_until("b is synchronised again", self.in_sync, 60)
+        length = device_of(self.pair.status("a"))["size"] * 1024
+        for node in "ba":
+            if not self.pair.stop(node, 20):
+                raise TestFailure(f"{node} did not stop in order: {self.pair.how_ended(node)}")
+        with open(self.pair.disk("a"), "rb") as one, open(self.pair.disk("b"), "rb") as two:
+            if one.read(length) != two.read(length):
+                raise TestFailure("the two copies differ")
+        self.say(f"the two copies are byte-identical: {length} bytes")
+
+
+def make_file_system(folder, size_bytes):
+    image = folder + ".img"
+    os.mkdir(folder)
+    with open(image, "wb") as file:
+        file.truncate(size_bytes)
+    run("mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", image)
+    run("mount", "-o", "loop", image, folder)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bin", required=True, help="the folder with replblkd and replblkctl")
+    parser.add_argument("--folder", required=True, help="where to work; on a file system with room for 400 MiB")
+    parser.add_argument(OWN_MOUNTS, action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("needs root: it mounts file systems")
+    if not options.in_own_mounts:
+        os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", sys.executable, "-B", os.path.realpath(__file__), *sys.argv[1:],
+                              OWN_MOUNTS])
+    os.makedirs(options.folder, exist_ok=True)
+    place = tempfile.mkdtemp(prefix="disks-", dir=options.folder)
+    pair, story = None, None
+    try:
+        pair = Pair(options.bin, os.path.join(options.folder, "nodes"), VOLUME_BYTES, 23260, 27789, death_signal="KILL")
+        mounts = {}
+        for node, size_bytes in FILE_SYSTEM_BYTES.items():
+            mounts[node] = os.path.join(place, node)
+            make_file_system(mounts[node], size_bytes)
+            os.symlink(os.path.join(mounts[node], "disk"), pair.disk(node))
+        story = Story(pair, mounts)
+        story.tell()
+        return 0
+    except (TestFailure, DemoError, InitiatorError, OSError) as failure:
+        print(f"FAILED: {failure}")
+        for node in "ab" if pair else "":
+            print(f"--- {node}\n{pair.try_ctl(node, 'status')[1]}\n{pair.log_tail(node)}")
+        return 1
+    finally:
+        if pair:
+            pair.close()
+        for name in sorted(os.listdir(place)):
+            if os.path.ismount(os.path.join(place, name)):
+                subprocess.run(["umount", os.path.join(place, name)], check=False)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
