@@ -85,6 +85,21 @@ void remember_parting(const ResourceRecord& before, ResourceRecord& next, NodeIn
   }
 }
 
+ResourceRecord record_of_all(std::span<const ResourceRecord> records) {
+  RB_ASSERT(!records.empty());
+  ResourceRecord all = records.front();
+  for (const ResourceRecord& other : records) {
+    ResourceRecord next = other.configuration.term < all.configuration.term ? other : all;
+    next.seen = std::max(all.seen, other.seen);
+    next.is_inconsistent = all.is_inconsistent || other.is_inconsistent;
+    next.is_outdated = all.is_outdated || other.is_outdated;
+    next.is_primary_open = all.is_primary_open || other.is_primary_open;
+    next.is_clean_stop = all.is_clean_stop && other.is_clean_stop;
+    all = next;
+  }
+  return all;
+}
+
 ResourceRecord name_term(const ResourceRecord& record, std::uint64_t term) {
   RB_ASSERT(term > record.seen && term > record.configuration.term);
   ResourceRecord next = record;

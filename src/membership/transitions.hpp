@@ -3,6 +3,8 @@
 // Invariant: neither the term nor `seen` ever goes down (I6); asserted.
 #pragma once
 
+#include <span>
+
 #include "blockdev/record.hpp"
 
 namespace replblk::membership {
@@ -49,6 +51,11 @@ using blockdev::ResourceRecord;
 /// forgets. `unix_ms` is the time now.
 void remember_parting(const ResourceRecord& before, ResourceRecord& next, NodeIndex self,
                       std::uint64_t unix_ms) noexcept;
+
+/// What the records of a resource's volumes say together. They differ when a node stopped between two of its volumes: a
+/// change that is not in every one of them was never acted upon, so the older configuration counts, with every flag
+/// that one of them has, and the highest `seen`. At least one.
+[[nodiscard]] ResourceRecord record_of_all(std::span<const ResourceRecord> records);
 
 /// Names a term before a proposal leaves (doubt begins).
 [[nodiscard]] ResourceRecord name_term(const ResourceRecord& record, std::uint64_t term);

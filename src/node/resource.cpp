@@ -157,21 +157,11 @@ void Resource::all_opened() {
 /// Several volumes: a change that is not in all of them was never acted upon, so the lower configuration holds, and
 /// every restriction that any of them remembers.
 void Resource::take_records() {
-  record_ = volumes_.front()->store->record();
-  for (const auto& volume : volumes_) {
-    const ResourceRecord& other = volume->store->record();
-    const bool is_inconsistent = record_.is_inconsistent || other.is_inconsistent;
-    const bool is_outdated = record_.is_outdated || other.is_outdated;
-    const bool is_primary_open = record_.is_primary_open || other.is_primary_open;
-    const bool is_clean_stop = record_.is_clean_stop && other.is_clean_stop;
-    const std::uint64_t seen = std::max(record_.seen, other.seen);
-    if (other.configuration.term < record_.configuration.term) record_ = other;
-    record_.seen = seen;
-    record_.is_inconsistent = is_inconsistent;
-    record_.is_outdated = is_outdated;
-    record_.is_primary_open = is_primary_open;
-    record_.is_clean_stop = is_clean_stop;
-  }
+  std::vector<ResourceRecord> records;
+  for (const auto& volume : volumes_) records.push_back(volume->store->record());
+  if (std::ranges::any_of(records, [&](const auto& one) { return one.configuration != records.front().configuration; }))
+    RB_PROBE("stopped_between_two_volumes");
+  record_ = membership::record_of_all(records);
   const bool is_sole = record_.configuration.is_sole(self());
   is_crashed_primary_ = record_.is_primary_open;
   const bool has_cache = std::ranges::any_of(volumes_, [](const auto& volume) { return volume->config.write_cache; });

@@ -59,7 +59,7 @@ std::string Checkers::check_answered(Sectors sectors) {
     for (SimHost* copy : hosts_) {
       if (!view->record->configuration.has_member(copy->index()) || has_lost_cache_[copy->index()]) continue;
       for (std::uint64_t sector = sectors.first; sector < sectors.first + sectors.count; ++sector) {
-        const std::string sentence = oracle_.check_copy(sector, copy->data().content() + sector * kSectorBytes);
+        const std::string sentence = oracle_.check_copy(sector, copy->content(sector));
         if (!sentence.empty()) {
           return fmt::format("I2: an answered write is not in the copy of {}, a member of term {}: {}",
                              kNodeName[copy->index()], view->record->configuration.term, sentence);
@@ -106,7 +106,7 @@ std::string Checkers::check_durable(const std::vector<std::uint64_t>& sectors) {
     for (SimHost* copy : hosts_) {
       if (!view->record->configuration.has_member(copy->index()) || has_lost_cache_[copy->index()]) continue;
       for (const std::uint64_t sector : sectors) {
-        const std::string sentence = oracle_.check_durable(sector, copy->data().stable() + sector * kSectorBytes);
+        const std::string sentence = oracle_.check_durable(sector, copy->stable(sector));
         if (!sentence.empty()) {
           return fmt::format(
               "P2: a flush was answered and a power cut now would undo what it covers in the copy of {}: {}",
@@ -136,16 +136,22 @@ std::string Checkers::check_copies(bool& was_compared) {
   if (is_one_established(left) != is_one_established(right)) return {};
   if (is_pair && (left->is_primary || right->is_primary) && left->record->reservations != right->record->reservations)
     return "I4: the tables of persistent reservations of two members differ, and none is on its way";
-  const blockdev::DirtyBitmap* dirty[2] = {&left->stores.front()->dirty(), &right->stores.front()->dirty()};
   was_compared = true;
-  for (std::uint64_t at = 0; at < data_bytes_; at += kBlockBytes) {
-    const std::uint64_t count = std::min(kBlockBytes, data_bytes_ - at);
-    if (std::memcmp(hosts_[0]->data().content() + at, hosts_[1]->data().content() + at, count) == 0) continue;
-    if (is_pair)
-      return fmt::format("I4: block at {} differs between the copies of two members, and nothing is in flight", at);
-    if (!dirty[0]->is_dirty(at, count) && !dirty[1]->is_dirty(at, count)) {
-      return fmt::format("I5: block at {} differs between the copies and is in no resync set (phases {} and {})", at,
-                         static_cast<int>(left->phase), static_cast<int>(right->phase));
+  for (std::size_t volume = 0; volume < hosts_[0]->volumes_count(); ++volume) {
+    const blockdev::DirtyBitmap* dirty[2] = {&left->stores[volume]->dirty(), &right->stores[volume]->dirty()};
+    const std::byte* bytes[2] = {hosts_[0]->data(volume).content(), hosts_[1]->data(volume).content()};
+    for (std::uint64_t at = 0; at < data_bytes_; at += kBlockBytes) {
+      const std::uint64_t count = std::min(kBlockBytes, data_bytes_ - at);
+      if (std::memcmp(bytes[0] + at, bytes[1] + at, count) == 0) continue;
+      if (is_pair)
+        return fmt::format(
+            "I4: block at {} of volume {} differs between the copies of two members, and nothing is in flight", at,
+            volume);
+      if (!dirty[0]->is_dirty(at, count) && !dirty[1]->is_dirty(at, count)) {
+        return fmt::format(
+            "I5: block at {} of volume {} differs between the copies and is in no resync set (phases {} and {})", at,
+            volume, static_cast<int>(left->phase), static_cast<int>(right->phase));
+      }
     }
   }
   return {};
@@ -153,24 +159,28 @@ std::string Checkers::check_copies(bool& was_compared) {
 
 std::string Checkers::check_remembered() {
   if (is_split_ || are_differences_expected_) return {};
-  const PersistedRecord persisted[2] = {hosts_[0]->persisted_with_bits(true), hosts_[1]->persisted_with_bits(true)};
-  const blockdev::GenerationSet& one = persisted[0].record.generations;
-  const blockdev::GenerationSet& two = persisted[1].record.generations;
+  const blockdev::GenerationSet one = hosts_[0]->persisted(true).generations;
+  const blockdev::GenerationSet two = hosts_[1]->persisted(true).generations;
   // Other generations than these are resynced whole, or not at all.
   const bool is_by_bits = one.current == two.current || one.base == two.current || two.base == one.current;
   if (!is_by_bits || one.current.is_none() || two.current.is_none()) return {};
-  for (std::uint64_t at = 0; at < data_bytes_; at += kBlockBytes) {
-    const std::uint64_t count = std::min(kBlockBytes, data_bytes_ - at);
-    const auto is_same = [&](const std::byte* left, const std::byte* right) {
-      return std::memcmp(left + at, right + at, count) == 0;
-    };
-    const Medium& left = hosts_[0]->data();
-    const Medium& right = hosts_[1]->data();
-    if (is_same(left.content(), right.content()) && is_same(left.content(), left.stable()) &&
-        is_same(right.content(), right.stable()))
-      continue;
-    if (!persisted[0].dirty.is_dirty(at, count) && !persisted[1].dirty.is_dirty(at, count))
-      return fmt::format("I5: block at {} may differ after a crash, and neither device remembers it", at);
+  for (std::size_t volume = 0; volume < hosts_[0]->volumes_count(); ++volume) {
+    const PersistedRecord persisted[2] = {hosts_[0]->persisted_with_bits(true, volume),
+                                          hosts_[1]->persisted_with_bits(true, volume)};
+    const Medium& left = hosts_[0]->data(volume);
+    const Medium& right = hosts_[1]->data(volume);
+    for (std::uint64_t at = 0; at < data_bytes_; at += kBlockBytes) {
+      const std::uint64_t count = std::min(kBlockBytes, data_bytes_ - at);
+      const auto is_same = [&](const std::byte* one_side, const std::byte* other_side) {
+        return std::memcmp(one_side + at, other_side + at, count) == 0;
+      };
+      if (is_same(left.content(), right.content()) && is_same(left.content(), left.stable()) &&
+          is_same(right.content(), right.stable()))
+        continue;
+      if (!persisted[0].dirty.is_dirty(at, count) && !persisted[1].dirty.is_dirty(at, count))
+        return fmt::format("I5: block at {} of volume {} may differ after a crash, and neither device remembers it", at,
+                           volume);
+    }
   }
   return {};
 }
@@ -181,11 +191,13 @@ std::string Checkers::check_verify() {
   for (SimHost* host : hosts_) {
     const auto view = host->inspect();
     if (!view) continue;
-    const replication::DifferenceList& found = view->verifies.front()->report().differences;
-    if (found.bytes() == 0) continue;
-    return fmt::format("P5: a verify driven by {} found {} differing bytes in {} ranges, the first at {}",
-                       kNodeName[host->index()], found.bytes(), found.ranges_count(),
-                       found.listed().front().offset_bytes);
+    for (const replication::Verify* verify : view->verifies) {
+      const replication::DifferenceList& found = verify->report().differences;
+      if (found.bytes() == 0) continue;
+      return fmt::format("P5: a verify driven by {} found {} differing bytes in {} ranges, the first at {}",
+                         kNodeName[host->index()], found.bytes(), found.ranges_count(),
+                         found.listed().front().offset_bytes);
+    }
   }
   return {};
 }
@@ -218,12 +230,16 @@ std::string Checkers::check_records() {
 }
 
 std::string Checkers::check_identical() {
-  for (std::uint64_t at = 0; at < data_bytes_; at += kSectorBytes) {
-    if (std::memcmp(hosts_[0]->data().content() + at, hosts_[1]->data().content() + at, kSectorBytes) == 0) continue;
-    const auto left = read_stamp(hosts_[0]->data().content() + at, at / kSectorBytes);
-    const auto right = read_stamp(hosts_[1]->data().content() + at, at / kSectorBytes);
-    return fmt::format("P5: the copies differ in sector {} at the end: a has {:#x}, b has {:#x}", at / kSectorBytes,
-                       left.value_or(UINT64_MAX), right.value_or(UINT64_MAX));
+  for (std::size_t volume = 0; volume < hosts_[0]->volumes_count(); ++volume) {
+    const std::byte* bytes[2] = {hosts_[0]->data(volume).content(), hosts_[1]->data(volume).content()};
+    const std::uint64_t base = volume * hosts_[0]->data(volume).geometry().size_bytes / kSectorBytes;
+    for (std::uint64_t at = 0; at < data_bytes_; at += kSectorBytes) {
+      if (std::memcmp(bytes[0] + at, bytes[1] + at, kSectorBytes) == 0) continue;
+      const std::uint64_t sector = base + at / kSectorBytes;
+      return fmt::format("P5: the copies differ in sector {} at the end: a has {:#x}, b has {:#x}", sector,
+                         read_stamp(bytes[0] + at, sector).value_or(UINT64_MAX),
+                         read_stamp(bytes[1] + at, sector).value_or(UINT64_MAX));
+    }
   }
   return {};
 }

@@ -40,6 +40,24 @@ InitiatorOptions draw_initiator(Seeded& random, std::uint32_t index, Sectors reg
   return options;
 }
 
+/// Each volume gets an initiator at least; none has more than one volume.
+void spread_over_volumes(RunOptions& options, std::uint32_t volumes_count) {
+  options.volumes_count = volumes_count;
+  for (std::uint32_t index = 0; index < std::max<std::size_t>(volumes_count, options.initiators.size()); ++index) {
+    if (index >= options.initiators.size()) {
+      InitiatorOptions another = options.initiators.front();
+      another.session.initiator_name = fmt::format("iqn.2026-11.org.example:initiator-{}", index);
+      another.session.isid = 0x400001370000u + index;
+      options.initiators.push_back(std::move(another));
+    }
+    InitiatorOptions& initiator = options.initiators[index];
+    initiator.lun = static_cast<std::uint16_t>(index % volumes_count);
+    initiator.base_sector = initiator.lun * options.volume_sectors();
+    initiator.volume_sectors = options.volume_sectors();
+    initiator.region.first += initiator.base_sector;
+  }
+}
+
 /// From a sequence of its own: no other draw depends on it.
 replication::SplitPolicies draw_policies(std::uint64_t seed) {
   using namespace replication;
@@ -178,13 +196,18 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
       initiator.reservation_share = random.chance(0.5) ? 0.02 : 0.1;
   }
   if (options.has(Fault::split)) options.split_policies = draw_policies(seed);
+  Seeded more(mix64(seed) ^ 0x766f6c756d6573);
+  // What a split and silent damage are compared with knows one volume.
+  const bool may_spread = !is_lite && !options.has(Fault::split) && !options.has_silent_difference;
+  if (may_spread && more.chance(0.35)) spread_over_volumes(options, static_cast<std::uint32_t>(more.between(2, 3)));
   return options;
 }
 
 std::string RunOptions::describe() const {
   std::string text = fmt::format(
-      "steps {} volume {} KiB block {} write_cache {} {} metadata discard {} zeroes {}{} alignment {} memory {} MiB",
-      steps, volume_bytes >> 10, logical_block_bytes, has_write_cache ? "on" : "off",
+      "steps {} volumes {} of {} KiB block {} write_cache {} {} metadata discard {} zeroes {}{} alignment {} memory {} "
+      "MiB",
+      steps, volumes_count, volume_bytes >> 10, logical_block_bytes, has_write_cache ? "on" : "off",
       has_external_metadata ? "external" : "internal", supports_discard, supports_write_zeroes,
       disk.refuses_zeroing ? " but refused" : "", alignment_bytes, buffer_memory_mib);
   text += fmt::format(

@@ -50,7 +50,10 @@ struct RunOptions {
   std::array<double, kFaultCount> weight{};  ///< 0: off in this run
   double quiet_probability = 0.3;            ///< of a step to be left alone
   Duration step_max = seconds(1);
-  std::uint64_t volume_bytes = 0;
+  std::uint64_t volume_bytes = 0;  ///< of each volume's device
+  std::uint32_t volumes_count = 1;
+  /// Sectors are numbered through all volumes: sector s of volume v is v × volume_sectors() + s.
+  [[nodiscard]] std::uint64_t volume_sectors() const noexcept { return volume_bytes / kSectorBytes; }
   std::uint32_t logical_block_bytes = 512;
   bool has_write_cache = true;
   bool has_external_metadata = false;

@@ -174,11 +174,12 @@ std::string Oracle::end_read(OpId op, ConstBytes bytes) {
   return {};
 }
 
-std::vector<std::uint64_t> Oracle::end_flush(OpId op) {
+std::vector<std::uint64_t> Oracle::end_flush(OpId op, Sectors volume) {
   std::vector<std::uint64_t> made_durable;
   ++clock_;
   const std::vector<std::uint64_t> crowded(crowded_.begin(), crowded_.end());
   for (const std::uint64_t sector : crowded) {
+    if (sector < volume.first || sector - volume.first >= volume.count) continue;
     if (make_durable(sectors_[sector], op)) made_durable.push_back(sector);
     prune(sector);
   }

@@ -54,8 +54,8 @@ class Oracle {
   void drop_read(OpId op) { reads_.erase(op); }
 
   [[nodiscard]] OpId begin_flush() { return ++clock_; }
-  /// Answered GOOD. Returns the sectors of which it made a write durable.
-  [[nodiscard]] std::vector<std::uint64_t> end_flush(OpId op);
+  /// Answered GOOD, for the volume that has these sectors. Returns the sectors of which it made a write durable.
+  [[nodiscard]] std::vector<std::uint64_t> end_flush(OpId op, Sectors volume = {0, UINT64_MAX});
 
   void forget_volatile();
 

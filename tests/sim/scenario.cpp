@@ -49,7 +49,10 @@ RunOutcome Scenario::run() {
   RunOutcome outcome;
   outcome.violation = violation_;
   // What is on the disks is part of what happened.
-  for (const auto& host : hosts_) timeline_.mix(crc32c({host->data().content(), host->data().geometry().size_bytes}));
+  for (const auto& host : hosts_) {
+    for (std::size_t volume = 0; volume < host->volumes_count(); ++volume)
+      timeline_.mix(crc32c({host->data(volume).content(), host->data(volume).geometry().size_bytes}));
+  }
   outcome.hash = timeline_.hash();
   outcome.events_count = timeline_.steps_count();
   outcome.recovery = recovery_;
@@ -89,23 +92,30 @@ void Scenario::prepare() {
   for (NodeIndex node = 0; node < 2; ++node) hosts_[node] = std::make_unique<SimHost>(fabric_, options_, node);
   const auto first = static_cast<NodeIndex>(random.below(2));
   // Devices are not empty when they come: each holds old data of its own.
-  oracle_ = std::make_unique<Oracle>(options_.volume_bytes / kSectorBytes, options_.has_write_cache);
+  const std::uint64_t sectors_count = options_.volumes_count * options_.volume_sectors();
+  oracle_ = std::make_unique<Oracle>(sectors_count, options_.has_write_cache);
   for (NodeIndex node = 0; node < 2; ++node) {
-    for (std::uint64_t sector = 0; sector < options_.volume_bytes / kSectorBytes; sector += 64) {
+    for (std::uint64_t sector = 0; sector < sectors_count; sector += 64) {
       if (!random.chance(0.5)) continue;
       const std::uint64_t value = kPresetValueA + node;
-      for (std::uint64_t index = sector; index < std::min(sector + 64, options_.volume_bytes / kSectorBytes); ++index) {
+      for (std::uint64_t index = sector; index < std::min(sector + 64, sectors_count); ++index) {
         std::byte bytes[kSectorBytes];
         write_stamp(bytes, value, index);
-        hosts_[node]->data().preset(index * kSectorBytes, bytes);
+        hosts_[node]
+            ->data(index / options_.volume_sectors())
+            .preset(index % options_.volume_sectors() * kSectorBytes, bytes);
         if (node == first) oracle_->preset(index, value);
       }
     }
   }
-  Uuid uuid;
-  random.fill(uuid.bytes);
-  const std::uint64_t usable = hosts_[0]->create_metadata(uuid);
-  if (hosts_[1]->create_metadata(uuid) != usable) fail("create-md gave two equal devices different usable sizes");
+  std::uint64_t usable = 0;
+  for (std::size_t volume = 0; volume < options_.volumes_count; ++volume) {
+    Uuid uuid;
+    random.fill(uuid.bytes);
+    usable = hosts_[0]->create_metadata(uuid, {}, volume);
+    if (hosts_[1]->create_metadata(uuid, {}, volume) != usable)
+      fail("create-md gave two equal devices different usable sizes");
+  }
   checkers_ = std::make_unique<Checkers>(std::array<SimHost*, 2>{hosts_[0].get(), hosts_[1].get()}, *oracle_);
   checkers_->set_data_bytes(usable);
   if (options_.has_disk_errors()) checkers_->set_disk_errors();
@@ -114,7 +124,7 @@ void Scenario::prepare() {
   administrator_->make_first_primary(first);
   for (std::size_t index = 0; index < options_.initiators.size(); ++index) {
     InitiatorOptions initiator = options_.initiators[index];
-    RB_ASSERT((initiator.region.first + initiator.region.count) * kSectorBytes <= usable);
+    RB_ASSERT((initiator.region.first - initiator.base_sector + initiator.region.count) * kSectorBytes <= usable);
     SimInitiator::Hooks hooks;
     hooks.next_value = [this] { return next_value_++; };
     hooks.on_violation = [this](const std::string& sentence) {
@@ -448,8 +458,10 @@ void Scenario::inject(Fault fault) {
       break;
     }
     case Fault::slow_disk:
-      host.data().set_slowness(random.duration(milliseconds(1), milliseconds(300)));
-      host.metadata().set_slowness(random.duration(milliseconds(1), milliseconds(300)));
+      for (std::size_t volume = 0; volume < host.volumes_count(); ++volume) {
+        host.data(volume).set_slowness(random.duration(milliseconds(1), milliseconds(300)));
+        host.metadata(volume).set_slowness(random.duration(milliseconds(1), milliseconds(300)));
+      }
       heal_later(cut_time, [&host] { host.heal_devices(); });
       break;
     case Fault::demote:
@@ -480,13 +492,14 @@ void Scenario::break_disk(Fault fault, SimHost& host, Duration how_long) {
   if (timeline_.now() <= fails_until_[blockdev::other_node(host.index())])
     both_fail_until_ = std::max(both_fail_until_, std::min(until, fails_until_[blockdev::other_node(host.index())]));
   const std::uint64_t data_bytes = checkers_->data_bytes();
+  const std::size_t volume = random.below(host.volumes_count());
   Defect defect;
   if (fault == Fault::metadata_error) {
     const bool is_external = options_.has_external_metadata;
     defect.offset_bytes = is_external ? 0 : data_bytes;
-    defect.length_bytes = host.metadata().geometry().size_bytes - defect.offset_bytes;
+    defect.length_bytes = host.metadata(volume).geometry().size_bytes - defect.offset_bytes;
     defect.fails_changes = true;
-    host.metadata().set_defect(defect);
+    host.metadata(volume).set_defect(defect);
     heal_later(how_long, [this, &host] { mend_disks(host); });
     return;
   }
@@ -498,7 +511,7 @@ void Scenario::break_disk(Fault fault, SimHost& host, Duration how_long) {
   defect.fails_changes = fault == Fault::write_error;
   defect.is_full = defect.fails_changes && random.chance(0.4);
   defect.fails_flushes = fault == Fault::flush_error;
-  host.data().set_defect(defect);
+  host.data(volume).set_defect(defect);
   heal_later(how_long, [this, &host] { mend_disks(host); });
 }
 
@@ -629,7 +642,8 @@ void Scenario::verify_and_wait(NodeIndex node, const std::string& repair_from) {
     bool result = false;
     for (const auto& host : hosts_) {
       const auto view = host->inspect();
-      result = result || !view || view->is_repairing || view->verifies.front()->is_running();
+      result = result || !view || view->is_repairing ||
+               std::ranges::any_of(view->verifies, [](const auto* verify) { return verify->is_running(); });
     }
     return result;
   };
@@ -654,7 +668,9 @@ void Scenario::verify_everything() {
     verify_and_wait(static_cast<NodeIndex>(timeline_.random().below(2)), "");
     for (const auto& host : hosts_) {
       const auto view = host->inspect();
-      if (view && view->is_primary && view->verifies.front()->report().is_complete) return;
+      if (view && view->is_primary &&
+          std::ranges::all_of(view->verifies, [](const auto* verify) { return verify->report().is_complete; }))
+        return;
     }
   }
   fail("P5: no verify of everything completes: " + describe_state());

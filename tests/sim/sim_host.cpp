@@ -8,6 +8,7 @@
 #include "blockdev/record_codec.hpp"
 #include "blockdev/store.hpp"
 #include "blockdev/superblock.hpp"
+#include "membership/transitions.hpp"
 
 #if defined(__SANITIZE_ADDRESS__)
 /// Killed nodes are left lying on purpose (sim_host.hpp).
@@ -32,18 +33,22 @@ ports::Disk::Geometry geometry_of(const RunOptions& options) {
   return geometry;
 }
 
-std::unique_ptr<Medium> make_metadata_medium(Timeline& timeline, const RunOptions& options, blockdev::NodeIndex index) {
-  if (!options.has_external_metadata) return nullptr;
-  ports::Disk::Geometry geometry = geometry_of(options);
-  geometry.size_bytes = kExternalMetadataBytes;
-  return std::make_unique<Medium>(timeline, fmt::format("{}.meta", kNodeName[index]), geometry);
+/// "a", and "a.1" for a second volume.
+std::string medium_name(blockdev::NodeIndex index, std::size_t volume) {
+  return volume == 0 ? kNodeName[index] : fmt::format("{}.{}", kNodeName[index], volume);
 }
 
-blockdev::StoreOptions store_options(const RunOptions& options) {
+std::unique_ptr<Medium> make_metadata_medium(Timeline& timeline, const RunOptions& options, const std::string& name) {
+  ports::Disk::Geometry geometry = geometry_of(options);
+  geometry.size_bytes = kExternalMetadataBytes;
+  return std::make_unique<Medium>(timeline, name + ".meta", geometry);
+}
+
+blockdev::StoreOptions store_options(const RunOptions& options, std::size_t volume) {
   blockdev::StoreOptions store;
   store.has_write_cache = options.has_write_cache;
   store.resource_name = "r0";
-  store.volume = 0;
+  store.volume = static_cast<std::uint32_t>(volume);
   if (options.activity_log.updates)
     store.activity_log = {options.activity_log.extent_shift, options.activity_log.extents};
   return store;
@@ -98,15 +103,17 @@ node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::Nod
   resource.name = "r0";
   resource.target.iqn = kTargetName;
   resource.target.peer_portal_addresses.push_back(kNodeAddress[1 - self]);
-  node::VolumeConfig volume;
-  for (std::size_t index = 0; index < 2; ++index) {
-    volume.disks[index].path = fmt::format("/dev/{}", kNodeName[index]);
-    if (options.has_external_metadata)
-      volume.disks[index].metadata_path = fmt::format("/dev/{}.meta", kNodeName[index]);
+  for (std::uint16_t number = 0; number < options.volumes_count; ++number) {
+    node::VolumeConfig volume;
+    volume.lun = number;
+    for (blockdev::NodeIndex index = 0; index < 2; ++index) {
+      volume.disks[index].path = "/dev/" + medium_name(index, number);
+      if (options.has_external_metadata) volume.disks[index].metadata_path = volume.disks[index].path + ".meta";
+    }
+    volume.write_cache = options.has_write_cache;
+    volume.logical_block_bytes = options.logical_block_bytes;
+    resource.volumes.push_back(volume);
   }
-  volume.write_cache = options.has_write_cache;
-  volume.logical_block_bytes = options.logical_block_bytes;
-  resource.volumes.push_back(volume);
   resource.after_split_brain = options.split_policies;
   resource.resync.rate_max_bytes_per_second = options.rate_max_bytes_per_second;
   resource.activity_log = options.activity_log;
@@ -120,18 +127,18 @@ node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::Nod
 SimHost::Process::Process(SimFabric& fabric, SimHost& host)
     : loop(fabric.timeline(), kNodeName[host.index_], host.options_.clock_rate[host.index_]),
       network(fabric, loop, host.address_),
-      data(host.data_, loop, host.options_.disk),
-      metadata(host.metadata_ == nullptr ? nullptr
-                                         : std::make_unique<SimDisk>(*host.metadata_, loop, host.options_.disk)),
-      buffers(std::make_unique<BufferPool>(std::size_t{host.options_.buffer_memory_mib} << 20)) {}
+      buffers(std::make_unique<BufferPool>(std::size_t{host.options_.buffer_memory_mib} << 20)) {
+  for (Medium& medium : host.data_) data.emplace_back(medium, loop, host.options_.disk);
+  for (const auto& medium : host.metadata_) metadata.emplace_back(*medium, loop, host.options_.disk);
+}
 
 SimHost::SimHost(SimFabric& fabric, const RunOptions& options, blockdev::NodeIndex index)
-    : fabric_(fabric),
-      options_(options),
-      index_(index),
-      address_(kNodeAddress[index]),
-      data_(fabric.timeline(), kNodeName[index], geometry_of(options)),
-      metadata_(make_metadata_medium(fabric.timeline(), options, index)) {
+    : fabric_(fabric), options_(options), index_(index), address_(kNodeAddress[index]) {
+  for (std::size_t volume = 0; volume < options.volumes_count; ++volume) {
+    const std::string name = medium_name(index, volume);
+    data_.emplace_back(fabric.timeline(), name, geometry_of(options));
+    if (options.has_external_metadata) metadata_.push_back(make_metadata_medium(fabric.timeline(), options, name));
+  }
   fabric.timeline().random().fill(boot_id_.bytes);
 }
 
@@ -139,16 +146,18 @@ SimHost::~SimHost() {
   if (process_ != nullptr) leave(false);
 }
 
-std::uint64_t SimHost::create_metadata(const Uuid& uuid, const blockdev::ResourceRecord& record) {
-  Aside aside(data_, metadata_.get(), false);
+std::uint64_t SimHost::create_metadata(const Uuid& uuid, const blockdev::ResourceRecord& record, std::size_t volume) {
+  Medium& data = data_[volume];
+  Aside aside(data, metadata_medium(volume), false);
   blockdev::CreateOptions create;
   create.resource_name = "r0";
+  create.volume = static_cast<std::uint32_t>(volume);
   create.volume_uuid = uuid;
   create.record = record;
   create.logical_block_bytes = options_.logical_block_bytes;
   std::optional<Result<std::uint64_t, blockdev::StoreError>> outcome;
   {
-    blockdev::Store store(aside.world, aside.data_disk, aside.metadata_disk.get(), store_options(options_));
+    blockdev::Store store(aside.world, aside.data_disk, aside.metadata_disk.get(), store_options(options_, volume));
     aside.loop.post([&] {
       store.create(create, Callback<void(Result<std::uint64_t, blockdev::StoreError>)>::with(
                                &outcome, [](void* into, Result<std::uint64_t, blockdev::StoreError> result) {
@@ -158,16 +167,19 @@ std::uint64_t SimHost::create_metadata(const Uuid& uuid, const blockdev::Resourc
     aside.run([&] { return outcome.has_value(); });
   }
   RB_ASSERT(outcome->has_value());
-  const std::uint64_t begin = data_.geometry().size_bytes - kMetadataBytesMax;
-  if (metadata_ == nullptr) data_.preset(begin, {aside.data_medium.content() + begin, kMetadataBytesMax});
-  if (metadata_ != nullptr) metadata_->preset(0, {aside.metadata_medium->content(), metadata_->geometry().size_bytes});
+  const std::uint64_t begin = data.geometry().size_bytes - kMetadataBytesMax;
+  if (metadata_.empty()) {
+    data.preset(begin, {aside.data_medium.content() + begin, kMetadataBytesMax});
+  } else {
+    metadata(volume).preset(0, {aside.metadata_medium->content(), metadata(volume).geometry().size_bytes});
+  }
   return **outcome;
 }
 
-PersistedRecord SimHost::persisted_with_bits(bool is_stable_only) const {
-  Aside aside(data_, metadata_.get(), is_stable_only);
+PersistedRecord SimHost::persisted_with_bits(bool is_stable_only, std::size_t volume) const {
+  Aside aside(data_[volume], metadata_medium(volume), is_stable_only);
   std::optional<Result<void, blockdev::StoreError>> outcome;
-  blockdev::Store store(aside.world, aside.data_disk, aside.metadata_disk.get(), store_options(options_));
+  blockdev::Store store(aside.world, aside.data_disk, aside.metadata_disk.get(), store_options(options_, volume));
   aside.loop.post([&] {
     store.open(Callback<void(Result<void, blockdev::StoreError>)>::with(
         &outcome, [](void* into, Result<void, blockdev::StoreError> result) {
@@ -179,10 +191,10 @@ PersistedRecord SimHost::persisted_with_bits(bool is_stable_only) const {
   return {store.record(), std::move(store.dirty())};
 }
 
-blockdev::Superblock SimHost::superblock(bool is_stable_only) const {
-  const Medium& medium = metadata_ == nullptr ? data_ : *metadata_;
+blockdev::Superblock SimHost::superblock(bool is_stable_only, std::size_t volume) const {
+  const Medium& medium = metadata_.empty() ? data_[volume] : *metadata_[volume];
   const std::byte* bytes = is_stable_only ? medium.stable() : medium.content();
-  const auto placement = metadata_ == nullptr ? blockdev::Placement::internal : blockdev::Placement::external;
+  const auto placement = metadata_.empty() ? blockdev::Placement::internal : blockdev::Placement::external;
   const auto offsets = blockdev::superblock_offsets(placement, medium.geometry().size_bytes / 4096 * 4096);
   RB_ASSERT(offsets.has_value());
   std::array<blockdev::SuperblockCopy, 2> copies;
@@ -195,19 +207,23 @@ blockdev::Superblock SimHost::superblock(bool is_stable_only) const {
 }
 
 blockdev::ResourceRecord SimHost::persisted(bool is_stable_only) const {
-  const auto named = blockdev::decode_record(superblock(is_stable_only).record);
-  RB_ASSERT(named.has_value());
-  return named->record;
+  std::vector<blockdev::ResourceRecord> records;
+  for (std::size_t volume = 0; volume < data_.size(); ++volume) {
+    const auto named = blockdev::decode_record(superblock(is_stable_only, volume).record);
+    RB_ASSERT(named.has_value());
+    records.push_back(named->record);
+  }
+  return membership::record_of_all(records);
 }
 
 void SimHost::spoil_activity_log() {
   const std::vector<std::byte> garbage(blockdev::kActivityLogBytes, std::byte{0xff});
-  metadata().preset(superblock(false).layout.activity_log_offset_bytes, garbage);
+  metadata().preset(superblock(false, 0).layout.activity_log_offset_bytes, garbage);
 }
 
 void SimHost::start() {
   RB_ASSERT(is_powered_ && process_ == nullptr);
-  RB_ASSERT(fabric_.timeline().now() >= data_.quiet_at());
+  RB_ASSERT(fabric_.timeline().now() >= quiet_at());
   process_ = std::make_unique<Process>(fabric_, *this);
   is_stopping_ = false;
   ++incarnation_;
@@ -215,7 +231,9 @@ void SimHost::start() {
   Process& process = *process_;
   process.loop.post([this, &process] {
     std::vector<std::vector<node::VolumeDisks>> disks(1);
-    disks[0].push_back({&process.data, process.metadata.get(), ""});
+    for (std::size_t volume = 0; volume < process.data.size(); ++volume) {
+      disks[0].push_back({&process.data[volume], process.metadata.empty() ? nullptr : &process.metadata[volume], ""});
+    }
     const ports::World world{process.loop, fabric_.timeline().random(), process.network, *process.buffers};
     node::ClusterConfig config = make_cluster_config(options_, index_);
     if (config_edit_) config_edit_(config);
@@ -229,8 +247,8 @@ void SimHost::start() {
 void SimHost::leave(bool is_power_cut) {
   process_->loop.kill();
   process_->network.leave(is_power_cut);
-  process_->data.leave(is_power_cut);
-  if (process_->metadata != nullptr) process_->metadata->leave(is_power_cut);
+  for (SimDisk& disk : process_->data) disk.leave(is_power_cut);
+  for (SimDisk& disk : process_->metadata) disk.leave(is_power_cut);
   abandon();
 }
 
@@ -252,8 +270,8 @@ void SimHost::cut_power() {
   is_powered_ = false;
   fabric_.set_powered(address_, false);
   if (process_ != nullptr) leave(true);
-  data_.cut_power();
-  if (metadata_ != nullptr) metadata_->cut_power();
+  for (Medium& medium : data_) medium.cut_power();
+  for (const auto& medium : metadata_) medium->cut_power();
 }
 
 void SimHost::restore_power() {
@@ -275,7 +293,7 @@ void SimHost::stop(std::function<void()> done) {
         process_->node.reset();
         process_->loop.kill();
         process_->network.leave(false);
-        RB_ASSERT(process_->data.in_flight_count() == 0);
+        for (const SimDisk& disk : process_->data) RB_ASSERT(disk.in_flight_count() == 0);
         process_.reset();
         done();
       });

@@ -5,10 +5,12 @@
 #pragma once
 
 #include <algorithm>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "blockdev/dirty_bitmap.hpp"
 #include "blockdev/record.hpp"
@@ -37,7 +39,7 @@ class SimHost {
 
   /// create-md. `uuid` names the volume on both nodes, `record` what the node remembers. Returns the
   /// usable size.
-  std::uint64_t create_metadata(const Uuid& uuid, const blockdev::ResourceRecord& record = {});
+  std::uint64_t create_metadata(const Uuid& uuid, const blockdev::ResourceRecord& record = {}, std::size_t volume = 0);
   void start();
   void kill();
   void cut_power();
@@ -56,19 +58,32 @@ class SimHost {
   /// keeps nothing volatile.
   [[nodiscard]] blockdev::ResourceRecord persisted(bool is_stable_only) const;
   /// The same with what the bitmap and the activity log say. Opens a store aside: dear.
-  [[nodiscard]] PersistedRecord persisted_with_bits(bool is_stable_only) const;
+  [[nodiscard]] PersistedRecord persisted_with_bits(bool is_stable_only, std::size_t volume = 0) const;
   /// Before a start: the medium has lost the activity log, and every block counts as different.
   void spoil_activity_log();
-  [[nodiscard]] Medium& data() noexcept { return data_; }
+  [[nodiscard]] std::size_t volumes_count() const noexcept { return data_.size(); }
+  [[nodiscard]] Medium& data(std::size_t volume = 0) noexcept { return data_[volume]; }
+  /// What is at a sector, numbered through all volumes.
+  [[nodiscard]] const std::byte* content(std::uint64_t sector) const noexcept {
+    return data_[volume_of(sector)].content() + sector % options_.volume_sectors() * kSectorBytes;
+  }
+  [[nodiscard]] const std::byte* stable(std::uint64_t sector) const noexcept {
+    return data_[volume_of(sector)].stable() + sector % options_.volume_sectors() * kSectorBytes;
+  }
   /// When nothing that a dead daemon had written is still on its way to the devices.
   [[nodiscard]] Instant quiet_at() const noexcept {
-    return metadata_ == nullptr ? data_.quiet_at() : std::max(data_.quiet_at(), metadata_->quiet_at());
+    Instant at{};
+    for (const Medium& medium : data_) at = std::max(at, medium.quiet_at());
+    for (const auto& medium : metadata_) at = std::max(at, medium->quiet_at());
+    return at;
   }
   /// The device with the metadata.
-  [[nodiscard]] Medium& metadata() noexcept { return metadata_ == nullptr ? data_ : *metadata_; }
+  [[nodiscard]] Medium& metadata(std::size_t volume = 0) noexcept {
+    return metadata_.empty() ? data_[volume] : *metadata_[volume];
+  }
   void heal_devices() noexcept {
-    data_.heal();
-    metadata().heal();
+    for (Medium& medium : data_) medium.heal();
+    for (const auto& medium : metadata_) medium->heal();
   }
   [[nodiscard]] const std::string& address() const noexcept { return address_; }
   [[nodiscard]] blockdev::NodeIndex index() const noexcept { return index_; }
@@ -88,21 +103,27 @@ class SimHost {
     Process(SimFabric& fabric, SimHost& host);
     SimLoop loop;
     SimNetwork network;
-    SimDisk data;
-    std::unique_ptr<SimDisk> metadata;
+    std::deque<SimDisk> data;
+    std::deque<SimDisk> metadata;
     std::unique_ptr<BufferPool> buffers;
     std::unique_ptr<node::Node> node;
   };
   void leave(bool is_power_cut);
-  [[nodiscard]] blockdev::Superblock superblock(bool is_stable_only) const;
+  [[nodiscard]] blockdev::Superblock superblock(bool is_stable_only, std::size_t volume) const;
+  [[nodiscard]] std::size_t volume_of(std::uint64_t sector) const noexcept {
+    return static_cast<std::size_t>(sector / options_.volume_sectors());
+  }
+  [[nodiscard]] const Medium* metadata_medium(std::size_t volume) const noexcept {
+    return metadata_.empty() ? nullptr : metadata_[volume].get();
+  }
   void abandon();
 
   SimFabric& fabric_;
   const RunOptions& options_;
   blockdev::NodeIndex index_;
   std::string address_;
-  Medium data_;
-  std::unique_ptr<Medium> metadata_;
+  std::deque<Medium> data_;                        ///< by volume
+  std::vector<std::unique_ptr<Medium>> metadata_;  ///< by volume; empty: internal
   Uuid boot_id_;
   bool is_powered_ = true;
   bool is_stopping_ = false;

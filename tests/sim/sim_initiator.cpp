@@ -298,7 +298,7 @@ void SimInitiator::issue_read(Sectors sectors, bool is_sweep) {
   pending.oracle_op = oracle_.begin_read(sectors);
   ScsiCommand command;
   command.cdb[0] = 0x88;  // READ(16)
-  bench::store_u64(&command.cdb[2], sectors.first / block_sectors_);
+  bench::store_u64(&command.cdb[2], lba_of(sectors.first));
   bench::store_u32(&command.cdb[10], static_cast<std::uint32_t>(sectors.count / block_sectors_));
   command.data_in_length_bytes = static_cast<std::uint32_t>(sectors.count * kSectorBytes);
   submit(pending, std::move(command));
@@ -313,7 +313,7 @@ void SimInitiator::issue_write(Sectors sectors, bool is_zero, bool is_unmap) {
   pending.oracle_op = oracle_.begin_write(sectors, value, is_fua);
   pending.is_fua = is_fua;
   ScsiCommand command;
-  const std::uint64_t lba = sectors.first / block_sectors_;
+  const std::uint64_t lba = lba_of(sectors.first);
   const auto blocks = static_cast<std::uint32_t>(sectors.count / block_sectors_);
   if (is_unmap) {
     command.cdb[0] = 0x42;  // UNMAP, one descriptor
@@ -350,7 +350,7 @@ void SimInitiator::issue_compare_and_write() {
   pending.oracle_op = oracle_.begin_write(sectors, value, false);
   ScsiCommand command;
   command.cdb[0] = 0x89;  // COMPARE AND WRITE, one block
-  bench::store_u64(&command.cdb[2], sectors.first / block_sectors_);
+  bench::store_u64(&command.cdb[2], lba_of(sectors.first));
   command.cdb[13] = 1;
   command.data_out = last_block_;
   command.data_out.resize(2 * last_block_.size());
@@ -520,7 +520,7 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
       can_unmap_ = (std::to_integer<unsigned>(reply.data_in[14]) & 0xc0) == 0xc0;
       is_ready_ = true;
       const std::uint64_t sectors = (load_be<std::uint64_t>(reply.data_in.data()) + 1) * block_sectors_;
-      if (sectors < options_.region.first + options_.region.count)
+      if (sectors + options_.base_sector < options_.region.first + options_.region.count)
         hooks_.on_violation(fmt::format("{}: capacity shrank to {} sectors", name(), sectors));
       break;
     }
@@ -549,7 +549,7 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
       break;
     case Kind::flush:
       ++counters_.flushes;
-      hooks_.on_flush_answered(oracle_.end_flush(pending.oracle_op));
+      hooks_.on_flush_answered(oracle_.end_flush(pending.oracle_op, {options_.base_sector, options_.volume_sectors}));
       break;
     case Kind::reserve:
       ++counters_.reservations;

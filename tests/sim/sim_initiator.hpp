@@ -23,7 +23,9 @@ struct InitiatorOptions {
   SessionOptions session;
   std::vector<ports::Endpoint> portals;
   std::uint16_t lun = 0;
-  Sectors region;
+  std::uint64_t base_sector = 0;                  ///< the number of the volume's first sector
+  std::uint64_t volume_sectors = UINT64_MAX / 2;  ///< that a flush of the volume covers
+  Sectors region;                                 ///< in numbers through all volumes
   std::uint32_t queue_depth = 4;
   std::uint32_t large_sectors_max = 512;
   Duration gap_max = milliseconds(4);  ///< between commands of one slot
@@ -123,6 +125,9 @@ class SimInitiator final : public IscsiSession::Owner {
   void issue_reservation_status(bool is_sweep);
   [[nodiscard]] bool may_conflict(const Pending& pending) const;
   [[nodiscard]] Sectors draw_sectors();
+  [[nodiscard]] std::uint64_t lba_of(std::uint64_t sector) const noexcept {
+    return (sector - options_.base_sector) / block_sectors_;
+  }
   void submit(Pending pending, ScsiCommand command);
   void complete(const Pending& pending, const ScsiReply& reply);
   void drop(const Pending& pending);

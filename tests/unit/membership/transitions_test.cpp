@@ -72,6 +72,27 @@ TEST(Transitions, The_copy_that_is_kept_after_a_split_takes_the_other_ones_line_
   EXPECT_EQ(kept.generations.history, (std::vector<Generation>{{7, 70}, {5, 50}}));
 }
 
+// protocol.md 3.1: a change that is not in every volume was never acted upon, but the term that it named was heard.
+TEST(Transitions, A_node_that_stopped_between_two_volumes_takes_the_older_configuration_and_every_flag) {
+  const ResourceRecord pair = pair_record();
+  const ResourceRecord target = become_sync_target(pair, {9, 2, 1});
+  for (const auto& records :
+       {std::vector{pair, target}, std::vector{target, pair}, std::vector{pair, target, target}}) {
+    const ResourceRecord all = record_of_all(records);
+    EXPECT_EQ(all.configuration, pair.configuration);
+    EXPECT_EQ(all.generations, pair.generations);
+    EXPECT_EQ(all.seen, 9u);
+    EXPECT_TRUE(all.is_inconsistent && all.is_outdated);
+    EXPECT_TRUE(is_in_doubt(all));
+  }
+  ResourceRecord open = pair;
+  open.is_primary_open = true;
+  open.is_clean_stop = true;
+  const ResourceRecord all = record_of_all(std::vector{pair, open});
+  EXPECT_TRUE(all.is_primary_open);
+  EXPECT_FALSE(all.is_clean_stop);
+}
+
 TEST(Transitions, A_node_remembers_when_it_went_alone_and_whether_it_served) {
   ResourceRecord pair = pair_record();
   pair.is_primary_open = true;
