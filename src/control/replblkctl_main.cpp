@@ -173,6 +173,10 @@ int run(int argc, char** argv) {
       {add_verb("pause-sync", "Hold resynchronizations back until resume-sync on this node"),
        node::AdminVerb::pause_sync},
       {add_verb("resume-sync", "Take this node's pause away"), node::AdminVerb::resume_sync},
+      {add_verb("invalidate", "Overwrite the whole copy of this node, a Secondary, with the peer's"),
+       node::AdminVerb::invalidate},
+      {add_verb("invalidate-remote", "Overwrite the whole copy of the peer, a Secondary, with this node's"),
+       node::AdminVerb::invalidate_remote},
       {add_verb("down", "Stop to serve, disconnect and let go of the disks"), node::AdminVerb::down},
   };
   try {

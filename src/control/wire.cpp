@@ -29,6 +29,10 @@ api::Verb to_wire(node::AdminVerb verb) noexcept {
       return api::VERB_RESUME_SYNC;
     case node::AdminVerb::verify:
       return api::VERB_VERIFY;
+    case node::AdminVerb::invalidate:
+      return api::VERB_INVALIDATE;
+    case node::AdminVerb::invalidate_remote:
+      return api::VERB_INVALIDATE_REMOTE;
   }
   RB_UNREACHABLE();
 }
@@ -53,6 +57,10 @@ std::optional<node::AdminVerb> from_wire(int verb) noexcept {
       return node::AdminVerb::resume_sync;
     case api::VERB_VERIFY:
       return node::AdminVerb::verify;
+    case api::VERB_INVALIDATE:
+      return node::AdminVerb::invalidate;
+    case api::VERB_INVALIDATE_REMOTE:
+      return node::AdminVerb::invalidate_remote;
     default:
       return std::nullopt;  // a newer replblkctl's
   }

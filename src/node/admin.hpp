@@ -18,7 +18,9 @@ enum class AdminVerb : std::uint8_t {
   down,
   pause_sync,
   resume_sync,
-  verify
+  verify,
+  invalidate,
+  invalidate_remote
 };
 
 struct AdminRequest {

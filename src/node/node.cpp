@@ -156,6 +156,12 @@ class Node::Impl final : private ports::AcceptSink {
       case AdminVerb::resume_sync:
         resource.resume_sync(reply);
         return;
+      case AdminVerb::invalidate:
+        resource.invalidate(reply);
+        return;
+      case AdminVerb::invalidate_remote:
+        resource.invalidate_remote(reply);
+        return;
       case AdminVerb::verify:
         resource.verify(request, reply);
         return;

@@ -86,6 +86,9 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void pause_sync(AdminReplyCallback reply);
   void resume_sync(AdminReplyCallback reply);
   void verify(const AdminRequest& request, AdminReplyCallback reply);
+  /// The whole copy here, or there, is overwritten by the other one.
+  void invalidate(AdminReplyCallback reply);
+  void invalidate_remote(AdminReplyCallback reply);
 
   [[nodiscard]] bool is_down() const noexcept { return is_stopping_; }
   [[nodiscard]] const std::string& name() const noexcept { return config_.name; }
@@ -245,6 +248,10 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void receive(const replication::SyncPause& message);
   void receive(const replication::SyncProgress& message);
   void receive(const replication::VerifyRequest& message);
+  void receive(const replication::Invalidate& message);
+  /// Why no copy can be given up now; empty: one can.
+  [[nodiscard]] std::string why_no_invalidation() const;
+  void overwrite_peer();
   [[nodiscard]] std::string why_no_verify() const;
   void begin_verify(blockdev::ByteRange range, bool is_repair);
   void volume_verified();

@@ -120,9 +120,9 @@ void Resource::promote_alone(AdminReplyCallback reply) {
     resource.persist(next, [&resource, answer = std::move(owned->reply)] {
       resource.flush_all([&resource, answer](bool is_flushed) {
         resource.is_changing_role_ = false;
-        if (!is_flushed) {
+        if (!is_flushed || resource.is_copy_failed_) {
           RB_PROBE("promotion_cannot_flush");
-          answer({AdminOutcome::failed, resource.config_.name + ": the local disk cannot be flushed", {}});
+          answer({AdminOutcome::failed, resource.config_.name + ": the local disk failed", {}});
           return;
         }
         resource.serve();
@@ -149,6 +149,10 @@ void Resource::promote_with_peer(AdminReplyCallback reply) {
     persist(next, [this, outcome] {
       is_changing_role_ = false;
       outcome->is_answered = true;
+      if (is_copy_failed_) {
+        outcome->reply({AdminOutcome::failed, config_.name + ": the local disk failed", {}});
+        return;
+      }
       if (phase_ != LinkPhase::established) {
         // The connection broke after both had agreed: alone from here, at a higher term.
         RB_PROBE("promoted_by_both_and_peer_is_lost");
@@ -188,8 +192,8 @@ void Resource::promote_by_force(AdminReplyCallback reply) {
   persist(membership::force_primary(record_, self(), above, fresh_nonce()), [this, answer = std::move(reply)] {
     flush_all([this, answer](bool is_flushed) {
       is_changing_role_ = false;
-      if (!is_flushed) {
-        answer({AdminOutcome::failed, config_.name + ": the local disk cannot be flushed", {}});
+      if (!is_flushed || is_copy_failed_) {
+        answer({AdminOutcome::failed, config_.name + ": the local disk failed", {}});
         return;
       }
       serve();

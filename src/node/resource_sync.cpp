@@ -7,6 +7,7 @@
 
 #include "base/assert.hpp"
 #include "base/log.hpp"
+#include "membership/transitions.hpp"
 #include "node/resource.hpp"
 
 namespace replblk::node {
@@ -245,6 +246,67 @@ void Resource::end_verify(const std::string& why) {
     log_warning("resource {}: the repair ended early: {}; what is left is in the resync set", config_.name, why);
   }
   if (phase_ == LinkPhase::established) send_progress();
+}
+
+// ---- one copy is given up ----------------------------------------------------------------------------------------
+
+std::string Resource::why_no_invalidation() const {
+  if (!has_peer()) return "there is no second node in the configuration";
+  if (!is_opened_ || is_stopping_ || is_copy_failed_) return "the resource is not open here; see `status`";
+  if (phase_ != LinkPhase::established)
+    return "a copy is given up only while both are connected and UpToDate: now it may be the only good one";
+  if (channel_->protocol_version() < replication::kVersionOfTakeOver)
+    return fmt::format("{} runs an older version, which cannot be asked", cluster_.nodes[peer()].name);
+  if (is_changing_role_ || proposed_term_ != 0 || persists_out_ > 0 || is_keeping_)
+    return "a change of role or configuration is under way; try again";
+  return {};
+}
+
+/// The peer does it: at no moment is there less than one whole copy that knows to be one.
+void Resource::invalidate(AdminReplyCallback reply) {
+  std::string why = why_no_invalidation();
+  if (why.empty() && is_primary_) why = "this node is Primary: its copy would be overwritten under its initiators";
+  if (!why.empty()) return reply(refused(config_.name + ": " + why));
+  channel_->send(replication::Invalidate{});
+  reply(done(fmt::format("{}: {} was asked to overwrite this copy; `status` shows the resync", config_.name,
+                         cluster_.nodes[peer()].name)));
+}
+
+void Resource::invalidate_remote(AdminReplyCallback reply) {
+  std::string why = why_no_invalidation();
+  if (why.empty() && is_peer_primary_) why = "the peer is Primary: its copy would be overwritten under its initiators";
+  if (!why.empty()) return reply(refused(config_.name + ": " + why));
+  overwrite_peer();
+  reply(done(config_.name + ": the peer's copy is overwritten; `status` shows the resync"));
+}
+
+void Resource::receive(const replication::Invalidate&) {
+  std::string why = why_no_invalidation();
+  if (why.empty() && is_peer_primary_) why = "the peer is Primary";
+  if (why.empty()) return overwrite_peer();
+  log_warning("resource {}: the peer's request to overwrite its copy is not followed: {}", config_.name, why);
+}
+
+/// Every block counts as different, durably; then this node goes on alone, and the next meeting is a resync.
+void Resource::overwrite_peer() {
+  log_warning("resource {}: the administrator gives the copy of {} up: it is overwritten by this one", config_.name,
+              cluster_.nodes[peer()].name);
+  end_verify("the peer's copy is overwritten");
+  is_changing_role_ = true;
+  for (const auto& volume : volumes_) volume->store->dirty().set_all();
+  save_bitmaps([this] {
+    is_changing_role_ = false;
+    const auto leave = [this] {
+      if (channel_ == nullptr) return;
+      const replication::Refusal refusal{"its copy was invalidated by the administrator and is overwritten", false};
+      end_channel("Unconnected", "the peer's copy was invalidated by the administrator", &refusal);
+    };
+    // A Primary removes its peer when the connection ends. Without one the removal comes first, so that it is decided
+    // whose copy stays.
+    const bool must_decide = phase_ == LinkPhase::established && !is_primary_ && record_.configuration.is_pair();
+    if (!must_decide) return leave();
+    persist(membership::become_only_member(record_, self(), blockdev::kNoNode, peer_seen_, fresh_nonce()), leave);
+  });
 }
 
 // ---- what both need --------------------------------------------------------------------------------------------

@@ -151,6 +151,7 @@ struct Encoder {
     to->set_stop_bytes(from.stop_bytes);
     to->set_is_repair(from.is_repair);
   }
+  void operator()(const Invalidate&) const { envelope.mutable_invalidate(); }
   void operator()(const TakeOver&) const { envelope.mutable_take_over(); }
   void operator()(const SyncPause& from) const { envelope.mutable_sync_pause()->set_is_paused(from.is_paused); }
 };
@@ -259,6 +260,8 @@ std::optional<Message> decode(ConstBytes bytes) {
     }
     case peer::Envelope::kReservationsAck:
       return ReservationsAck{envelope.reservations_ack().number()};
+    case peer::Envelope::kInvalidate:
+      return Invalidate{};
     case peer::Envelope::kTakeOver:
       return TakeOver{};
     case peer::Envelope::kProposalAck:

@@ -144,9 +144,12 @@ struct VerifyRequest {
 /// alone.
 struct TakeOver {};
 
+/// The sender's administrator gives the sender's copy up: the receiver is to overwrite it.
+struct Invalidate {};
+
 using Message =
     std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck, RoleChange,
-                 SyncPause, SyncProgress, VerifyRequest, Reservations, ReservationsAck, TakeOver>;
+                 SyncPause, SyncProgress, VerifyRequest, Reservations, ReservationsAck, TakeOver, Invalidate>;
 
 [[nodiscard]] std::string encode(const Message& message);
 [[nodiscard]] std::optional<Message> decode(ConstBytes bytes);

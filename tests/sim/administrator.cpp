@@ -80,6 +80,10 @@ void Administrator::request_aside(NodeIndex node, AdminVerb verb) {
   host.request({.verb = verb, .resource = {}}, [] { return true; }, [](const node::AdminReply&) {});
 }
 
+void Administrator::invalidate(NodeIndex node, bool is_remote) {
+  request_aside(node, is_remote ? AdminVerb::invalidate_remote : AdminVerb::invalidate);
+}
+
 void Administrator::pause_sync(NodeIndex node) { request_aside(node, AdminVerb::pause_sync); }
 
 void Administrator::resume_sync() {

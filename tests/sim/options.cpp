@@ -108,6 +108,8 @@ std::string_view to_string(Fault fault) noexcept {
       return "pause";
     case Fault::verify:
       return "verify";
+    case Fault::invalidate:
+      return "invalidate";
     case Fault::read_error:
       return "read_error";
     case Fault::write_error:

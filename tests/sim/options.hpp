@@ -32,6 +32,7 @@ enum class Fault : std::uint8_t {
   disconnect,      ///< the administrator: disconnect, connect later
   pause,           ///< the administrator: pause-sync on one node, resume-sync later
   verify,          ///< the administrator: an online verify, some to repair with the primary's copy
+  invalidate,      ///< the administrator: one copy is to be overwritten whole
   read_error,      ///< a range of a data device cannot be read for a while
   write_error,     ///< a range of a data device cannot be written for a while
   flush_error,     ///< a data device cannot be flushed for a while
@@ -40,7 +41,7 @@ enum class Fault : std::uint8_t {
   slow_disk,       ///< each operation takes longer for a while
   split,           ///< a careless administrator: the other node is promoted while the primary is cut off, not dead
 };
-inline constexpr std::size_t kFaultCount = 23;
+inline constexpr std::size_t kFaultCount = 24;
 [[nodiscard]] std::string_view to_string(Fault fault) noexcept;
 
 struct RunOptions {

@@ -436,6 +436,9 @@ void Scenario::inject(Fault fault) {
     case Fault::verify:
       administrator_->verify(host.index());
       break;
+    case Fault::invalidate:
+      administrator_->invalidate(host.index(), random.chance(0.5));
+      break;
     case Fault::read_error:
     case Fault::write_error:
     case Fault::flush_error:
@@ -694,6 +697,28 @@ void Scenario::come_to_rest() {
   } while (violation_.empty() && !is_quiet());
 }
 
+/// A whole resync mends what nobody has in a resync set.
+void Scenario::overwrite(NodeIndex damaged) {
+  const bool is_asked_there = timeline_.random().chance(0.5);
+  const NodeIndex asked = is_asked_there ? damaged : blockdev::other_node(damaged);
+  const auto before = hosts_[damaged]->inspect()->record->configuration.term;
+  const Instant limit = timeline_.now() + seconds(120);
+  const auto is_over = [&] {
+    const auto view = hosts_[damaged]->inspect();
+    return view && view->record->configuration.term > before && has_converged();
+  };
+  Instant next_request = timeline_.now();
+  while (violation_.empty() && !is_over()) {
+    const auto view = hosts_[damaged]->inspect();
+    if (timeline_.now() >= next_request && view && view->record->configuration.term == before) {
+      administrator_->invalidate(asked, !is_asked_there);
+      next_request = timeline_.now() + seconds(2);
+    }
+    let_run(milliseconds(100));
+    if (timeline_.now() > limit) fail("I9: an invalidated copy is not synchronised: " + describe_state());
+  }
+}
+
 void Scenario::silent_difference() {
   Seeded& random = timeline_.random();
   NodeIndex primary = 0;
@@ -719,6 +744,14 @@ void Scenario::silent_difference() {
   checkers_->expect_differences(true);
   const bool has_load = random.chance(0.5);
   for (const auto& initiator : initiators_) initiator->set_load(has_load);
+  if (random.chance(0.3)) {
+    // Nobody has looked for it: only a resync of everything mends it.
+    overwrite(damaged);
+    come_to_rest();
+    if (const std::string sentence = checkers_->check_identical(); violation_.empty() && !sentence.empty())
+      fail("after the copy was invalidated: " + sentence);
+    return;
+  }
   const auto is_equal = [&](std::uint64_t block) {
     return std::memcmp(hosts_[0]->data().content() + block, hosts_[1]->data().content() + block,
                        std::min(kBlock, size - block)) == 0;

@@ -42,6 +42,7 @@ class Scenario {
   void liveness();
   /// The copies are compared by the daemons and must be equal.
   void verify_everything();
+  void overwrite(blockdev::NodeIndex damaged);
   void silent_difference();
   void come_to_rest();
   /// Asks the node that serves, or either, and waits until its verify, and what it mends, is done.

@@ -222,7 +222,7 @@ TEST_F(ConfigFile, Each_broken_rule_is_named_with_its_place_key_value_and_rule) 
       {"arbiter { none {} }", "flush_interval_ms: 1",
        "6:3: cluster.flush_interval_ms: 1 is out of range; 100 to 60000"},
       {"path: \"/dev/vdb\" }\n  }", "path: \"/dev/vdb\" timeout_ms: 999 }\n  }",
-       "14:41: resource[0].volume[0].disk[1].timeout_ms: 999 is out of range; 1000 to 600000"},
+       "14:40: resource[0].volume[0].disk[1].timeout_ms: 999 is out of range; 1000 to 600000"},
       {"arbiter { none {} }", "arbiter { etcd { endpoint: \"https://10.0.0.9\" } }",
        "6:13: etcd: unknown key; known here are none"},
       {"name: \"data\"", "name: \"all\"",

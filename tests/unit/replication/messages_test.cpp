@@ -58,6 +58,8 @@ TEST(Messages, Proposal_and_acknowledgement_arrive_whole) {
 
 TEST(Messages, Take_over_arrives) { static_cast<void>(round_trip(TakeOver{})); }
 
+TEST(Messages, Invalidate_arrives) { static_cast<void>(round_trip(Invalidate{})); }
+
 TEST(Messages, Pause_arrives) {
   EXPECT_TRUE(round_trip(SyncPause{true}).is_paused);
   EXPECT_FALSE(round_trip(SyncPause{false}).is_paused);
