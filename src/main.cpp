@@ -59,44 +59,55 @@ struct AdminMail {
 };
 
 /// The disks of one node in the shape that Node wants, and their owners.
-class Disks {
+class Disks final : public node::DiskOwner {
  public:
-  Disks(const node::ClusterConfig& config, runtime::Reactor& reactor) {
-    for (const node::ResourceConfig& resource : config.resources) {
-      std::vector<node::VolumeDisks>& volumes = opened_.emplace_back();
-      for (const node::VolumeConfig& volume : resource.volumes) {
-        const node::DiskConfig& disk = volume.disks[config.self];
-        node::VolumeDisks& made = volumes.emplace_back();
-        made.data = open(disk.path, disk, reactor, made.reason);
-        if (made.data == nullptr || disk.metadata_path.empty()) continue;
-        made.metadata = open(disk.metadata_path, disk, reactor, made.reason);
-        if (made.metadata == nullptr) made.data = nullptr;
-      }
-    }
+  Disks(const node::ClusterConfig& config, runtime::Reactor& reactor)
+      : config_(config), reactor_(reactor), owned_(config.resources.size()) {}
+
+  [[nodiscard]] std::vector<std::vector<node::VolumeDisks>> open_all() {
+    std::vector<std::vector<node::VolumeDisks>> all;
+    for (std::size_t index = 0; index < config_.resources.size(); ++index) all.push_back(open(index, kOpenAttempts));
+    return all;
   }
-  [[nodiscard]] const std::vector<std::vector<node::VolumeDisks>>& opened() const noexcept { return opened_; }
+  /// While the node serves others nothing is waited for.
+  [[nodiscard]] std::vector<node::VolumeDisks> open(std::size_t index) override { return open(index, 1); }
+  void close(std::size_t index) noexcept override { owned_[index].clear(); }
 
  private:
-  ports::Disk* open(const std::string& path, const node::DiskConfig& disk_config, runtime::Reactor& reactor,
+  std::vector<node::VolumeDisks> open(std::size_t index, int attempts_max) {
+    std::vector<node::VolumeDisks> volumes;
+    for (const node::VolumeConfig& volume : config_.resources[index].volumes) {
+      const node::DiskConfig& disk = volume.disks[config_.self];
+      node::VolumeDisks& made = volumes.emplace_back();
+      made.data = open(index, disk.path, disk, attempts_max, made.reason);
+      if (made.data == nullptr || disk.metadata_path.empty()) continue;
+      made.metadata = open(index, disk.metadata_path, disk, attempts_max, made.reason);
+      if (made.metadata == nullptr) made.data = nullptr;
+    }
+    return volumes;
+  }
+
+  ports::Disk* open(std::size_t index, const std::string& path, const node::DiskConfig& disk_config, int attempts_max,
                     std::string& reason) {
     const runtime::DiskOptions options{
         .path = path, .is_buffered = disk_config.io_mode == node::IoMode::buffered, .timeout = disk_config.timeout};
-    auto disk = runtime::open_disk(options, reactor);
-    for (int attempt = 1; !disk && runtime::says_in_use(disk.error()) && attempt < kOpenAttempts; ++attempt) {
+    auto disk = runtime::open_disk(options, reactor_);
+    for (int attempt = 1; !disk && runtime::says_in_use(disk.error()) && attempt < attempts_max; ++attempt) {
       if (attempt == 1) log_warning("{}; trying for 5 s", disk.error());
       std::this_thread::sleep_for(kOpenPause);
-      disk = runtime::open_disk(options, reactor);
+      disk = runtime::open_disk(options, reactor_);
     }
     if (!disk) {
       reason = disk.error();  // the resource logs and shows it
       return nullptr;
     }
-    owned_.push_back(std::move(*disk));
-    return owned_.back().get();
+    owned_[index].push_back(std::move(*disk));
+    return owned_[index].back().get();
   }
 
-  std::vector<std::unique_ptr<ports::Disk>> owned_;
-  std::vector<std::vector<node::VolumeDisks>> opened_;
+  const node::ClusterConfig& config_;
+  runtime::Reactor& reactor_;
+  std::vector<std::vector<std::unique_ptr<ports::Disk>>> owned_;  ///< by resource
 };
 
 /// The virtual IPs of this node, likewise.
@@ -143,8 +154,9 @@ class Daemon {
     const VirtualIps virtual_ips(config_);
     runtime::TcpNetwork network(*reactor_, virtual_ips.addresses());
     runtime::SystemRandom random;
-    const Disks disks(config_, *reactor_);
-    node::Node node(config_, {*reactor_, random, network, buffers}, *boot_id, disks.opened(), virtual_ips.made());
+    Disks disks(config_, *reactor_);
+    node::Node node(config_, {*reactor_, random, network, buffers}, *boot_id, disks.open_all(), virtual_ips.made(),
+                    &disks);
     if (auto started = start_when_ports_are_free(node); !started) return fail(started.error());
     node_ = &node;
     requests_.attach(*reactor_, Callback<void(AdminMail&)>::to<&Daemon::on_mail>(*this));

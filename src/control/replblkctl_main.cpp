@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "control/admin_client.hpp"
-#include "control/admin_lock.hpp"
 #include "control/create_md.hpp"
 #include "control/status_text.hpp"
 #include "node/config_file.hpp"
@@ -73,11 +72,7 @@ int create_md(const Arguments& arguments, const node::ClusterConfig& config) {
       return kUsage;
     }
   }
-  const Result<control::AdminLock, std::string> lock = control::AdminLock::acquire(config.admin_socket);
-  if (!lock) {
-    print(stderr, lock.error());
-    return kRefused;
-  }
+  // A disk that a daemon has open is claimed, and refused; one that it has let go of (`detach`) is not.
   const control::CreateMdReport report = control::create_metadata(config, options);
   for (const std::string& line : report.made) print(stdout, line);
   for (const std::string& line : report.problems) print(stderr, line);
@@ -139,7 +134,8 @@ int run(int argc, char** argv) {
     verb->add_option("resource", arguments.resource, "Name of a resource; default: all");
     return verb;
   };
-  CLI::App* create = add_verb("create-md", "Lay fresh metadata on this node's disks (the daemon must not run)");
+  CLI::App* create = add_verb(
+      "create-md", "Lay fresh metadata on this node's disks (which the daemon must not have open: see detach)");
   create->add_flag("--force", arguments.is_forced, "Even over a file system, a partition table or an older volume");
   create->add_option("--volume-uuid", arguments.volume_uuid,
                      "Identity of the volume instead of the derived one; the same on both nodes");
@@ -177,6 +173,10 @@ int run(int argc, char** argv) {
        node::AdminVerb::invalidate},
       {add_verb("invalidate-remote", "Overwrite the whole copy of the peer, a Secondary, with this node's"),
        node::AdminVerb::invalidate_remote},
+      {add_verb("detach", "Let go of this node's disks, of a Secondary whose peer has everything: to replace them"),
+       node::AdminVerb::detach},
+      {add_verb("attach", "Open this node's disks again: after detach, a failure, or create-md on a new one"),
+       node::AdminVerb::attach},
       {add_verb("down", "Stop to serve, disconnect and let go of the disks"), node::AdminVerb::down},
   };
   try {

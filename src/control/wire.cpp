@@ -33,6 +33,10 @@ api::Verb to_wire(node::AdminVerb verb) noexcept {
       return api::VERB_INVALIDATE;
     case node::AdminVerb::invalidate_remote:
       return api::VERB_INVALIDATE_REMOTE;
+    case node::AdminVerb::detach:
+      return api::VERB_DETACH;
+    case node::AdminVerb::attach:
+      return api::VERB_ATTACH;
   }
   RB_UNREACHABLE();
 }
@@ -61,6 +65,10 @@ std::optional<node::AdminVerb> from_wire(int verb) noexcept {
       return node::AdminVerb::invalidate;
     case api::VERB_INVALIDATE_REMOTE:
       return node::AdminVerb::invalidate_remote;
+    case api::VERB_DETACH:
+      return node::AdminVerb::detach;
+    case api::VERB_ATTACH:
+      return node::AdminVerb::attach;
     default:
       return std::nullopt;  // a newer replblkctl's
   }

@@ -20,7 +20,9 @@ enum class AdminVerb : std::uint8_t {
   resume_sync,
   verify,
   invalidate,
-  invalidate_remote
+  invalidate_remote,
+  detach,
+  attach
 };
 
 struct AdminRequest {

@@ -23,18 +23,20 @@ constexpr std::size_t kUnnamedConnectionsMax = 16;
 class Node::Impl final : private ports::AcceptSink {
  public:
   Impl(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks,
-       std::vector<std::vector<ports::VirtualIp*>> virtual_ips)
+       std::vector<std::vector<ports::VirtualIp*>> virtual_ips, DiskOwner* disk_owner)
       : config_(std::move(config)),
         world_(world),
+        boot_id_(boot_id),
+        incarnation_(world_.random.next_u64()),
+        virtual_ips_(std::move(virtual_ips)),
+        disk_owner_(disk_owner),
         portal_(iscsi::PortalConfig{}, world_),
+        replace_task_(Callback<void()>::to<&Impl::replace_stopped>(*this)),
         sweep_task_(Callback<void()>::with(this, [](void* self) { static_cast<Impl*>(self)->retired_.clear(); })) {
     RB_ASSERT(disks.size() == config_.resources.size() && !config_.nodes.empty() && config_.nodes.size() <= 2);
-    virtual_ips.resize(disks.size());
-    const std::uint64_t incarnation = world_.random.next_u64();
-    for (std::size_t index = 0; index < disks.size(); ++index) {
-      resources_.push_back(std::make_unique<Resource>(config_, config_.resources[index], world_, portal_, boot_id,
-                                                      incarnation, std::move(disks[index]), virtual_ips[index]));
-    }
+    virtual_ips_.resize(disks.size());
+    for (std::size_t index = 0; index < disks.size(); ++index)
+      resources_.push_back(make_resource(index, std::move(disks[index])));
   }
 
   ~Impl() { listeners_.clear(); }
@@ -46,6 +48,7 @@ class Node::Impl final : private ports::AcceptSink {
   }
 
   void stop(std::function<void()> done) {
+    is_stopping_ = true;
     listeners_.clear();
     unnamed_.clear();
     portal_.drop_all("the daemon stops");
@@ -132,8 +135,66 @@ class Node::Impl final : private ports::AcceptSink {
     return fmt::format("resource {} is not in the configuration", name);
   }
 
-  static void dispatch(Resource& resource, const AdminRequest& request, const AdminReplyCallback& reply) {
+  std::unique_ptr<Resource> make_resource(std::size_t index, std::vector<VolumeDisks> disks) {
+    return std::make_unique<Resource>(config_, config_.resources[index], world_, portal_, boot_id_, incarnation_,
+                                      std::move(disks), virtual_ips_[index]);
+  }
+
+  // ---- attach and detach: the resource is stopped, and another one takes its place -------------------------------
+
+  void replace(Resource& resource, bool attaches, const AdminReplyCallback& reply) {
+    const auto refuse = [&](const std::string& why) {
+      reply({AdminOutcome::refused, fmt::format("{}: {}", resource.name(), why), {}});
+    };
+    if (disk_owner_ == nullptr) return refuse("this daemon cannot open disks while it runs");
+    if (is_stopping_ || resource.is_down()) return refuse("the resource is being taken down");
+    if (const std::string why = attaches ? resource.why_no_attach() : resource.why_no_detach(); !why.empty())
+      return refuse(why);
+    const auto index = static_cast<std::size_t>(
+        std::ranges::find(resources_, &resource, &std::unique_ptr<Resource>::get) - resources_.begin());
+    resource.stop([this, index, attaches, reply] {
+      // Not here: this is the resource's own callback.
+      stopped_.push_back({index, attaches, reply});
+      world_.loop.defer(replace_task_);
+    });
+  }
+
+  void replace_stopped() {
+    for (const Stopped& stopped : std::exchange(stopped_, {})) {
+      std::unique_ptr<Resource>& place = resources_[stopped.index];
+      const std::string name = place->name();
+      if (is_stopping_) {
+        stopped.reply({AdminOutcome::refused, name + ": the daemon is being stopped", {}});
+        continue;
+      }
+      if (!place->is_quiet()) {
+        stopped.reply({AdminOutcome::failed,
+                       name + ": the old disk has not given back what it was asked: only a restart of the daemon helps",
+                       {}});
+        continue;
+      }
+      place.reset();
+      disk_owner_->close(stopped.index);
+      std::vector<VolumeDisks> disks(config_.resources[stopped.index].volumes.size());
+      if (stopped.attaches) {
+        disks = disk_owner_->open(stopped.index);
+      } else {
+        for (VolumeDisks& one : disks) one.reason = "detached by the administrator; `replblkctl attach` opens it again";
+      }
+      place = make_resource(stopped.index, std::move(disks));
+      place->start();
+      stopped.reply({AdminOutcome::done,
+                     name + (stopped.attaches ? ": the disks are being opened; see `status`" : ": detached"),
+                     {}});
+    }
+  }
+
+  void dispatch(Resource& resource, const AdminRequest& request, const AdminReplyCallback& reply) {
     switch (request.verb) {
+      case AdminVerb::attach:
+      case AdminVerb::detach:
+        replace(resource, request.verb == AdminVerb::attach, reply);
+        return;
       case AdminVerb::primary:
         resource.make_primary(request.is_forced, reply);
         return;
@@ -249,20 +310,34 @@ class Node::Impl final : private ports::AcceptSink {
     world_.loop.defer(sweep_task_);
   }
 
+  struct Stopped {
+    std::size_t index = 0;
+    bool attaches = false;
+    AdminReplyCallback reply;
+  };
+
   ClusterConfig config_;
   ports::World world_;
+  Uuid boot_id_;
+  std::uint64_t incarnation_;
+  std::vector<std::vector<ports::VirtualIp*>> virtual_ips_;
+  DiskOwner* disk_owner_;
+  bool is_stopping_ = false;
+  std::vector<Stopped> stopped_;  ///< resources whose disks are to be replaced
   iscsi::Portal portal_;
   std::vector<std::unique_ptr<Resource>> resources_;
   std::vector<std::unique_ptr<ports::Listener>> listeners_;
   std::vector<std::unique_ptr<Unnamed>> unnamed_;
   std::vector<std::unique_ptr<Unnamed>> retired_;
   ReportedReasons reported_;  ///< of connections that named no resource
+  ports::DeferredTask replace_task_;
   ports::DeferredTask sweep_task_;
 };
 
 Node::Node(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks,
-           std::vector<std::vector<ports::VirtualIp*>> virtual_ips)
-    : impl_(std::make_unique<Impl>(std::move(config), world, boot_id, std::move(disks), std::move(virtual_ips))) {}
+           std::vector<std::vector<ports::VirtualIp*>> virtual_ips, DiskOwner* disk_owner)
+    : impl_(std::make_unique<Impl>(std::move(config), world, boot_id, std::move(disks), std::move(virtual_ips),
+                                   disk_owner)) {}
 Node::~Node() = default;
 
 Result<void, std::string> Node::start() { return impl_->start(); }

@@ -25,6 +25,18 @@ struct VolumeDisks {
   std::string reason;
 };
 
+/// Opens and closes the disks of a running node, for `attach` and `detach`. Whoever opened them at first.
+class DiskOwner {
+ public:
+  /// Opens the disks of resource `index` anew.
+  [[nodiscard]] virtual std::vector<VolumeDisks> open(std::size_t index) = 0;
+  /// Nobody uses them any more.
+  virtual void close(std::size_t index) noexcept = 0;
+
+ protected:
+  ~DiskOwner() = default;
+};
+
 class Resource;
 
 class Node {
@@ -32,8 +44,9 @@ class Node {
   /// `disks[r][v]`; they outlive the node. `boot_id` is the host's.
   /// `virtual_ips[r]`: of resource r, in the order of the configuration; they outlive the node too. None at all: no
   /// resource has any.
+  /// `disk_owner` outlives it as well; null: `attach` and `detach` are refused.
   Node(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks,
-       std::vector<std::vector<ports::VirtualIp*>> virtual_ips = {});
+       std::vector<std::vector<ports::VirtualIp*>> virtual_ips = {}, DiskOwner* disk_owner = nullptr);
   /// Destroy it only after stop() has called back. A killed process is modelled by abandoning the node, not by
   /// destroying it.
   Node(const Node&) = delete;

@@ -379,7 +379,13 @@ void Resource::stop(std::function<void()> done) {
     done();
     return;
   }
-  RB_ASSERT(!is_stopping_);
+  if (is_stopping_) {
+    stop_done_ = [first = std::move(stop_done_), then = std::move(done)] {
+      first();
+      then();
+    };
+    return;
+  }
   is_stopping_ = true;
   stop_done_ = std::move(done);
   world_.loop.cancel(dial_timer_);

@@ -90,6 +90,12 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void invalidate(AdminReplyCallback reply);
   void invalidate_remote(AdminReplyCallback reply);
 
+  /// Why its disks cannot be let go of, or opened anew, now; empty: they can. The resource is stopped for it, and
+  /// another takes its place.
+  [[nodiscard]] std::string why_no_detach() const;
+  [[nodiscard]] std::string why_no_attach() const;
+  /// Nothing is in flight to a disk.
+  [[nodiscard]] bool is_quiet() const;
   [[nodiscard]] bool is_down() const noexcept { return is_stopping_; }
   [[nodiscard]] const std::string& name() const noexcept { return config_.name; }
   [[nodiscard]] ResourceStatus status() const;
@@ -165,8 +171,6 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void server_disk_failed();
   void copy_failed(Volume& volume, const std::string& what);
   void tick_with_failed_copy(Instant now);
-  /// Nothing is in flight to a disk.
-  [[nodiscard]] bool is_quiet() const;
   void receive(const replication::TakeOver& message);
 
   // resource_role.cpp: primary and secondary

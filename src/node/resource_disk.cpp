@@ -52,9 +52,10 @@ void Resource::copy_failed(Volume& volume, const std::string& what) {
   const bool hands_over = is_primary_ && is_own_copy_dispensable() && !is_changing_role_ && proposed_term_ == 0 &&
                           !is_keeping_ && channel_->protocol_version() >= replication::kVersionOfTakeOver;
   if (is_primary_) RB_PROBE("copy_failed_as_primary");
-  const std::string sentence =
-      fmt::format("volume {}: {}: this copy is left behind until the daemon is started again with a disk that works",
-                  volume.index, what);
+  const std::string sentence = fmt::format(
+      "volume {}: {}: this copy is left behind until the disk works, or is replaced (`replblkctl detach`, "
+      "`create-md`), and `replblkctl attach` opens it again",
+      volume.index, what);
   log_error("resource {}: {}", config_.name, sentence);
   for (const auto& one : volumes_) one->failure = sentence;
   end_verify("the disk failed");
@@ -69,7 +70,7 @@ void Resource::copy_failed(Volume& volume, const std::string& what) {
     hand_over_deadline_ = world_.loop.now() + kHandOverTimeout;
   } else if (channel_ != nullptr) {
     const replication::Refusal refusal{
-        fmt::format("the disk of {} failed ({}); it needs a disk that works and a restart of its daemon",
+        fmt::format("the disk of {} failed ({}); it needs a disk that works and `replblkctl attach` there",
                     cluster_.nodes[self()].name, what),
         false};
     end_channel("StandAlone", sentence, &refusal);
@@ -83,7 +84,23 @@ void Resource::tick_with_failed_copy(Instant now) {
   if (is_stopping_ && is_quiet()) finish_stop();
 }
 
+std::string Resource::why_no_detach() const {
+  if (!is_opened_ || is_copy_failed_) return opening_count_ > 0 ? "the disks are still being opened; try again" : "";
+  if (is_primary_) return "this node is Primary: make it secondary, and the peer primary, first";
+  if (!is_own_copy_dispensable())
+    return "the copy here may be the only good one: its disks are let go of only while both nodes are connected and "
+           "UpToDate";
+  return {};
+}
+
+std::string Resource::why_no_attach() const {
+  if (opening_count_ > 0) return "the disks are being opened already";
+  if (is_opened_ && !is_copy_failed_) return "the disks are attached";
+  return {};
+}
+
 bool Resource::is_quiet() const {
+  if (!is_opened_) return opening_count_ == 0;
   const bool is_idle = std::ranges::all_of(
       volumes_, [](const auto& volume) { return volume->mirror->is_idle() && volume->store->in_flight_count() == 0; });
   return is_idle && server_->is_idle() && are_copiers_idle();

@@ -80,6 +80,8 @@ void Administrator::request_aside(NodeIndex node, AdminVerb verb) {
   host.request({.verb = verb, .resource = {}}, [] { return true; }, [](const node::AdminReply&) {});
 }
 
+void Administrator::attach(NodeIndex node) { request_aside(node, AdminVerb::attach); }
+
 void Administrator::invalidate(NodeIndex node, bool is_remote) {
   request_aside(node, is_remote ? AdminVerb::invalidate_remote : AdminVerb::invalidate);
 }

@@ -28,6 +28,7 @@ class Administrator {
   /// Takes back `disconnect`: asks the nodes that stand alone.
   void want_connect();
   void pause_sync(blockdev::NodeIndex node);
+  void attach(blockdev::NodeIndex node);
   void invalidate(blockdev::NodeIndex node, bool is_remote);
   /// On both nodes.
   void resume_sync();

@@ -523,8 +523,12 @@ void Scenario::break_disk(Fault fault, SimHost& host, Duration how_long) {
 void Scenario::mend_disks(SimHost& host) {
   host.heal_devices();
   if (!host.is_running() || host.is_stopping() || host.node() == nullptr) return;
-  if (host.node()->status().resources.front().volumes.front().disk_state == "Failed")
+  if (host.node()->status().resources.front().volumes.front().disk_state != "Failed") return;
+  if (timeline_.random().chance(0.5)) {
+    administrator_->attach(host.index());
+  } else {
     take_down(host, milliseconds(100), false);
+  }
 }
 
 // ---- The end ----

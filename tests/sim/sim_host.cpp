@@ -221,6 +221,14 @@ void SimHost::spoil_activity_log() {
   metadata().preset(superblock(false, 0).layout.activity_log_offset_bytes, garbage);
 }
 
+std::vector<node::VolumeDisks> SimHost::open(std::size_t) {
+  std::vector<node::VolumeDisks> disks;
+  for (std::size_t volume = 0; volume < process_->data.size(); ++volume) {
+    disks.push_back({&process_->data[volume], process_->metadata.empty() ? nullptr : &process_->metadata[volume], ""});
+  }
+  return disks;
+}
+
 void SimHost::start() {
   RB_ASSERT(is_powered_ && process_ == nullptr);
   RB_ASSERT(fabric_.timeline().now() >= quiet_at());
@@ -230,14 +238,13 @@ void SimHost::start() {
   fabric_.timeline().note("{}: start {}", kNodeName[index_], incarnation_);
   Process& process = *process_;
   process.loop.post([this, &process] {
-    std::vector<std::vector<node::VolumeDisks>> disks(1);
-    for (std::size_t volume = 0; volume < process.data.size(); ++volume) {
-      disks[0].push_back({&process.data[volume], process.metadata.empty() ? nullptr : &process.metadata[volume], ""});
-    }
+    std::vector<std::vector<node::VolumeDisks>> disks(1, open(0));
     const ports::World world{process.loop, fabric_.timeline().random(), process.network, *process.buffers};
     node::ClusterConfig config = make_cluster_config(options_, index_);
     if (config_edit_) config_edit_(config);
-    process.node = std::make_unique<node::Node>(std::move(config), world, boot_id_, std::move(disks));
+    process.node = std::make_unique<node::Node>(std::move(config), world, boot_id_, std::move(disks),
+                                                std::vector<std::vector<ports::VirtualIp*>>{},
+                                                static_cast<node::DiskOwner*>(this));
     const auto started = process.node->start();
     RB_ASSERT(started.has_value());
   });

@@ -29,7 +29,7 @@ struct PersistedRecord {
   blockdev::DirtyBitmap dirty{0, 4096};  ///< stored bits and active extents
 };
 
-class SimHost {
+class SimHost final : private node::DiskOwner {
  public:
   SimHost(SimFabric& fabric, const RunOptions& options, blockdev::NodeIndex index);
   ~SimHost();
@@ -108,6 +108,9 @@ class SimHost {
     std::unique_ptr<BufferPool> buffers;
     std::unique_ptr<node::Node> node;
   };
+  // node::DiskOwner: the devices stay what they are.
+  [[nodiscard]] std::vector<node::VolumeDisks> open(std::size_t index) override;
+  void close(std::size_t) noexcept override {}
   void leave(bool is_power_cut);
   [[nodiscard]] blockdev::Superblock superblock(bool is_stable_only, std::size_t volume) const;
   [[nodiscard]] std::size_t volume_of(std::uint64_t sector) const noexcept {

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Real daemons on disks that hang and that fill up: each node's disk is a file on a small ext4 of its own, on a loop device.
 
-A disk that hangs (its file system is frozen) hands the role to the peer and initiators go on there; a file system without room
+A disk that hangs (its file system is frozen) hands the role to the peer and initiators go on there; it is attached again, and
+replaced, under load; a file system without room
 refuses writes and leaves both copies equal; a Secondary without room is left behind while the Primary goes on. At the end both
 copies are identical and hold everything that was answered. Needs root; runs in a mount namespace of its own.
 """
@@ -131,12 +132,26 @@ class Story:
         finally:
             run("fsfreeze", "-u", self.mounts["a"])
         self.say(f"b serves; the longest pause between two writes was {load.pause_s:.2f} s, disk time-out {DISK_TIMEOUT_MS} ms")
-        self.pair.stop("a", 20)
-        self.pair.start("a")
+        self.pair.ctl("a", "attach")
         wait_until("a is synchronised again, under load", self.in_sync, 60)
+        self.say("a was attached again; now its disk is replaced, under load")
+        code, text = self.pair.try_ctl("b", "detach")
+        if code != 11 or "Primary" not in text:
+            raise TestFailure(f"the Primary's disk was let go of: exit {code}, {text}")
+        self.pair.ctl("a", "detach")
+        status = self.pair.status("a")
+        if device_of(status)["disk-state"] != "Diskless":
+            raise TestFailure(f"a is not Diskless: {status}")
+        if self.pair.try_ctl("b", "detach")[0] != 11 or self.pair.try_ctl("b", "invalidate")[0] != 11:
+            raise TestFailure("the only good copy was given up")
+        with open(self.pair.disk("a"), "wb") as file:
+            file.truncate(VOLUME_BYTES)
+        self.pair.ctl("a", "create-md")
+        self.pair.ctl("a", "attach")
+        wait_until("the new disk of a is synchronised, under load", self.in_sync, 60)
         load.finish()
         self.check_answered(load)
-        self.say(f"a is back; {load.count} writes were answered, all of them are there")
+        self.say(f"a is back; {load.count} writes were answered, all of them are there; longest pause {load.pause_s:.2f} s")
 
     def check_answered(self, load):
         node = "a" if self.role("a") == "Primary" else "b"
