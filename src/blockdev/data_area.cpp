@@ -14,9 +14,9 @@ namespace {
 using IoResult = Result<void, ports::IoError>;
 
 /// Zeroes are written in pieces of this size: large enough for the bandwidth of a disk, small beside the pool.
-constexpr std::uint64_t kZeroPieceBytes = 256 * 1024;
+constexpr std::uint64_t kZeroPieceBytes = std::uint64_t{256} << 10;
 /// The span of one bounced piece: most requests in one piece, and a reserve that costs little.
-constexpr std::uint64_t kBounceSpanBytes = 128 * 1024;
+constexpr std::uint64_t kBounceSpanBytes = std::uint64_t{128} << 10;
 /// What a disk's zeroing is asked for at once, so that one request of gigabytes cannot outlast the disk timeout.
 constexpr std::uint64_t kDiskZeroBytesMax = std::uint64_t{256} << 20;
 

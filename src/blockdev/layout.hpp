@@ -10,12 +10,12 @@
 namespace replblk::blockdev {
 
 inline constexpr std::uint64_t kPageBytes = 4096;
-inline constexpr std::uint64_t kSuperblockSlotBytes = 64 * 1024;
-inline constexpr std::uint64_t kActivityLogBytes = 1024 * 1024;
+inline constexpr std::uint64_t kSuperblockSlotBytes = std::uint64_t{64} << 10;
+inline constexpr std::uint64_t kActivityLogBytes = std::uint64_t{1} << 20;
 /// Bits of a volume take at most this much memory, and little more on disk.
 inline constexpr std::uint64_t kBitmapBytesMax = std::uint64_t{128} << 20;
 /// Blocks whose bits one page of the bitmap area holds (docs/ondisk_format.md 4).
-inline constexpr std::uint64_t kBitmapPageBlocks = 8 * 63 * 64;
+inline constexpr std::uint64_t kBitmapPageBlocks = std::uint64_t{8} * 63 * 64;
 
 enum class Placement : std::uint8_t { internal = 0, external = 1 };
 

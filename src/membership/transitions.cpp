@@ -39,7 +39,7 @@ std::uint64_t next_term(const ResourceRecord& record, std::uint64_t above) noexc
 
 ResourceRecord become_only_member(const ResourceRecord& record, NodeIndex self, NodeIndex primary, std::uint64_t above,
                                   std::uint64_t nonce) {
-  RB_ASSERT(primary == self || primary == blockdev::kNoNode);
+  RB_ASSERT(self < 2 && (primary == self || primary == blockdev::kNoNode));
   ResourceRecord next = record;
   const bool peer_may_have_it = !record.configuration.is_sole(self) || is_in_doubt(record);
   const std::uint64_t term = next_term(record, above);

@@ -192,8 +192,8 @@ ResourceStatus Resource::status() const {
   status.target_iqn = config_.target.iqn;
   status.is_serving = target_ != nullptr && target_->is_serving();
   status.term = record_.configuration.term;
-  for (NodeIndex node = 0; node < cluster_.nodes.size(); ++node) {
-    if (!record_.configuration.has_member(node)) continue;
+  for (std::size_t node = 0; node < cluster_.nodes.size(); ++node) {
+    if (!record_.configuration.has_member(static_cast<NodeIndex>(node))) continue;
     status.members += (status.members.empty() ? "" : ",") + cluster_.nodes[node].name;
   }
   const blockdev::Generation& current = record_.generations.current;

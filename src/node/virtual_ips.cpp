@@ -72,6 +72,7 @@ void VirtualIps::release() {
 
 std::vector<VirtualIpStatus> VirtualIps::status() const {
   std::vector<VirtualIpStatus> status;
+  status.reserve(holders_.size());
   for (const auto& holder : holders_) {
     status.push_back({holder->name(), std::string(to_string(holder->state())), holder->reason()});
   }

@@ -15,8 +15,8 @@ std::string host_name() {
 }
 
 Result<Uuid, std::string> read_boot_id() {
-  constexpr std::string_view kPath = "/proc/sys/kernel/random/boot_id";
-  const int fd = ::open(kPath.data(), O_RDONLY | O_CLOEXEC);
+  constexpr const char* kPath = "/proc/sys/kernel/random/boot_id";
+  const int fd = ::open(kPath, O_RDONLY | O_CLOEXEC);
   char text[64] = {};
   const ssize_t count = fd < 0 ? -1 : ::read(fd, text, sizeof text);
   if (fd >= 0) ::close(fd);

@@ -15,7 +15,7 @@ namespace replblk::scsi {
 }
 /// What one byte can say (VPD B0 byte 5): 2 × 255 blocks of 4 KiB still fit one buffer.
 inline constexpr std::uint8_t kCompareAndWriteBlocksMax = 255;
-static_assert(2u * kCompareAndWriteBlocksMax * 4096 <= BufferPool::kBufferBytesMax);
+static_assert(std::size_t{2} * kCompareAndWriteBlocksMax * 4096 <= BufferPool::kBufferBytesMax);
 /// What WRITE SAME(10) can say, as LIO's block backstore announces. More would be welcome to mkfs, but libiscsi's tests
 /// take a limit of 65536 blocks and more for a promise that WRITE(16) moves 32 MiB at once, which one buffer does not
 /// hold.
