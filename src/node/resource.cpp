@@ -338,7 +338,7 @@ void Resource::on_tick() {
   if (!is_opened_) return;
   check_copiers_idle();
   if (is_stop_drained_) continue_stop();
-  if (is_stop_unclean_ && is_quiet()) return finish_stop();
+  if (is_stop_ending_ && is_quiet()) return finish_stop();
   const Instant now = world_.loop.now();
   if (is_copy_failed_) return tick_with_failed_copy(now);
   if (channel_ != nullptr) {
@@ -403,7 +403,7 @@ void Resource::stop(std::function<void()> done) {
       if (!is_stop_drained_) {
         RB_PROBE("stop_is_not_clean");
         // Neither record nor activity log are closed: the next start knows what may differ.
-        is_stop_unclean_ = true;
+        end_stop();
         return;
       }
       continue_stop();
@@ -436,20 +436,24 @@ void Resource::continue_stop() {
     auto* self = static_cast<Resource*>(context);
     // What the peer sent after the flush above is in the cache: flush again, so that "clean" is true.
     self->flush_all([self](bool is_good) {
-      if (!is_good) {
-        self->is_stop_unclean_ = true;
-        return;
-      }
+      if (!is_good) return self->end_stop();
       self->settle_all([self] {
         ResourceRecord next = self->record_;
         // What an earlier end cost this copy is not made good by a clean one: until the copy is whole again, the next
         // start must know it too (protocol.md 3.7).
         next.is_primary_open = self->is_crashed_primary_;
         next.is_clean_stop = !self->may_have_lost_cache_;
-        self->persist(next, [self] { self->finish_stop(); });
+        self->persist(next, [self] { self->end_stop(); });
       });
     });
   }));
+}
+
+/// What has to be done is done, or cannot be: at once, or as soon as nothing is in flight any more (on_tick()), since
+/// the mirrors are destroyed after it.
+void Resource::end_stop() {
+  is_stop_ending_ = true;
+  if (is_quiet()) finish_stop();
 }
 
 void Resource::finish_stop() {

@@ -153,6 +153,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void drain_all(std::function<void()> then);
   void check_drained();
   void continue_stop();
+  void end_stop();
   void finish_stop();
   void on_tick();
   void on_request_latency(Duration latency);
@@ -174,6 +175,10 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void receive(const replication::TakeOver& message);
 
   // resource_role.cpp: primary and secondary
+  /// The reply to a verb that takes a while. Should the own copy fail meanwhile, the verb is answered with that: what
+  /// it waits for may never come.
+  [[nodiscard]] AdminReplyCallback answered_in_any_case(AdminReplyCallback reply);
+  void answer_open_verbs(const std::string& what);
   void promote(bool is_forced, AdminReplyCallback reply);
   void promote_alone(AdminReplyCallback reply);
   void promote_with_peer(AdminReplyCallback reply);
@@ -305,10 +310,11 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
 
   bool is_primary_ = false;
   bool is_changing_role_ = false;
+  std::vector<std::shared_ptr<AdminReplyCallback>> open_verbs_;  ///< empty callback: answered
   bool is_removing_peer_ = false;
   bool is_stopping_ = false;
   bool is_stop_drained_ = false;
-  bool is_stop_unclean_ = false;  ///< a flush failed: it ends as soon as nothing is in flight
+  bool is_stop_ending_ = false;
   std::function<void()> on_drained_;
   bool is_stopped_ = false;
   std::function<void()> stop_done_;

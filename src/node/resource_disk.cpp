@@ -75,6 +75,7 @@ void Resource::copy_failed(Volume& volume, const std::string& what) {
         false};
     end_channel("StandAlone", sentence, &refusal);
   }
+  answer_open_verbs(sentence);
 }
 
 /// A stop that the failure met in its midst ends when nothing is in flight any more: what it waited for may never come.

@@ -20,8 +20,24 @@ AdminReply done(std::string message) { return {AdminOutcome::done, std::move(mes
 
 }  // namespace
 
+AdminReplyCallback Resource::answered_in_any_case(AdminReplyCallback reply) {
+  std::erase_if(open_verbs_, [](const auto& open) { return !*open; });
+  const auto open = std::make_shared<AdminReplyCallback>(std::move(reply));
+  open_verbs_.push_back(open);
+  return [open](AdminReply answer) {
+    if (*open) std::exchange(*open, nullptr)(std::move(answer));
+  };
+}
+
+void Resource::answer_open_verbs(const std::string& what) {
+  for (const auto& open : std::exchange(open_verbs_, {})) {
+    if (*open) std::exchange(*open, nullptr)({AdminOutcome::failed, fmt::format("{}: {}", config_.name, what), {}});
+  }
+}
+
 /// No half promotion: whether the virtual IPs can be held is known before the role is taken.
-void Resource::make_primary(bool is_forced, AdminReplyCallback reply) {
+void Resource::make_primary(bool is_forced, AdminReplyCallback asked) {
+  AdminReplyCallback reply = answered_in_any_case(std::move(asked));
   if (virtual_ips_.empty() || is_primary_ || is_stopping_ || !is_opened_) return promote(is_forced, std::move(reply));
   if (virtual_ips_.is_probing()) {
     return reply(
@@ -227,7 +243,8 @@ void Resource::stop_serving(const std::string& reason) {
   target_->drop_all(reason);
 }
 
-void Resource::make_secondary(AdminReplyCallback reply) {
+void Resource::make_secondary(AdminReplyCallback asked) {
+  AdminReplyCallback reply = answered_in_any_case(std::move(asked));
   if (!is_opened_ || is_stopping_) return reply(refused(config_.name + ": the resource is not open"));
   if (!is_primary_) return reply(done(config_.name + ": already secondary"));
   if (is_changing_role_ || is_removing_peer_ || phase_ == LinkPhase::adding) {
