@@ -23,7 +23,8 @@ using AlignedMemory = std::unique_ptr<std::byte[], AlignedFree>;
 class MetadataIo {
  public:
   using Done = Callback<void(Result<void, ports::IoError>)>;
-  static constexpr std::size_t kMemoryBytes = std::size_t{256} << 10;  ///< four superblock slots, or 64 pages of the bitmap
+  static constexpr std::size_t kMemoryBytes = std::size_t{256}
+                                              << 10;  ///< four superblock slots, or 64 pages of the bitmap
 
   explicit MetadataIo(ports::Disk& disk);
   ~MetadataIo();

@@ -14,7 +14,8 @@
 namespace replblk::iscsi {
 
 inline constexpr std::size_t kBhsBytes = 48;
-inline constexpr std::size_t kAhsBytesMax = std::size_t{255} * 4;  ///< TotalAHSLength counts words in one byte (RFC 7143 11.2.1.5)
+inline constexpr std::size_t kAhsBytesMax =
+    std::size_t{255} * 4;  ///< TotalAHSLength counts words in one byte (RFC 7143 11.2.1.5)
 inline constexpr std::size_t kDigestBytes = 4;
 inline constexpr std::uint32_t kReservedTag = 0xffffffff;  ///< "no tag" for ITT and TTT (RFC 7143 11.2.1.8)
 
