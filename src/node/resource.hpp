@@ -183,6 +183,9 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void promote_alone(AdminReplyCallback reply);
   void promote_with_peer(AdminReplyCallback reply);
   void promote_by_force(AdminReplyCallback reply);
+  /// Flushes, then records that this node is the only member. `then(false)`: the device cannot be flushed, and nothing
+  /// was recorded.
+  void record_alone(std::function<blockdev::ResourceRecord()> make_record, std::function<void(bool is_good)> then);
   void serve();
   void stop_serving(const std::string& reason);
   void demoted(AdminReplyCallback reply);

@@ -214,29 +214,30 @@ void Resource::remove_peer() {
   RB_ASSERT(!is_removing_peer_);
   is_removing_peer_ = true;
   suspended_reason_ = "the peer was lost: going on alone is being recorded";
-  const NodeIndex primary = is_primary_ ? self() : blockdev::kNoNode;
-  persist(membership::become_only_member(record_, self(), primary, peer_seen_, fresh_nonce()), [this] {
-    flush_all([this](bool is_flushed) {
-      is_removing_peer_ = false;
-      if (!is_flushed) {
-        RB_PROBE("removal_cannot_flush");
-        log_error("resource {}: the peer is gone and the local disk cannot be flushed: nothing can be served",
-                  config_.name);
-        stop_serving("the local disk cannot be flushed");
-        is_primary_ = false;
-        refuse_keeping();
-        return;
-      }
-      log_warning("resource {}: goes on without the peer at term {}", config_.name, record_.configuration.term);
-      thaw_all();
-      // A table of reservations that the lost peer has not confirmed is on all members now.
-      is_keeping_at_peer_ = false;
-      check_kept();
-      if (phase_ == LinkPhase::introducing) {
-        RB_PROBE("peer_back_before_its_removal_is_done");
-        introduce();
-      }
-    });
+  const auto make_record = [this] {
+    const NodeIndex primary = is_primary_ ? self() : blockdev::kNoNode;
+    return membership::become_only_member(record_, self(), primary, peer_seen_, fresh_nonce());
+  };
+  record_alone(make_record, [this](bool is_good) {
+    is_removing_peer_ = false;
+    if (!is_good) {
+      RB_PROBE("removal_cannot_flush");
+      log_error("resource {}: the peer is gone and the local disk cannot be flushed: nothing can be served",
+                config_.name);
+      stop_serving("the local disk cannot be flushed");
+      is_primary_ = false;
+      refuse_keeping();
+      return;
+    }
+    log_warning("resource {}: goes on without the peer at term {}", config_.name, record_.configuration.term);
+    thaw_all();
+    // A table of reservations that the lost peer has not confirmed is on all members now.
+    is_keeping_at_peer_ = false;
+    check_kept();
+    if (phase_ == LinkPhase::introducing) {
+      RB_PROBE("peer_back_before_its_removal_is_done");
+      introduce();
+    }
   });
 }
 
@@ -524,8 +525,23 @@ void Resource::start_as_source(const replication::Plan& plan) {
     return;
   }
   RB_PROBE("source_leaves_pair_to_resync");
-  may_have_lost_cache_ = is_crashed_primary_ = false;
-  persist(record_as_source(plan), for_this_channel(begin));
+  const auto record = [this, plan, begin] {
+    // As record_alone(), but a connection that has ended meanwhile takes the plan with it.
+    flush_all([this, number = channel_number_, plan, begin](bool is_flushed) {
+      if (number != channel_number_) return;
+      if (!is_flushed) {
+        back_off();
+        report_failure("the local disk cannot be flushed");
+        return end_channel("Unconnected", "the local disk cannot be flushed", nullptr);
+      }
+      may_have_lost_cache_ = is_crashed_primary_ = false;
+      persist(record_as_source(plan), for_this_channel(begin));
+    });
+  };
+  if (!plan.is_split || !plan.is_full) return record();
+  // Before the record says that the bits cover all that differs, they must, durably.
+  for (const auto& volume : volumes_) volume->store->dirty().set_all();
+  save_bitmaps(for_this_channel(record));
 }
 
 ResourceRecord Resource::record_as_source(const replication::Plan& plan) {
@@ -538,10 +554,6 @@ ResourceRecord Resource::record_as_source(const replication::Plan& plan) {
     return membership::take_over_by_agreement(record_, self(), peer_seen_, fresh_nonce());
   }
   if (!plan.is_split) return membership::become_only_member(record_, self(), primary, peer_seen_, fresh_nonce());
-  // Before the record says that the bits cover all that differs, they must.
-  if (plan.is_full) {
-    for (const auto& volume : volumes_) volume->store->dirty().set_all();
-  }
   return membership::keep_after_split(record_, self(), primary, peer_seen_, fresh_nonce(),
                                       peer_introduction_->generations.current);
 }

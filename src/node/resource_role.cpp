@@ -127,24 +127,23 @@ void Resource::promote_alone(AdminReplyCallback reply) {
   server_->when_idle(Callback<void()>::with(waiting, [](void* context) {
     const std::unique_ptr<Waiting> owned(static_cast<Waiting*>(context));
     Resource& resource = *owned->resource;
-    const ResourceRecord next =
-        membership::become_only_member(resource.record_, resource.self(), resource.self(), 0, resource.fresh_nonce());
     // A connection is bound to one configuration: the nodes meet anew.
     if (resource.phase_ == LinkPhase::source_syncing) RB_PROBE("promoted_while_peer_resyncs");
     if (resource.channel_ != nullptr) resource.end_channel("Unconnected", "this node becomes primary", nullptr);
-    resource.may_have_lost_cache_ = false;
-    resource.persist(next, [&resource, answer = std::move(owned->reply)] {
-      resource.flush_all([&resource, answer](bool is_flushed) {
-        resource.is_changing_role_ = false;
-        if (!is_flushed || resource.is_copy_failed_) {
-          RB_PROBE("promotion_cannot_flush");
-          answer({AdminOutcome::failed, resource.config_.name + ": the local disk failed", {}});
-          return;
-        }
-        resource.serve();
-        answer(done(
-            fmt::format("{}: primary, alone at term {}", resource.config_.name, resource.record_.configuration.term)));
-      });
+    const auto make_record = [&resource] {
+      return membership::become_only_member(resource.record_, resource.self(), resource.self(), 0,
+                                            resource.fresh_nonce());
+    };
+    resource.record_alone(make_record, [&resource, answer = std::move(owned->reply)](bool is_good) {
+      resource.is_changing_role_ = false;
+      if (!is_good || resource.is_copy_failed_) {
+        RB_PROBE("promotion_cannot_flush");
+        answer({AdminOutcome::failed, resource.config_.name + ": the local disk failed", {}});
+        return;
+      }
+      resource.serve();
+      answer(done(
+          fmt::format("{}: primary, alone at term {}", resource.config_.name, resource.record_.configuration.term)));
     });
   }));
 }
@@ -203,18 +202,27 @@ void Resource::promote_by_force(AdminReplyCallback reply) {
   RB_PROBE("forced_primary");
   log_warning("resource {}: forced primary: this copy is kept whatever the peer holds", config_.name);
   if (channel_ != nullptr) end_channel("Unconnected", "this node was forced primary", nullptr);
-  may_have_lost_cache_ = false;
-  is_crashed_primary_ = false;
-  persist(membership::force_primary(record_, self(), above, fresh_nonce()), [this, answer = std::move(reply)] {
-    flush_all([this, answer](bool is_flushed) {
-      is_changing_role_ = false;
-      if (!is_flushed || is_copy_failed_) {
-        answer({AdminOutcome::failed, config_.name + ": the local disk failed", {}});
-        return;
-      }
-      serve();
-      answer(done(fmt::format("{}: forced primary at term {}", config_.name, record_.configuration.term)));
-    });
+  const auto make_record = [this, above] { return membership::force_primary(record_, self(), above, fresh_nonce()); };
+  record_alone(make_record, [this, answer = std::move(reply)](bool is_good) {
+    is_changing_role_ = false;
+    if (!is_good || is_copy_failed_) {
+      answer({AdminOutcome::failed, config_.name + ": the local disk failed", {}});
+      return;
+    }
+    serve();
+    answer(done(fmt::format("{}: forced primary at term {}", config_.name, record_.configuration.term)));
+  });
+}
+
+/// What was answered while two were members may be in this device's cache only, as far as this copy goes. Once the
+/// record says that it is the only member, nobody asks the peer for it any more, not even after a loss of power: so the
+/// device is flushed first. (protocol.md 3.4 has the flush after the record; then a power cut between the two loses
+/// what P1 promises.)
+void Resource::record_alone(std::function<ResourceRecord()> make_record, std::function<void(bool is_good)> then) {
+  flush_all([this, make_record = std::move(make_record), then = std::move(then)](bool is_flushed) {
+    if (!is_flushed || is_copy_failed_) return then(false);
+    may_have_lost_cache_ = is_crashed_primary_ = false;
+    persist(make_record(), [then] { then(true); });
   });
 }
 

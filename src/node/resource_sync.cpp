@@ -305,7 +305,12 @@ void Resource::overwrite_peer() {
     // whose copy stays.
     const bool must_decide = phase_ == LinkPhase::established && !is_primary_ && record_.configuration.is_pair();
     if (!must_decide) return leave();
-    persist(membership::become_only_member(record_, self(), blockdev::kNoNode, peer_seen_, fresh_nonce()), leave);
+    const auto make_record = [this] {
+      return membership::become_only_member(record_, self(), blockdev::kNoNode, peer_seen_, fresh_nonce());
+    };
+    record_alone(make_record, [leave](bool is_good) {
+      if (is_good) leave();
+    });
   });
 }
 

@@ -118,6 +118,18 @@ std::string Checkers::check_durable(const std::vector<std::uint64_t>& sectors) {
   return {};
 }
 
+std::string Checkers::check_parted(blockdev::NodeIndex node, const std::vector<std::uint64_t>& sectors) {
+  if (is_split_ || has_lost_cache_[node]) return {};
+  for (const std::uint64_t sector : sectors) {
+    const std::string sentence = oracle_.check_durable(sector, hosts_[node]->stable(sector));
+    if (!sentence.empty()) {
+      return fmt::format("P1: {} is the only member, and a power cut now would undo what both had answered: {}",
+                         kNodeName[node], sentence);
+    }
+  }
+  return {};
+}
+
 std::string Checkers::check_copies(bool& was_compared) {
   was_compared = false;
   if (is_split_) return {};

@@ -35,6 +35,9 @@ class Checkers {
                                                        const OwnReservation& own);
   /// P2 for what an answer has made durable: in what each member's device would keep without power.
   [[nodiscard]] std::string check_durable(const std::vector<std::uint64_t>& sectors);
+  /// P1: a node has become the only member, and `sectors` hold writes that were answered before: nobody else is asked
+  /// for them any more, so a power cut now must not undo them here.
+  [[nodiscard]] std::string check_parted(blockdev::NodeIndex node, const std::vector<std::uint64_t>& sectors);
   /// I4 and I5, when nothing is in flight. Says in `was_compared` whether there was something to compare.
   [[nodiscard]] std::string check_copies(bool& was_compared);
   /// I5 as a crash would find it, at any moment: what both devices remember (stored bits and active extents) covers

@@ -131,6 +131,11 @@ void Scenario::prepare() {
       if (!is_split_) fail(sentence);
     };
     hooks.on_write_answered = [this](std::uint16_t, Sectors sectors, bool is_durable) {
+      for (const auto& host : hosts_) {
+        const auto view = host->inspect();
+        if (view && view->is_serving && view->record->configuration.is_pair())
+          answered_by_both_ = oracle_->begin_flush();
+      }
       std::string sentence = checkers_->check_answered(sectors);
       if (sentence.empty() && (is_durable || !options_.has_write_cache)) {
         std::vector<std::uint64_t> each(sectors.count);
@@ -184,6 +189,9 @@ void Scenario::let_run(Duration duration) {
     timeline_.run_until(std::min(end, timeline_.now() + (is_ambush_laid ? kSliceInAmbush : kSlice)));
     checkers_->observe();
     if (!checkers_->is_established()) last_apart_ = timeline_.now();
+    for (const auto& host : hosts_) {
+      if (const auto view = host->inspect()) note_parting(host->index(), *view->record);
+    }
     watch_frozen();
     spring_ambush();
     for (const std::string& sentence : {checkers_->check_roles(), checkers_->check_verify()}) {
@@ -329,6 +337,7 @@ void Scenario::cut_power(SimHost& host) {
   blockdev::Configuration higher;
   const bool is_one = replication::pick_higher(record_of(host).configuration, record_of(other).configuration, higher);
   const bool is_kept = is_one && higher.has_member(other.index()) && !checkers_->has_lost_cache(other.index());
+  note_parting(node, record_of(host));
   checkers_->lost_cache(node);
   host.cut_power();
   if (is_kept) return;
@@ -336,6 +345,14 @@ void Scenario::cut_power(SimHost& host) {
   timeline_.note("no whole copy kept its cache: what was not flushed may be lost");
   oracle_->forget_volatile();
   if (is_one && higher.is_sole(node)) checkers_->keeps_what_is_left(node);
+}
+
+void Scenario::note_parting(NodeIndex node, const blockdev::ResourceRecord& record) {
+  const bool has_parted = was_pair_[node] && record.configuration.is_sole(node);
+  was_pair_[node] = record.configuration.is_pair();
+  if (!has_parted || is_split_) return;
+  const std::string sentence = checkers_->check_parted(node, oracle_->end_flush(answered_by_both_));
+  if (!sentence.empty()) fail(sentence);
 }
 
 void Scenario::take_down(SimHost& host, Duration off_time, bool is_power_cut) {

@@ -65,6 +65,9 @@ class Scenario {
   void pause_and_compare();
   void step();
   void inject(Fault fault);
+  /// Whether `record`, which is the node's now, makes it the only member of what was a pair: what both had answered
+  /// must be durable there.
+  void note_parting(blockdev::NodeIndex node, const blockdev::ResourceRecord& record);
   void take_down(SimHost& host, Duration off_time, bool is_power_cut);
   void stop(SimHost& host, Duration off_time);
   void cut_power(SimHost& host);
@@ -95,6 +98,8 @@ class Scenario {
   Duration recovery_{};
   std::array<Instant, 2> frozen_since_{Instant::max(), Instant::max()};
   Instant next_look_{};
+  std::array<bool, 2> was_pair_{};      ///< by node, as its record said when it was last looked at
+  std::uint64_t answered_by_both_ = 0;  ///< the oracle's time after the last write that was answered by a pair
   Instant disk_errors_until_{};
   std::array<Instant, 2> fails_until_{};  ///< by node, with the time that an error needs to reach an initiator
   Instant both_fail_until_{};
