@@ -10,6 +10,8 @@ std::string_view to_string(BlockStatus status) noexcept {
       return "good";
     case BlockStatus::io_error:
       return "input/output error";
+    case BlockStatus::timed_out:
+      return "the device does not answer";
     case BlockStatus::no_space:
       return "no space";
     case BlockStatus::miscompare:

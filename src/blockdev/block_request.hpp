@@ -25,6 +25,7 @@ enum class BlockOp : std::uint8_t {
 enum class BlockStatus : std::uint8_t {
   good,
   io_error,       ///< no copy could do it
+  timed_out,      ///< the device has not given it back: a read may still fill its buffer, a change still take effect
   no_space,       ///< the backing file system is full: SPACE ALLOCATION FAILED WRITE PROTECT
   miscompare,     ///< compare_and_write: miscompare_offset_bytes says where
   not_supported,  ///< discard on a device without it

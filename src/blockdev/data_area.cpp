@@ -55,6 +55,7 @@ bool DataArea::is_straight(const BlockRequest& request) const noexcept {
 }
 
 void DataArea::submit(BlockRequest& request) noexcept {
+  if (has_quarantine() && disk_.unreturned_count() == 0) end_quarantine();
   RB_ASSERT(size_bytes_ > 0 && request.op != BlockOp::compare_and_write);
   if (request.op != BlockOp::flush) {
     RB_ASSERT(request.length_bytes > 0 && request.length_bytes <= size_bytes_ &&
@@ -304,7 +305,8 @@ void DataArea::on_piece_done(Operation& operation, IoResult result) noexcept {
   complete(operation, result);
 }
 
-/// disk_timeout: the kernel may still read or fill the memory of this operation. It is not given to anybody else.
+/// disk_timeout: the kernel may still read or fill the memory of this operation. Nobody else is given it before
+/// Disk::unreturned_count() is 0.
 void DataArea::quarantine(Operation& operation) {
   if (operation.stage == Stage::straight && operation.request->buffer) {
     quarantine_.push_back(operation.request->buffer.share());
@@ -314,6 +316,12 @@ void DataArea::quarantine(Operation& operation) {
     reserve_quarantine_.push_back(std::move(reserve_));
     reserve_ = make_aligned_memory(kBounceSpanBytes);
   }
+}
+
+void DataArea::end_quarantine() noexcept {
+  // Whoever waits for a buffer may come back here.
+  const std::vector<BufferRef> buffers = std::exchange(quarantine_, {});
+  reserve_quarantine_.clear();
 }
 
 void DataArea::complete(Operation& operation, IoResult result) noexcept {

@@ -61,6 +61,8 @@ class DataArea {
   void on_piece_done(Operation& operation, Result<void, ports::IoError> result) noexcept;
   [[nodiscard]] bool fall_back(Operation& operation, ports::IoError error) noexcept;
   void quarantine(Operation& operation);
+  [[nodiscard]] bool has_quarantine() const noexcept { return !quarantine_.empty() || !reserve_quarantine_.empty(); }
+  void end_quarantine() noexcept;
   void complete(Operation& operation, Result<void, ports::IoError> result) noexcept;
 
   [[nodiscard]] bool is_durable(const BlockRequest& request) const noexcept {

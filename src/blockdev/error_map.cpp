@@ -15,7 +15,7 @@ BlockStatus to_block_status(ports::IoError error) noexcept {
     case ports::IoError::access:
       return BlockStatus::io_error;  // The medium may be well, but this copy cannot do it.
     case ports::IoError::timed_out:
-      return BlockStatus::io_error;
+      return BlockStatus::timed_out;
   }
   RB_UNREACHABLE();
 }

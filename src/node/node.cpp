@@ -167,7 +167,7 @@ class Node::Impl final : private ports::AcceptSink {
         stopped.reply({AdminOutcome::refused, name + ": the daemon is being stopped", {}});
         continue;
       }
-      if (!place->is_quiet()) {
+      if (!place->is_quiet() || !place->why_disks_must_stay().empty()) {
         stopped.reply({AdminOutcome::failed,
                        name + ": the old disk has not given back what it was asked: only a restart of the daemon helps",
                        {}});

@@ -127,7 +127,7 @@ void Resource::all_opened() {
     volume->store->set_failure_listener(Callback<void(ports::IoError)>::to<&Volume::on_metadata_failed>(*volume));
     volume->mirror = std::make_unique<Mirror>(world_, *volume->store, link_, volume->index, has_peer());
     volume->mirror->set_idle_listener(Callback<void()>::to<&Resource::check_drained>(*this));
-    volume->mirror->set_failure_listener(Callback<void()>::to<&Volume::on_disk_failed>(*volume));
+    volume->mirror->set_failure_listener(Callback<void(bool)>::to<&Volume::on_disk_failed>(*volume));
     volume->mirror->set_latency_listener(Callback<void(Duration)>::to<&Resource::on_request_latency>(*this));
     volume->resync =
         std::make_unique<replication::Resync>(world_, *volume->store, *volume->mirror, link_, governor_, volume->index);
@@ -137,7 +137,7 @@ void Resource::all_opened() {
         std::make_unique<replication::Verify>(world_, *volume->store, *volume->mirror, link_, governor_, volume->index);
   }
   server_ = std::make_unique<replication::PeerServer>(world_, std::move(stores));
-  server_->set_failure_listener(Callback<void()>::to<&Resource::server_disk_failed>(*this));
+  server_->set_failure_listener(Callback<void(std::uint16_t)>::to<&Resource::server_disk_failed>(*this));
   build_target();
   is_opened_ = true;
   apply_pause();

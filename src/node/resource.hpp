@@ -94,6 +94,8 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   /// another takes its place.
   [[nodiscard]] std::string why_no_detach() const;
   [[nodiscard]] std::string why_no_attach() const;
+  /// Why nothing may take the place of this resource; empty: nothing of it is left in a device.
+  [[nodiscard]] std::string why_disks_must_stay() const;
   /// Nothing is in flight to a disk.
   [[nodiscard]] bool is_quiet() const;
   [[nodiscard]] bool is_down() const noexcept { return is_stopping_; }
@@ -131,7 +133,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
     Resource* resource = nullptr;
     void on_opened(Result<void, blockdev::StoreError> result);
     void on_metadata_failed(ports::IoError error);
-    void on_disk_failed();
+    void on_disk_failed(bool is_hung);
     void on_resynced();
     void on_verified();
   };
@@ -169,7 +171,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   // resource_disk.cpp: the own copy fails
   /// Both are members and connected: the peer's copy has everything.
   [[nodiscard]] bool is_own_copy_dispensable() const;
-  void server_disk_failed();
+  void server_disk_failed(std::uint16_t volume);
   void copy_failed(Volume& volume, const std::string& what);
   void tick_with_failed_copy(Instant now);
   void receive(const replication::TakeOver& message);
@@ -263,6 +265,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void receive(const replication::Invalidate& message);
   /// Why no copy can be given up now; empty: one can.
   [[nodiscard]] std::string why_no_invalidation() const;
+  [[nodiscard]] bool may_peer_serve() const;
   void overwrite_peer();
   [[nodiscard]] std::string why_no_verify() const;
   void begin_verify(blockdev::ByteRange range, bool is_repair);

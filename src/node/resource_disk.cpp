@@ -24,9 +24,12 @@ bool Resource::is_own_copy_dispensable() const {
 }
 
 /// A change or a flush of an initiator's failed here. While the peer is a member its copy has everything, and this one
-/// is given up; the only copy is never given up, so the initiator is told.
-void Resource::Volume::on_disk_failed() {
+/// is given up; the only copy is not given up for an error, so the initiator is told. For a device that does not give
+/// back what it was asked it is, until `attach`: what it holds may take effect at any time, and it is asked nothing
+/// more before.
+void Resource::Volume::on_disk_failed(bool is_hung) {
   if (resource->is_copy_failed_) return;
+  if (is_hung) return resource->copy_failed(*this, "the disk does not answer");
   if (!resource->is_primary_ || !resource->is_own_copy_dispensable()) {
     RB_PROBE("only_copy_failed_a_change");
     return;
@@ -35,9 +38,9 @@ void Resource::Volume::on_disk_failed() {
 }
 
 /// An operation of the peer's failed here: the peer goes on without this copy.
-void Resource::server_disk_failed() {
+void Resource::server_disk_failed(std::uint16_t volume) {
   if (is_copy_failed_ || channel_ == nullptr) return;
-  copy_failed(*volumes_.front(), "the disk failed a write or a flush of the peer's");
+  copy_failed(*volumes_[volume], "the disk failed an operation of the peer's, or does not answer");
 }
 
 void Resource::Volume::on_metadata_failed(ports::IoError error) {
@@ -85,8 +88,28 @@ void Resource::tick_with_failed_copy(Instant now) {
   if (is_stopping_ && is_quiet()) finish_stop();
 }
 
+/// What a device has not given back may still be written to it, and its memory is the device's: nothing takes the place
+/// of this resource before.
+std::string Resource::why_disks_must_stay() const {
+  if (opening_count_ > 0) return "the disks are still being opened; try again";
+  for (const auto& volume : volumes_) {
+    std::size_t count = 0;
+    for (const ports::Disk* disk : {volume->disks.data, volume->disks.metadata}) {
+      if (disk != nullptr) count += disk->unreturned_count();
+    }
+    if (count > 0) {
+      return fmt::format(
+          "volume {}: the disk has not given back {} operations: try again when it answers; if it never does, restart "
+          "the daemon",
+          volume->index, count);
+    }
+  }
+  return {};
+}
+
 std::string Resource::why_no_detach() const {
-  if (!is_opened_ || is_copy_failed_) return opening_count_ > 0 ? "the disks are still being opened; try again" : "";
+  if (std::string why = why_disks_must_stay(); !why.empty()) return why;
+  if (!is_opened_ || is_copy_failed_) return {};
   if (is_primary_) return "this node is Primary: make it secondary, and the peer primary, first";
   if (!is_own_copy_dispensable())
     return "the copy here may be the only good one: its disks are let go of only while both nodes are connected and "
@@ -95,9 +118,8 @@ std::string Resource::why_no_detach() const {
 }
 
 std::string Resource::why_no_attach() const {
-  if (opening_count_ > 0) return "the disks are being opened already";
   if (is_opened_ && !is_copy_failed_) return "the disks are attached";
-  return {};
+  return why_disks_must_stay();
 }
 
 bool Resource::is_quiet() const {

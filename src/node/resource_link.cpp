@@ -184,7 +184,9 @@ void Resource::link_lost() {
   server_->close();
   const bool serves_as_pair = is_primary_ && record_.is_primary_open && record_.configuration.is_pair();
   const bool is_in_doubt_as_source = was == LinkPhase::adding && membership::is_in_doubt(record_);
-  const bool must_remove = !is_copy_failed_ && (serves_as_pair || is_in_doubt_as_source);
+  // A peer that came back, and is lost again, while its removal still waits for the disk is being removed already.
+  const bool must_remove = !is_copy_failed_ && !is_removing_peer_ && (serves_as_pair || is_in_doubt_as_source);
+  if (is_removing_peer_) RB_PROBE("peer_lost_again_before_its_removal_is_done");
   if (is_in_doubt_as_source) RB_PROBE("peer_lost_in_doubt_while_adding");
   if (was == LinkPhase::adding && !is_in_doubt_as_source) RB_PROBE("peer_lost_while_adding_before_proposal");
   if (was == LinkPhase::source_syncing) RB_PROBE("peer_lost_while_resyncing_it");

@@ -262,6 +262,9 @@ std::string Resource::why_no_invalidation() const {
   return {};
 }
 
+/// It serves from the moment when its promotion was agreed to here; the news that it does comes later.
+bool Resource::may_peer_serve() const { return is_peer_primary_ || record_.configuration.primary == peer(); }
+
 /// The peer does it: at no moment is there less than one whole copy that knows to be one.
 void Resource::invalidate(AdminReplyCallback reply) {
   std::string why = why_no_invalidation();
@@ -274,7 +277,7 @@ void Resource::invalidate(AdminReplyCallback reply) {
 
 void Resource::invalidate_remote(AdminReplyCallback reply) {
   std::string why = why_no_invalidation();
-  if (why.empty() && is_peer_primary_) why = "the peer is Primary: its copy would be overwritten under its initiators";
+  if (why.empty() && may_peer_serve()) why = "the peer is Primary: its copy would be overwritten under its initiators";
   if (!why.empty()) return reply(refused(config_.name + ": " + why));
   overwrite_peer();
   reply(done(config_.name + ": the peer's copy is overwritten; `status` shows the resync"));
@@ -282,7 +285,7 @@ void Resource::invalidate_remote(AdminReplyCallback reply) {
 
 void Resource::receive(const replication::Invalidate&) {
   std::string why = why_no_invalidation();
-  if (why.empty() && is_peer_primary_) why = "the peer is Primary";
+  if (why.empty() && may_peer_serve()) why = "the peer is Primary";
   if (why.empty()) return overwrite_peer();
   log_warning("resource {}: the peer's request to overwrite its copy is not followed: {}", config_.name, why);
 }
@@ -295,21 +298,22 @@ void Resource::overwrite_peer() {
   is_changing_role_ = true;
   for (const auto& volume : volumes_) volume->store->dirty().set_all();
   save_bitmaps([this] {
-    is_changing_role_ = false;
     const auto leave = [this] {
+      is_changing_role_ = false;
       if (channel_ == nullptr) return;
       const replication::Refusal refusal{"its copy was invalidated by the administrator and is overwritten", false};
       end_channel("Unconnected", "the peer's copy was invalidated by the administrator", &refusal);
     };
     // A Primary removes its peer when the connection ends. Without one the removal comes first, so that it is decided
-    // whose copy stays.
+    // whose copy stays; meanwhile nothing else is agreed to.
     const bool must_decide = phase_ == LinkPhase::established && !is_primary_ && record_.configuration.is_pair();
     if (!must_decide) return leave();
     const auto make_record = [this] {
       return membership::become_only_member(record_, self(), blockdev::kNoNode, peer_seen_, fresh_nonce());
     };
-    record_alone(make_record, [leave](bool is_good) {
-      if (is_good) leave();
+    record_alone(make_record, [this, leave](bool is_good) {
+      if (is_good) return leave();
+      is_changing_role_ = false;
     });
   });
 }

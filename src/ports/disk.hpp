@@ -54,6 +54,9 @@ class Disk {
   [[nodiscard]] virtual const Geometry& geometry() const noexcept = 0;
   /// Queues the operation; it is handed to the kernel at the latest at the end of this turn.
   virtual void submit(DiskOp& op) noexcept = 0;
+  /// Operations that were reported as timed_out and that the device has not given back: it may still read or fill their
+  /// memory, and a write of them may still take effect, over a later one too.
+  [[nodiscard]] virtual std::size_t unreturned_count() const noexcept { return 0; }
 };
 
 }  // namespace replblk::ports

@@ -241,10 +241,16 @@ void Mirror::Request::on_local_done(BlockRequest&) {
     RB_PROBE("own_disk_failed_a_request");
     if (upper->is_change() && mirror->is_replicated_) {
       mirror->peer_copy_.own_copy_failed({local.offset_bytes, local.length_bytes});
-      if (local.status == BlockStatus::io_error && mirror->on_failed_) mirror->on_failed_();
+      if (local.status == BlockStatus::io_error) mirror->tell_failed(local.status);
     }
+    // A read too: its buffer is the device's still, so nothing can be put there instead (protocol.md 7).
+    if (local.status == BlockStatus::timed_out) mirror->tell_failed(local.status);
   }
   mirror->part_done(*this);
+}
+
+void Mirror::tell_failed(BlockStatus status) {
+  if (on_failed_) on_failed_(status == BlockStatus::timed_out);
 }
 
 void Mirror::Request::on_peer_answer(PeerAnswer answer) {
@@ -357,7 +363,8 @@ void Mirror::Request::on_mended(BlockRequest&) {
   const std::uint64_t done_bytes = local.end_bytes();
   if (local.status == BlockStatus::good && done_bytes < upper->end_bytes())
     return mirror->mend_piece(*this, done_bytes);
-  if (local.status == BlockStatus::io_error && mirror->on_failed_) mirror->on_failed_();
+  const bool is_failed = local.status == BlockStatus::io_error || local.status == BlockStatus::timed_out;
+  if (is_failed) mirror->tell_failed(local.status);
   mirror->end_rescue(*this);
 }
 
@@ -377,23 +384,26 @@ void Mirror::end_rescue(Request& request) {
 // ---- no room here ----------------------------------------------------------------------------------------------
 
 /// The own file system had no room, and the peer may have done it: nobody may read there what is refused here, not even
-/// after a change of roles. Still under the claim, the peer gets what is here. A discard needs no room, so the range is
-/// data.
+/// after a change of roles. Still under the claim, which is for whole granules, the peer gets what is here: whole ones
+/// too, so that their bits can go. A discard needs no room, so the range is data.
 void Mirror::level(Request& request) {
   RB_PROBE("no_room_here");
+  constexpr std::uint64_t kGranule = blockdev::RangeLock::kGranuleBytes;
+  const BlockRequest& local = request.local;
   request.rescue = Request::Rescue::levelling;
-  request.level_end_bytes = request.local.end_bytes();
-  level_piece(request, request.local.offset_bytes);
+  request.level_end_bytes =
+      std::min((local.end_bytes() + kGranule - 1) / kGranule * kGranule, store_.geometry().size_bytes);
+  // What the initiator sent is not needed any more; a write takes no other memory, since those who wait for its range
+  // may hold all there is.
+  request.level_piece_bytes = local.buffer ? local.length_bytes : kLevelBytesMax;
+  level_piece(request, local.offset_bytes / kGranule * kGranule);
 }
 
 void Mirror::level_piece(Request& request, std::uint64_t offset_bytes) {
   BlockRequest& local = request.local;
   local.offset_bytes = offset_bytes;
-  local.length_bytes = request.level_end_bytes - offset_bytes;
-  // What the initiator sent is not needed any more; a write takes no other memory, since those who wait for its range
-  // may hold all there is.
+  local.length_bytes = std::min(request.level_end_bytes - offset_bytes, request.level_piece_bytes);
   if (local.buffer) return request.read_to_level();
-  local.length_bytes = std::min(local.length_bytes, kLevelBytesMax);
   request.own_buffer.length_bytes = local.length_bytes;
   request.own_buffer.on_buffer = Callback<void(BufferRef)>::to<&Request::on_level_buffer>(request);
   if (BufferRef buffer = world_.buffers.acquire_or_wait(request.own_buffer)) request.on_level_buffer(std::move(buffer));
@@ -414,6 +424,7 @@ void Mirror::Request::read_to_level() {
 }
 
 void Mirror::Request::on_level_read(BlockRequest&) {
+  if (local.status == BlockStatus::timed_out) mirror->tell_failed(local.status);
   if (local.status != BlockStatus::good || !mirror->is_mirroring_ || !mirror->link_.is_attached()) {
     rescue = Rescue::none;
     mirror->piece_done(*this);
@@ -434,10 +445,7 @@ void Mirror::levelled(Request& request, PeerAnswer answer) {
   } else {
     peer_copy_.acknowledged({local.offset_bytes, local.length_bytes}, false);
     const std::uint64_t done_bytes = local.end_bytes();
-    if (done_bytes < request.level_end_bytes) {
-      request.local.buffer.reset();
-      return level_piece(request, done_bytes);
-    }
+    if (done_bytes < request.level_end_bytes) return level_piece(request, done_bytes);
   }
   request.rescue = Request::Rescue::none;
   piece_done(request);
@@ -466,6 +474,7 @@ void Mirror::Request::on_compare_read(BlockRequest&) {
   if (local.status == BlockStatus::io_error && mirror->is_reading_at_peer_) return mirror->read_at_peer(*this);
   if (local.status != BlockStatus::good) {
     upper->status = local.status;
+    if (local.status == BlockStatus::timed_out) mirror->tell_failed(local.status);
     mirror->finish(*this);
     return;
   }
@@ -522,7 +531,7 @@ void Mirror::start_flush_round() {
 void Mirror::on_round_local(BlockRequest& request) {
   if (request.status != BlockStatus::good) {
     is_round_good_ = false;
-    if (on_failed_) on_failed_();
+    tell_failed(request.status);
   }
   round_part_done();
 }

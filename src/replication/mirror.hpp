@@ -59,8 +59,9 @@ class Mirror final : public blockdev::BlockBackend {
   /// Called each time the last request in flight (held ones do not count) has finished.
   void set_idle_listener(Callback<void()> on_idle) noexcept { on_idle_ = on_idle; }
   [[nodiscard]] bool is_idle() const noexcept { return slots_.in_use_count() == 0; }
-  /// Told when the own disk has failed a change or a flush, before anybody is answered.
-  void set_failure_listener(Callback<void()> on_failed) noexcept { on_failed_ = on_failed; }
+  /// Told when the own disk has failed a change or a flush, or has not given back anything in time (`is_hung`), before
+  /// anybody is answered.
+  void set_failure_listener(Callback<void(bool is_hung)> on_failed) noexcept { on_failed_ = on_failed; }
   /// Told of each read and change, once its copies are done, how long they took.
   void set_latency_listener(Callback<void(Duration)> on_latency) noexcept { on_latency_ = on_latency; }
   /// Flushes when something has been unstable since the last tick. Called each flush_interval.
@@ -88,6 +89,7 @@ class Mirror final : public blockdev::BlockBackend {
     enum class Rescue : std::uint8_t { none, reading, mending, levelling } rescue = Rescue::none;
     std::uint32_t data_offset_bytes = 0;  ///< in the buffer: where the data of upper's first byte lies
     std::uint64_t level_end_bytes = 0;
+    std::uint64_t level_piece_bytes = 0;  ///< what the buffer that is used for it has
     void on_granted();
     void on_active(bool is_active);
     void on_local_done(blockdev::BlockRequest&);
@@ -106,6 +108,7 @@ class Mirror final : public blockdev::BlockBackend {
   void begin_change(Request& request);
   void begin_piece(Request& request, std::uint64_t offset_bytes);
   void write_copies(Request& request);
+  void tell_failed(blockdev::BlockStatus status);
   void read_at_peer(Request& request);
   void read_at_peer_done(Request& request, PeerAnswer answer);
   void mend_piece(Request& request, std::uint64_t offset_bytes);
@@ -149,7 +152,7 @@ class Mirror final : public blockdev::BlockBackend {
   ports::DeferredTask deferred_;
   Callback<void()> on_idle_;
   Callback<void(Duration)> on_latency_;
-  Callback<void()> on_failed_;
+  Callback<void(bool is_hung)> on_failed_;
 
   FlushList round_;  ///< waiters of the flush under way
   FlushList next_round_;

@@ -53,8 +53,12 @@ DiskFile::DiskFile(Reactor& reactor, int fd, const Geometry& geometry, Backing b
 DiskFile::~DiskFile() {
   RB_ASSERT(!is_reporting_);
   is_closing_ = true;
-  for (Queue* queue : {&waiting_, &flush_waiting_, &refused_io_, &refused_unsupported_}) {
+  for (Queue* queue : {&waiting_, &flush_waiting_}) {
     while (queue->pop_front() != nullptr) {
+    }
+  }
+  for (Queue& queue : refused_) {
+    while (queue.pop_front() != nullptr) {
     }
   }
   while (copied_.pop_front() != nullptr) --in_flight_count_;
@@ -77,6 +81,8 @@ DiskFile::~DiskFile() {
 
 void DiskFile::submit(DiskOp& request) noexcept {
   RB_ASSERT(!request.is_linked());
+  // It owes us something: what is asked now would only wait behind that, for another time-out.
+  if (unreturned_count() > 0) return refuse(request, IoError::timed_out);
   if (request.kind == DiskOpKind::flush) {
     if (is_durability_lost_) return refuse(request, IoError::io);
     flush_waiting_.push_back(request);
@@ -129,6 +135,7 @@ void DiskFile::on_watch() noexcept {
   while (Pending* pending = watched_.front()) {
     if (now - pending->started < timeout_) break;
     pending->unlink();
+    ++given_up_count_;
     late.push_back(*std::exchange(pending->request, nullptr));
   }
   if (!late.empty()) {
@@ -253,6 +260,7 @@ void DiskFile::on_completed(Pending& pending, std::int32_t result) noexcept {
     // It was given up long ago. A write that still had an effect: nobody relies on what is there.
     pending.next_free = std::exchange(free_, &pending);
     --in_flight_count_;
+    --given_up_count_;
     return;
   }
   if (needs_more(pending, result) && !is_closing_) return issue(pending);
@@ -312,17 +320,19 @@ void DiskFile::on_flushed(std::int32_t result) noexcept {
 }
 
 void DiskFile::refuse(DiskOp& request, IoError error) noexcept {
-  (error == IoError::io ? refused_io_ : refused_unsupported_).push_back(request);
+  const auto place = std::ranges::find(kRefusals, error);
+  RB_ASSERT(place != kRefusals.end());
+  refused_[static_cast<std::size_t>(place - kRefusals.begin())].push_back(request);
   reactor_.defer(refused_task_);
 }
 
 void DiskFile::report_refused() noexcept {
-  Queue io;
-  Queue unsupported;
-  io.splice_back(refused_io_);
-  unsupported.splice_back(refused_unsupported_);
-  while (DiskOp* request = io.pop_front()) report(*request, fail(IoError::io));
-  while (DiskOp* request = unsupported.pop_front()) report(*request, fail(IoError::not_supported));
+  // Taken first: whoever is told may ask again.
+  std::array<Queue, kRefusals.size()> refused;
+  for (std::size_t index = 0; index < refused.size(); ++index) refused[index].splice_back(refused_[index]);
+  for (std::size_t index = 0; index < refused.size(); ++index) {
+    while (DiskOp* request = refused[index].pop_front()) report(*request, fail(kRefusals[index]));
+  }
 }
 
 void DiskFile::report(DiskOp& request, Result<void, IoError> result) noexcept {

@@ -7,6 +7,7 @@
 // would lie. Not destroyed from inside an on_done.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -41,10 +42,14 @@ class DiskFile final : public ports::Disk {
   DiskFile(Reactor& reactor, int fd, const Geometry& geometry, Backing backing, std::uint32_t in_flight_max,
            Duration timeout = {});
   /// Operations still in flight are waited for and not reported: afterwards the kernel touches no memory of theirs.
+  /// Without a bound: whoever cannot wait looks at unreturned_count() first.
   ~DiskFile() override;
 
   [[nodiscard]] const Geometry& geometry() const noexcept override { return geometry_; }
   void submit(ports::DiskOp& request) noexcept override;
+  [[nodiscard]] std::size_t unreturned_count() const noexcept override {
+    return given_up_count_ + (is_flush_given_up_ && flush_op_.is_in_flight ? 1 : 0);
+  }
   [[nodiscard]] int descriptor() const noexcept { return fd_; }
 
  private:
@@ -100,6 +105,7 @@ class DiskFile final : public ports::Disk {
   /// In the kernel and waited for, oldest first. What is copied at once is in copied_ instead.
   IntrusiveList<Pending, Pending> watched_;
   ports::Timer watch_timer_;
+  std::uint32_t given_up_count_ = 0;  ///< in the kernel and not waited for any more
   Instant flush_started_{};
   bool is_flush_given_up_ = false;          ///< nobody waits for the flush in the kernel
   IntrusiveList<Pending, Pending> copied_;  ///< to be completed at the end of this turn
@@ -113,8 +119,9 @@ class DiskFile final : public ports::Disk {
   std::uint32_t flush_retry_count_ = 0;
   bool is_durability_lost_ = false;
 
-  Queue refused_io_;
-  Queue refused_unsupported_;
+  /// For what operations are refused without the kernel, and who waits to be told, in the same order.
+  static constexpr std::array kRefusals{ports::IoError::io, ports::IoError::not_supported, ports::IoError::timed_out};
+  std::array<Queue, kRefusals.size()> refused_;
   ports::DeferredTask refused_task_;
   bool is_reporting_ = false;
   bool is_closing_ = false;

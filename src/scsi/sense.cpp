@@ -53,6 +53,7 @@ Sense sense_of(const blockdev::BlockRequest& request) noexcept {
   using blockdev::BlockStatus;
   switch (request.status) {
     case BlockStatus::io_error:
+    case BlockStatus::timed_out:
       return plain_sense(request.op == blockdev::BlockOp::read ? kUnrecoveredReadError : kWriteError);
     case BlockStatus::no_space:
       return plain_sense(kSpaceAllocationFailed);

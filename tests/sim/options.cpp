@@ -1,11 +1,14 @@
 #include "options.hpp"
 
 #include <algorithm>
+#include <span>
 
 namespace replblk::sim {
 
 namespace {
 
+/// Later ones are drawn from sequences of their own, so that older seeds stay what they are.
+constexpr auto kFirstFaultsCount = static_cast<std::size_t>(Fault::hung_disk);
 constexpr std::uint64_t kMiB = 1 << 20;
 constexpr std::uint64_t kMetadataBytes = 2 * kMiB;  // docs/ondisk_format.md: 1.2 MiB and the bitmap
 
@@ -72,6 +75,16 @@ replication::SplitPolicies draw_policies(std::uint64_t seed) {
   return policies;
 }
 
+/// Likewise. A run is without what would need to know whose disk does not answer at the moment.
+void draw_hung_disks(RunOptions& options, std::uint64_t seed) {
+  Seeded random(mix64(seed) ^ 0x68756e67);
+  if (options.is_lite || options.has(Fault::split) || options.has_silent_difference || !random.chance(0.3)) return;
+  options.weight[static_cast<std::size_t>(Fault::hung_disk)] = static_cast<double>(random.between(2, 10));
+  // What only stalls answers in time.
+  const bool is_short = random.chance(0.7) && options.disk.stall_probability == 0;
+  options.disk.timeout = is_short ? random.duration(milliseconds(600), seconds(3)) : seconds(8);
+}
+
 }  // namespace
 
 std::string_view to_string(Fault fault) noexcept {
@@ -124,6 +137,8 @@ std::string_view to_string(Fault fault) noexcept {
       return "slow_disk";
     case Fault::split:
       return "split";
+    case Fault::hung_disk:
+      return "hung_disk";
   }
   RB_UNREACHABLE();
 }
@@ -137,7 +152,7 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
   options.steps = steps != 0 ? steps : static_cast<std::uint32_t>(random.between(6, 24));
   if (!is_lite) {
     const double density = random.chance(0.5) ? 0.25 : 0.5;
-    for (double& weight : options.weight)
+    for (double& weight : std::span(options.weight).first(kFirstFaultsCount))
       weight = random.chance(density) ? static_cast<double>(random.between(1, 10)) : 0;
     // A disk that fails ends much of what else could happen: half of the runs are without.
     if (!random.chance(0.5)) {
@@ -202,6 +217,7 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
   // What a split and silent damage are compared with knows one volume.
   const bool may_spread = !is_lite && !options.has(Fault::split) && !options.has_silent_difference;
   if (may_spread && more.chance(0.35)) spread_over_volumes(options, static_cast<std::uint32_t>(more.between(2, 3)));
+  draw_hung_disks(options, seed);
   return options;
 }
 
@@ -213,10 +229,11 @@ std::string RunOptions::describe() const {
       has_external_metadata ? "external" : "internal", supports_discard, supports_write_zeroes,
       disk.refuses_zeroing ? " but refused" : "", alignment_bytes, buffer_memory_mib);
   text += fmt::format(
-      "; disk {}/{} us stall {}; net {} us timeout {} s; clocks {} {}; resync {} B/s checksum {}; step {} ms quiet {};",
+      "; disk {}/{} us stall {} timeout {} ms; net {} us timeout {} s; clocks {} {}; resync {} B/s checksum {}; step "
+      "{} ms quiet {};",
       disk.latency_max.count() / 1000, disk.flush_latency_max.count() / 1000, disk.stall_probability,
-      network.latency_max.count() / 1000, to_ms(network.user_timeout) / 1000, clock_rate[0], clock_rate[1],
-      rate_max_bytes_per_second, static_cast<int>(checksum), to_ms(step_max), quiet_probability);
+      to_ms(disk.timeout), network.latency_max.count() / 1000, to_ms(network.user_timeout) / 1000, clock_rate[0],
+      clock_rate[1], rate_max_bytes_per_second, static_cast<int>(checksum), to_ms(step_max), quiet_probability);
   text += activity_log.updates
               ? fmt::format(" log {} of {} KiB;", activity_log.extents, (1u << activity_log.extent_shift) >> 10)
               : " no log;";

@@ -40,8 +40,9 @@ enum class Fault : std::uint8_t {
   ambush,          ///< a host goes down in the middle of the next change of its configuration
   slow_disk,       ///< each operation takes longer for a while
   split,           ///< a careless administrator: the other node is promoted while the primary is cut off, not dead
+  hung_disk,       ///< a device gives nothing back for a while, mostly for longer than the time-out
 };
-inline constexpr std::size_t kFaultCount = 24;
+inline constexpr std::size_t kFaultCount = 25;
 [[nodiscard]] std::string_view to_string(Fault fault) noexcept;
 
 struct RunOptions {
@@ -76,7 +77,8 @@ struct RunOptions {
 
   [[nodiscard]] bool has(Fault fault) const noexcept { return weight[static_cast<std::size_t>(fault)] > 0; }
   [[nodiscard]] bool has_disk_errors() const noexcept {
-    return has(Fault::read_error) || has(Fault::write_error) || has(Fault::flush_error) || has(Fault::metadata_error);
+    return has(Fault::read_error) || has(Fault::write_error) || has(Fault::flush_error) || has(Fault::metadata_error) ||
+           has(Fault::hung_disk);
   }
   [[nodiscard]] std::string describe() const;
 };

@@ -190,7 +190,8 @@ void Scenario::let_run(Duration duration) {
     checkers_->observe();
     if (!checkers_->is_established()) last_apart_ = timeline_.now();
     for (const auto& host : hosts_) {
-      if (const auto view = host->inspect()) note_parting(host->index(), *view->record);
+      const auto view = host->inspect();
+      if (view && !view->is_recording) note_parting(host->index(), *view->record);
     }
     watch_frozen();
     spring_ambush();
@@ -327,19 +328,19 @@ void Scenario::step() {
 }
 
 void Scenario::cut_power(SimHost& host) {
-  // May answered, unflushed data be lost with this cache (protocol.md P1)? Not while another whole copy keeps it.
   const NodeIndex node = host.index();
   SimHost& other = *hosts_[blockdev::other_node(node)];
-  const auto record_of = [](SimHost& which) {
-    const auto view = which.inspect();
-    return view ? *view->record : which.persisted(false);
-  };
-  blockdev::Configuration higher;
-  const bool is_one = replication::pick_higher(record_of(host).configuration, record_of(other).configuration, higher);
-  const bool is_kept = is_one && higher.has_member(other.index()) && !checkers_->has_lost_cache(other.index());
-  note_parting(node, record_of(host));
-  checkers_->lost_cache(node);
   host.cut_power();
+  // What it was recording is there now, or is not.
+  const blockdev::ResourceRecord left = host.persisted(true);
+  note_parting(node, left);
+  // May answered, unflushed data be lost with this cache (protocol.md P1)? Not while another whole copy keeps it.
+  const auto view = other.inspect();
+  blockdev::Configuration higher;
+  const bool is_one = replication::pick_higher(
+      left.configuration, view ? view->record->configuration : other.persisted(false).configuration, higher);
+  const bool is_kept = is_one && higher.has_member(other.index()) && !checkers_->has_lost_cache(other.index());
+  checkers_->lost_cache(node);
   if (is_kept) return;
   ++losses_;
   timeline_.note("no whole copy kept its cache: what was not flushed may be lost");
@@ -462,6 +463,9 @@ void Scenario::inject(Fault fault) {
     case Fault::metadata_error:
       break_disk(fault, host, cut_time);
       break;
+    case Fault::hung_disk:
+      hang_disk(host, cut_time);
+      break;
     case Fault::ambush: {
       const auto there_view = other.inspect();
       const bool is_other_primary = there_view && there_view->is_primary && random.chance(0.6);
@@ -504,13 +508,32 @@ void Scenario::inject(Fault fault) {
   }
 }
 
-void Scenario::break_disk(Fault fault, SimHost& host, Duration how_long) {
-  Seeded& random = timeline_.random();
+void Scenario::expect_disk_errors(const SimHost& host, Duration how_long) {
   const Instant until = timeline_.now() + how_long + kErrorEchoMax;
   disk_errors_until_ = std::max(disk_errors_until_, until);
   fails_until_[host.index()] = std::max(fails_until_[host.index()], until);
   if (timeline_.now() <= fails_until_[blockdev::other_node(host.index())])
     both_fail_until_ = std::max(both_fail_until_, std::min(until, fails_until_[blockdev::other_node(host.index())]));
+}
+
+void Scenario::hang_disk(SimHost& host, Duration how_long) {
+  Seeded& random = timeline_.random();
+  const std::size_t volume = random.below(host.volumes_count());
+  expect_disk_errors(host, how_long + options_.disk.timeout);
+  random.chance(0.7) ? host.data(volume).hang() : host.metadata(volume).hang();
+  // A person who does not know that the disk still hangs is refused, and nothing waits for it.
+  if (random.chance(0.4)) {
+    heal_later(options_.disk.timeout + how_long / 2, [this, &host] { administrator_->attach(host.index()); });
+  }
+  heal_later(how_long, [this, &host] {
+    host.heal_devices();
+    heal_later(milliseconds(100), [this, &host] { mend_disks(host); });
+  });
+}
+
+void Scenario::break_disk(Fault fault, SimHost& host, Duration how_long) {
+  Seeded& random = timeline_.random();
+  expect_disk_errors(host, how_long);
   const std::uint64_t data_bytes = checkers_->data_bytes();
   const std::size_t volume = random.below(host.volumes_count());
   Defect defect;

@@ -77,6 +77,8 @@ class Scenario {
   void check_not_frozen(const std::string& address);
   void heal_due();
   void heal_later(Duration delay, std::function<void()> heal);
+  void expect_disk_errors(const SimHost& host, Duration how_long);
+  void hang_disk(SimHost& host, Duration how_long);
   void break_disk(Fault fault, SimHost& host, Duration how_long);
   void mend_disks(SimHost& host);
   [[nodiscard]] bool has_converged();

@@ -8,6 +8,10 @@
 
 namespace replblk::sim {
 
+namespace {
+constexpr Duration kHungLookEvery = milliseconds(20);
+}
+
 Medium::Medium(Timeline& timeline, std::string name, ports::Disk::Geometry geometry)
     : timeline_(timeline),
       name_(std::move(name)),
@@ -80,12 +84,15 @@ void Medium::leave_behind(std::uint64_t offset_bytes, std::uint64_t length_bytes
   landing_.emplace(key, Write{key, offset_bytes, length_bytes, copy(bytes, length_bytes)});
   const Instant when = timeline_.now() + random.duration(Duration(0), kLandingTimeMax);
   quiet_at_ = std::max(quiet_at_, when);
-  timeline_.at(when, [this, key, is_durable] {
-    const auto found = landing_.find(key);
-    if (found == landing_.end()) return;  // The power went first.
-    write(found->second.offset_bytes, found->second.length_bytes, found->second.bytes.get(), is_durable);
-    landing_.erase(found);
-  });
+  timeline_.at(when, [this, key, is_durable] { land(key, is_durable); });
+}
+
+void Medium::land(std::uint64_t key, bool is_durable) {
+  const auto found = landing_.find(key);
+  if (found == landing_.end()) return;  // The power went first.
+  if (is_hung_) return timeline_.after(kHungLookEvery, [this, key, is_durable] { land(key, is_durable); });
+  write(found->second.offset_bytes, found->second.length_bytes, found->second.bytes.get(), is_durable);
+  landing_.erase(found);
 }
 
 void Medium::cut_power() {
@@ -111,11 +118,11 @@ void Medium::cut_power() {
   quiet_at_ = timeline_.now();
 }
 
-bool Medium::fails(const ports::DiskOp& op) const noexcept {
-  if (op.kind == ports::DiskOpKind::flush) return defect_.fails_flushes;
-  const bool touches = op.offset_bytes < defect_.offset_bytes + defect_.length_bytes &&
-                       defect_.offset_bytes < op.offset_bytes + op.length_bytes;
-  return touches && (op.kind == ports::DiskOpKind::read ? defect_.fails_reads : defect_.fails_changes);
+bool Medium::fails(ports::DiskOpKind kind, std::uint64_t offset_bytes, std::uint64_t length_bytes) const noexcept {
+  if (kind == ports::DiskOpKind::flush) return defect_.fails_flushes;
+  const bool touches =
+      offset_bytes < defect_.offset_bytes + defect_.length_bytes && defect_.offset_bytes < offset_bytes + length_bytes;
+  return touches && (kind == ports::DiskOpKind::read ? defect_.fails_reads : defect_.fails_changes);
 }
 
 void Medium::write_in_part(std::uint64_t offset_bytes, std::uint64_t length_bytes, const std::byte* bytes) {
@@ -145,8 +152,15 @@ void SimDisk::submit(ports::DiskOp& op) noexcept {
   linked_.push_back(op);
   const std::uint64_t id = next_id_++;
   const std::uint32_t crc = op.kind == write ? crc32c({op.memory, op.length_bytes}) : 0;
-  in_flight_.emplace(id, InFlight{&op, crc, medium_.written_mark()});
+  in_flight_.emplace(id, InFlight{&op, op.kind, op.is_durable, op.offset_bytes, op.length_bytes, op.memory, crc,
+                                  medium_.written_mark()});
   Timeline& timeline = loop_.timeline();
+  if (given_up_count_ > 0) {
+    loop_.post([this, exists = exists_, id] {
+      if (*exists) refuse(id);
+    });
+    return;
+  }
   Seeded& random = timeline.random();
   timeline.mix(static_cast<std::uint64_t>(op.kind) << 56 ^ op.offset_bytes << 16 ^ op.length_bytes);
   Duration latency =
@@ -158,48 +172,68 @@ void SimDisk::submit(ports::DiskOp& op) noexcept {
   timeline.after(latency, [this, exists = exists_, id] {
     if (*exists) finish(id);
   });
+  if (model_.timeout == Duration{}) return;
+  timeline.after(model_.timeout, [this, exists = exists_, id] {
+    if (!*exists || !in_flight_.contains(id)) return;
+    loop_.post([this, exists, id] {
+      if (*exists) give_up(id);
+    });
+  });
+}
+
+bool SimDisk::take_effect(const InFlight& entry, bool is_failed) {
+  using enum ports::DiskOpKind;
+  const Geometry& geometry = medium_.geometry();
+  switch (entry.kind) {
+    case read:
+      if (is_failed) {
+        std::memset(entry.memory, 0xee, entry.length_bytes);
+      } else {
+        std::memcpy(entry.memory, medium_.content() + entry.offset_bytes, entry.length_bytes);
+      }
+      return true;
+    case flush:
+      if (!is_failed) medium_.make_stable(entry.mark);
+      return true;
+    case write:
+      // ports/disk.hpp: the memory is the device's until on_done, and longer when it was given up.
+      RB_ASSERT(crc32c({entry.memory, entry.length_bytes}) == entry.crc);
+      break;
+    case discard:
+      if (!geometry.supports_discard || model_.refuses_zeroing) return false;
+      break;
+    case write_zeroes:
+      if (!geometry.supports_write_zeroes || model_.refuses_zeroing) return false;
+      break;
+  }
+  const std::byte* bytes = entry.kind == write ? entry.memory : nullptr;
+  if (is_failed) {
+    medium_.write_in_part(entry.offset_bytes, entry.length_bytes, bytes);
+  } else {
+    medium_.write(entry.offset_bytes, entry.length_bytes, bytes, entry.is_durable && entry.kind != discard);
+  }
+  return true;
 }
 
 void SimDisk::finish(std::uint64_t id) {
   using enum ports::DiskOpKind;
   const auto found = in_flight_.find(id);
   if (found == in_flight_.end()) return;
-  const InFlight entry = found->second;
-  ports::DiskOp& op = *entry.op;
-  const Geometry& geometry = medium_.geometry();
-  bool is_supported = true;
-  const bool is_failed = medium_.fails(op);
-  switch (op.kind) {
-    case read:
-      if (is_failed) {
-        std::memset(op.memory, 0xee, op.length_bytes);
-        break;
-      }
-      std::memcpy(op.memory, medium_.content() + op.offset_bytes, op.length_bytes);
-      break;
-    case write:
-      // ports/disk.hpp: the memory is the device's until on_done.
-      RB_ASSERT(crc32c({op.memory, op.length_bytes}) == entry.crc);
-      if (is_failed) {
-        medium_.write_in_part(op.offset_bytes, op.length_bytes, op.memory);
-        break;
-      }
-      medium_.write(op.offset_bytes, op.length_bytes, op.memory, op.is_durable);
-      break;
-    case flush:
-      if (!is_failed) medium_.make_stable(entry.mark);
-      break;
-    case discard:
-      is_supported = geometry.supports_discard && !model_.refuses_zeroing;
-      if (is_supported && is_failed) medium_.write_in_part(op.offset_bytes, op.length_bytes, nullptr);
-      if (is_supported && !is_failed) medium_.write(op.offset_bytes, op.length_bytes, nullptr, false);
-      break;
-    case write_zeroes:
-      is_supported = geometry.supports_write_zeroes && !model_.refuses_zeroing;
-      if (is_supported && is_failed) medium_.write_in_part(op.offset_bytes, op.length_bytes, nullptr);
-      if (is_supported && !is_failed) medium_.write(op.offset_bytes, op.length_bytes, nullptr, op.is_durable);
-      break;
+  if (medium_.is_hung()) {
+    loop_.timeline().after(kHungLookEvery, [this, exists = exists_, id] {
+      if (*exists) finish(id);
+    });
+    return;
   }
+  InFlight& entry = found->second;
+  const bool is_failed = medium_.fails(entry.kind, entry.offset_bytes, entry.length_bytes);
+  const bool is_supported = take_effect(entry, is_failed);
+  if (entry.op == nullptr) {
+    --given_up_count_;
+    in_flight_.erase(found);
+    return;
+  }
+  entry.is_done = true;
   // The content changed now; the process hears of it in its next turn, and may be dead by then.
   loop_.post([this, exists = exists_, id, is_supported, is_failed, is_full = medium_.is_full()] {
     if (!*exists) return;
@@ -215,25 +249,41 @@ void SimDisk::finish(std::uint64_t id) {
     if (!is_supported) result = fail(ports::IoError::not_supported);
     finished.on_done(finished, result);
   });
-  if (op.kind == write) found->second.crc = 0;
-  found->second.mark = UINT64_MAX;  // Done by the device, waits for the process.
+}
+
+/// The process looks at its clock: what the device has done meanwhile counts all the same.
+void SimDisk::give_up(std::uint64_t id) {
+  const auto found = in_flight_.find(id);
+  if (found == in_flight_.end() || found->second.is_done) return;
+  ports::DiskOp& op = *std::exchange(found->second.op, nullptr);
+  ++given_up_count_;
+  op.unlink();
+  op.on_done(op, fail(ports::IoError::timed_out));
+}
+
+void SimDisk::refuse(std::uint64_t id) {
+  const auto found = in_flight_.find(id);
+  if (found == in_flight_.end()) return;
+  ports::DiskOp& op = *found->second.op;
+  in_flight_.erase(found);
+  op.unlink();
+  op.on_done(op, fail(ports::IoError::timed_out));
 }
 
 void SimDisk::leave(bool is_power_cut) {
   using enum ports::DiskOpKind;
   *exists_ = false;
   for (auto& [id, entry] : in_flight_) {
-    ports::DiskOp& op = *entry.op;
-    op.unlink();
-    const bool is_change = op.kind == write || op.kind == discard || op.kind == write_zeroes;
-    if (!is_change || entry.mark == UINT64_MAX) continue;
-    if (op.kind == discard && (!medium_.geometry().supports_discard || model_.refuses_zeroing)) continue;
-    if (op.kind == write_zeroes && (!medium_.geometry().supports_write_zeroes || model_.refuses_zeroing)) continue;
-    const std::byte* bytes = op.kind == write ? op.memory : nullptr;
+    if (entry.op != nullptr) entry.op->unlink();
+    const bool is_change = entry.kind == write || entry.kind == discard || entry.kind == write_zeroes;
+    if (!is_change || entry.is_done) continue;
+    if (entry.kind == discard && (!medium_.geometry().supports_discard || model_.refuses_zeroing)) continue;
+    if (entry.kind == write_zeroes && (!medium_.geometry().supports_write_zeroes || model_.refuses_zeroing)) continue;
+    const std::byte* bytes = entry.kind == write ? entry.memory : nullptr;
     if (is_power_cut) {
-      medium_.write(op.offset_bytes, op.length_bytes, bytes, false);  // Volatile: the cut decides sector by sector.
+      medium_.write(entry.offset_bytes, entry.length_bytes, bytes, false);  // Volatile: the cut decides by sector.
     } else {
-      medium_.leave_behind(op.offset_bytes, op.length_bytes, bytes, op.is_durable);
+      medium_.leave_behind(entry.offset_bytes, entry.length_bytes, bytes, entry.is_durable);
     }
   }
   in_flight_.clear();

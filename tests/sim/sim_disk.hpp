@@ -3,19 +3,20 @@
 // The fault model, and what each fault stands for:
 //   - Operations complete after a drawn latency, in any order, also when they overlap; now and then one takes seconds
 //     (a stalled device). Reads see the content, and writes reach it, at the moment of completion.
-//   - The device has a volatile cache. A completed write is in the content that everybody reads, but stable only after
-//   a
-//     flush that was submitted after the write completed has completed, or when the write itself was durable.
+//   - The device has a volatile cache. A completed write is in the content that everybody reads, but stable only when a
+//     flush that was submitted later has completed, or when the write itself was durable.
 //   - Power cut: every 512-byte sector of every completed write that is not stable, and of every write in flight, is
 //     kept or lost independently of all others (so writes are torn, and later ones survive earlier ones). How many are
 //     kept is drawn for each cut, from none to all. Stable sectors never change.
 //   - Process killed: each of its writes in flight lands whole, lands in part (whole 4 KiB pages) or not at all, within
 //     kLandingTimeMax. Devices are opened exclusively (protocol.md 4), so the next open waits for that: quiet_at().
-//   - Defects: while a range is defective, reads or changes that touch it end with an error. Of a change that failed
-//   each
+//   - Defects: while a range is defective, reads or changes that touch it end with an error. After a failed change each
 //     sector is written or not, independently; of a read that failed the memory holds anything. A flush that failed has
 //     made nothing stable. Claim: no wrong data, nothing answered is lost on the other member; the node may refuse.
 //   - Slow: for a while each operation takes longer by up to a given time.
+//   - Hung: for a while nothing completes. What takes longer than DiskModel::timeout is given up as runtime's
+//     DiskFile does it: reported as timed_out, and nothing more is asked of the device before it has come
+//     back. It does come back when the device is well again: a write takes effect then, a read fills its memory then.
 //   - The memory of an operation must not change while the device has it (checked by CRC).
 // Not modelled: silent corruption, lost stable writes: a two-node mirror without checksums on disk cannot be required
 // to survive these.
@@ -43,6 +44,7 @@ struct DiskModel {
   Duration flush_latency_max = milliseconds(3);
   double stall_probability = 0;  ///< of one operation
   Duration stall_max = seconds(1);
+  Duration timeout{};            ///< after which an operation is given up; 0: never
   bool refuses_zeroing = false;  ///< though the geometry offers it: as some devices behind a controller do
 };
 
@@ -79,7 +81,7 @@ class Medium {
   void make_stable(std::uint64_t mark) noexcept;
   /// A write that a dead process left in the kernel lands, or not.
   void leave_behind(std::uint64_t offset_bytes, std::uint64_t length_bytes, const std::byte* bytes, bool is_durable);
-  [[nodiscard]] Instant quiet_at() const noexcept { return quiet_at_; }
+  [[nodiscard]] Instant quiet_at() const noexcept { return is_hung_ && !landing_.empty() ? Instant::max() : quiet_at_; }
   void cut_power();
 
   [[nodiscard]] bool is_full() const noexcept { return defect_.is_full; }
@@ -88,9 +90,13 @@ class Medium {
   void heal() noexcept {
     defect_ = {};
     slowness_ = {};
+    is_hung_ = false;
   }
+  void hang() noexcept { is_hung_ = true; }
+  [[nodiscard]] bool is_hung() const noexcept { return is_hung_; }
   [[nodiscard]] Duration slowness() const noexcept { return slowness_; }
-  [[nodiscard]] bool fails(const ports::DiskOp& op) const noexcept;
+  [[nodiscard]] bool fails(ports::DiskOpKind kind, std::uint64_t offset_bytes,
+                           std::uint64_t length_bytes) const noexcept;
   /// A change that failed: some of its sectors are written.
   void write_in_part(std::uint64_t offset_bytes, std::uint64_t length_bytes, const std::byte* bytes);
 
@@ -101,6 +107,7 @@ class Medium {
     std::uint64_t length_bytes;
     std::unique_ptr<std::byte[]> bytes;  ///< null: zeroes
   };
+  void land(std::uint64_t key, bool is_durable);
   void put_stable(const Write& write, std::uint64_t sector) noexcept;
   [[nodiscard]] static std::unique_ptr<std::byte[]> copy(const std::byte* bytes, std::uint64_t length_bytes);
 
@@ -119,6 +126,7 @@ class Medium {
   Instant quiet_at_{};
   Defect defect_;
   Duration slowness_{};
+  bool is_hung_ = false;
 };
 
 class SimDisk final : public ports::Disk {
@@ -128,6 +136,7 @@ class SimDisk final : public ports::Disk {
 
   [[nodiscard]] const Geometry& geometry() const noexcept override { return medium_.geometry(); }
   void submit(ports::DiskOp& op) noexcept override;
+  [[nodiscard]] std::size_t unreturned_count() const noexcept override { return given_up_count_; }
 
   /// The process died: lets go of every operation. Before the owner of the operations is destroyed.
   void leave(bool is_power_cut);
@@ -135,16 +144,27 @@ class SimDisk final : public ports::Disk {
 
  private:
   struct InFlight {
-    ports::DiskOp* op;
+    ports::DiskOp* op;  ///< null: given up, nobody waits for it
+    ports::DiskOpKind kind;
+    bool is_durable;
+    std::uint64_t offset_bytes;
+    std::uint64_t length_bytes;
+    std::byte* memory;
     std::uint32_t crc;
     std::uint64_t mark;
+    bool is_done = false;  ///< by the device; waits for the process
   };
   void finish(std::uint64_t id);
+  /// False: not supported.
+  [[nodiscard]] bool take_effect(const InFlight& entry, bool is_failed);
+  void give_up(std::uint64_t id);
+  void refuse(std::uint64_t id);
 
   Medium& medium_;
   SimLoop& loop_;
   const DiskModel& model_;
   std::uint64_t next_id_ = 1;
+  std::size_t given_up_count_ = 0;
   std::map<std::uint64_t, InFlight> in_flight_;
   IntrusiveList<ports::DiskOp, ports::DiskOp> linked_;  ///< so that an operation destroyed in flight is noticed
   std::shared_ptr<bool> exists_ = std::make_shared<bool>(true);

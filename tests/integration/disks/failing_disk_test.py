@@ -129,10 +129,17 @@ class Story:
             status = self.pair.status("a")
             if device_of(status)["disk-state"] != "Failed" or self.role("a") != "Secondary":
                 raise TestFailure(f"a does not say that its disk failed: {status}")
+            for verb in ("attach", "detach"):
+                began = time.monotonic()
+                code, text = self.pair.try_ctl("a", verb)
+                if code != 11 or "has not given back" not in text or time.monotonic() - began > 2:
+                    raise TestFailure(f"{verb} while the disk hangs: exit {code} after {time.monotonic() - began:.1f} s, {text}")
+                if self.role("a") != "Secondary":
+                    raise TestFailure(f"a does not answer after {verb}")
         finally:
             run("fsfreeze", "-u", self.mounts["a"])
         self.say(f"b serves; the longest pause between two writes was {load.pause_s:.2f} s, disk time-out {DISK_TIMEOUT_MS} ms")
-        self.pair.ctl("a", "attach")
+        wait_until("a's disk has given everything back", lambda: self.pair.try_ctl("a", "attach")[0] == 0, 10)
         wait_until("a is synchronised again, under load", self.in_sync, 60)
         self.say("a was attached again; now its disk is replaced, under load")
         code, text = self.pair.try_ctl("b", "detach")

@@ -234,7 +234,7 @@ TEST(StoreIo, Each_disk_error_has_its_answer_on_every_way) {
   EXPECT_EQ(to_block_status(ports::IoError::no_space), BlockStatus::no_space);
   EXPECT_EQ(to_block_status(ports::IoError::not_supported), BlockStatus::not_supported);
   EXPECT_EQ(to_block_status(ports::IoError::access), BlockStatus::io_error);
-  EXPECT_EQ(to_block_status(ports::IoError::timed_out), BlockStatus::io_error);
+  EXPECT_EQ(to_block_status(ports::IoError::timed_out), BlockStatus::timed_out);
   for (const std::uint32_t alignment : {512u, 4096u}) {
     for (const BlockOp op : {BlockOp::read, BlockOp::write, BlockOp::discard, BlockOp::write_zeroes, BlockOp::flush}) {
       for (std::size_t failing = 0; failing < 4; ++failing) {
@@ -257,18 +257,32 @@ TEST(StoreIo, Each_disk_error_has_its_answer_on_every_way) {
 }
 
 // disk_timeout: the kernel still has the buffer; giving it to the next request would let the old write carry new data.
-TEST(StoreIo, Memory_of_a_timed_out_operation_is_given_to_nobody) {
+TEST(StoreIo, Memory_of_a_timed_out_operation_is_given_to_nobody_before_the_device_gives_it_back) {
   for (const std::uint32_t alignment : {512u, 4096u}) {
     IoBench bench(disk_geometry(kDiskBytes, alignment));
     const std::size_t free_before = bench.buffers.free_bytes();
-    {
+    const auto read = [&bench] {
+      Probe probe(BlockOp::read, 0, 4096);
+      probe.request.buffer = bench.buffer(4096, std::byte{0});
+      EXPECT_EQ(bench.finish(probe), BlockStatus::good);
+    };
+    const auto time_out = [&bench] {
       Probe probe(BlockOp::write, 512, 512);
       probe.request.buffer = bench.buffer(512, std::byte{1});
       bench.data.fault = [](const ports::DiskOp&) { return std::optional(ports::IoError::timed_out); };
-      EXPECT_EQ(bench.finish(probe), BlockStatus::io_error);
+      EXPECT_EQ(bench.finish(probe), BlockStatus::timed_out);
       bench.data.fault = nullptr;
-    }
+      bench.data.unreturned = 1;
+    };
+    time_out();
     EXPECT_EQ(bench.buffers.free_bytes(), free_before - 4096);
+    read();
+    EXPECT_EQ(bench.buffers.free_bytes(), free_before - 4096);
+    bench.data.unreturned = 0;
+    read();
+    EXPECT_EQ(bench.buffers.free_bytes(), free_before);
+    time_out();
+    bench.data.unreturned = 0;
     bench.restart();
     EXPECT_EQ(bench.buffers.free_bytes(), free_before);
   }

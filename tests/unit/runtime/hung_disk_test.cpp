@@ -96,8 +96,21 @@ TEST_F(HungDiskTest, What_does_not_come_back_is_given_up_and_its_late_end_is_nob
   }
   EXPECT_GE(reactor->now() - began, milliseconds(300));
   EXPECT_LT(reactor->now() - began, seconds(2));
+  EXPECT_EQ(disk->unreturned_count(), 2u);
+  // What comes now would only wait behind them.
+  const Instant asked = reactor->now();
+  Request& meanwhile = write(24576);
+  Request flush(DiskOpKind::flush);
+  disk->submit(flush.op);
+  ASSERT_TRUE(turn_until(*reactor, [&] { return meanwhile.result.has_value() && flush.result.has_value(); }));
+  for (const Request* request : {&meanwhile, &flush}) {
+    ASSERT_FALSE(request->result->has_value());
+    EXPECT_EQ(request->result->error(), IoError::timed_out);
+  }
+  EXPECT_LT(reactor->now() - asked, milliseconds(200));
   thaw();
   // The late ends are not reported a second time (Request asserts it), and the disk goes on.
+  ASSERT_TRUE(turn_until(*reactor, [&] { return disk->unreturned_count() == 0; }));
   Request& after = write(32768);
   ASSERT_TRUE(turn_until(*reactor, [&] { return after.result.has_value(); }));
   EXPECT_TRUE(after.result->has_value());

@@ -37,6 +37,7 @@ class FakeDisk final : public ports::Disk {
   ~FakeDisk() override { forget_queued(); }
 
   [[nodiscard]] const Geometry& geometry() const noexcept override { return geometry_; }
+  [[nodiscard]] std::size_t unreturned_count() const noexcept override { return unreturned; }
   void submit(ports::DiskOp& op) noexcept override {
     if (op.kind == ports::DiskOpKind::read || op.kind == ports::DiskOpKind::write) {
       const auto address = reinterpret_cast<std::uintptr_t>(op.memory);
@@ -75,6 +76,7 @@ class FakeDisk final : public ports::Disk {
 
   /// Decides for each operation, when it would take effect, whether it fails instead.
   std::function<std::optional<ports::IoError>(const ports::DiskOp&)> fault;
+  std::size_t unreturned = 0;  ///< what unreturned_count() says
 
   /// What is on the medium if the power goes now: see the fault model.
   [[nodiscard]] std::vector<std::byte> image_after_power_cut(std::uint64_t seed) const {
