@@ -23,6 +23,7 @@
 #include "node/config_file.hpp"
 #include "node/node.hpp"
 #include "runtime/disk_file.hpp"
+#include "runtime/handler_processes.hpp"
 #include "runtime/host_identity.hpp"
 #include "runtime/mailbox.hpp"
 #include "runtime/netlink_virtual_ip.hpp"
@@ -155,8 +156,9 @@ class Daemon {
     runtime::TcpNetwork network(*reactor_, virtual_ips.addresses());
     runtime::SystemRandom random;
     Disks disks(config_, *reactor_);
-    node::Node node(config_, {*reactor_, random, network, buffers}, *boot_id, disks.open_all(), virtual_ips.made(),
-                    &disks);
+    runtime::HandlerProcesses handlers(*reactor_);
+    node::Node node(config_, {*reactor_, random, network, buffers, &handlers}, *boot_id, disks.open_all(),
+                    virtual_ips.made(), &disks);
     if (auto started = start_when_ports_are_free(node); !started) return fail(started.error());
     node_ = &node;
     requests_.attach(*reactor_, Callback<void(AdminMail&)>::to<&Daemon::on_mail>(*this));

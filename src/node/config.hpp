@@ -70,6 +70,30 @@ struct VirtualIpConfig {
   std::string device;
 };
 
+/// What a handler is told of, by DRBD's names.
+enum class HandlerEvent : std::uint8_t {
+  before_resync_target,
+  after_resync_target,
+  out_of_sync,
+  initial_split_brain,
+  split_brain,
+  local_io_error,
+  disconnected,
+};
+inline constexpr std::size_t kHandlerEventsCount = 7;
+/// As in the file, by HandlerEvent.
+inline constexpr std::array<const char*, kHandlerEventsCount> kHandlerNames{
+    "before_resync_target", "after_resync_target", "out_of_sync", "initial_split_brain",
+    "split_brain",          "local_io_error",      "disconnected"};
+[[nodiscard]] inline const char* to_string(HandlerEvent event) noexcept {
+  return kHandlerNames[static_cast<std::size_t>(event)];
+}
+
+struct HandlersConfig {
+  std::array<std::string, kHandlerEventsCount> commands;  ///< by HandlerEvent; empty: nothing is run
+  Duration timeout = seconds(20);
+};
+
 struct ResourceConfig {
   std::string name;
   TargetConfig target;
@@ -78,6 +102,7 @@ struct ResourceConfig {
   ResyncConfig resync;
   ActivityLogConfig activity_log;
   replication::SplitPolicies after_split_brain;
+  HandlersConfig handlers;
 };
 
 struct ClusterConfig {

@@ -30,6 +30,7 @@ using Tree = pb::TextFormat::ParseInfoTree;
 constexpr std::size_t kFileBytesMax = std::size_t{1} << 20;
 constexpr int kResourcesMax = 64;
 constexpr int kVolumesMax = 256;
+constexpr std::size_t kHandlerBytesMax = 4096;
 constexpr std::size_t kSecretBytesMin = 16;  // 128 bits
 constexpr std::size_t kSecretBytesMax = 4096;
 constexpr std::size_t kSocketPathBytesMax = 107;  // sockaddr_un::sun_path without its NUL
@@ -401,8 +402,24 @@ class Checker {
     for (int index = 0; index < resource.virtual_ip_size(); ++index) {
       made.virtual_ips.push_back(check_virtual_ip(section.child("virtual_ip", index), resource.virtual_ip(index)));
     }
+    if (resource.has_handlers()) made.handlers = check_handlers(section.child("handlers"));
     made.after_split_brain = check_split_policies(section, resource);
     config_.resources.push_back(std::move(made));
+  }
+
+  static HandlersConfig check_handlers(const Section& section) {
+    HandlersConfig made;
+    for (std::size_t index = 0; index < kHandlerEventsCount; ++index) {
+      const char* name = kHandlerNames[index];
+      if (!section.has(name)) continue;
+      made.commands[index] = section.text(name);
+      const std::size_t length = made.commands[index].size();
+      if (length == 0 || length > kHandlerBytesMax || made.commands[index].find('\0') != std::string::npos)
+        section.complain(name, fmt::format("{} bytes", length),
+                         fmt::format("a command for /bin/sh, 1 to {} bytes, without NUL", kHandlerBytesMax));
+    }
+    made.timeout = section.milliseconds_of("timeout_ms", 100, 25000);
+    return made;
   }
 
   VirtualIpConfig check_virtual_ip(const Section& section, const config::VirtualIp& ip) {

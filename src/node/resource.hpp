@@ -168,6 +168,11 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void freeze_all();
   void thaw_all();
 
+  // resource_handlers.cpp
+  [[nodiscard]] std::vector<std::string> handler_environment() const;
+  void tell(HandlerEvent event);
+  void ask_before_resync(std::function<void()> then);
+
   // resource_disk.cpp: the own copy fails
   /// Both are members and connected: the peer's copy has everything.
   [[nodiscard]] bool is_own_copy_dispensable() const;
@@ -347,6 +352,8 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   ports::DeferredTask sweep_task_;
   std::uint64_t channel_number_ = 0;  ///< counts connections, for for_this_channel()
   bool is_standalone_ = false;
+  bool is_handler_asked_ = false;                          ///< a resync waits for before_resync_target
+  std::shared_ptr<int> lives_ = std::make_shared<int>(0);  ///< for answers that may come when it is gone
   std::string connection_state_ = "Unconnected";
   std::string connection_reason_;
   ReportedReasons reported_;

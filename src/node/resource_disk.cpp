@@ -79,6 +79,7 @@ void Resource::copy_failed(Volume& volume, const std::string& what) {
     end_channel("StandAlone", sentence, &refusal);
   }
   answer_open_verbs(sentence);
+  tell(HandlerEvent::local_io_error);
 }
 
 /// A stop that the failure met in its midst ends when nothing is in flight any more: what it waited for may never come.

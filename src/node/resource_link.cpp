@@ -170,6 +170,8 @@ void Resource::end_channel(const std::string& state, const std::string& reason, 
 /// protocol.md 3.3: a configuration of two never outlives its connection while one of them serves.
 void Resource::link_lost() {
   const LinkPhase was = std::exchange(phase_, LinkPhase::none);
+  is_handler_asked_ = false;
+  if (was != LinkPhase::none && was != LinkPhase::introducing) tell(HandlerEvent::disconnected);
   // The time without a connection is no standstill of the next resync.
   watched_phase_ = LinkPhase::none;
   progress_watch_.stop();
@@ -479,6 +481,7 @@ void Resource::agree_to_removal(const Configuration& proposed) {
 void Resource::joined() {
   const std::uint64_t term = record_.configuration.term;
   proposed_term_ = 0;
+  if (phase_ == LinkPhase::target_syncing) tell(HandlerEvent::after_resync_target);
   phase_ = LinkPhase::established;
   connected_term_ = term;
   attempt_succeeded();
@@ -562,7 +565,7 @@ ResourceRecord Resource::record_as_source(const replication::Plan& plan) {
 
 void Resource::receive(const replication::SyncStart& message) {
   const Configuration& source = message.configuration;
-  if (phase_ != LinkPhase::target_preparing || server_->is_open() || persists_out_ > 0) {
+  if (phase_ != LinkPhase::target_preparing || server_->is_open() || persists_out_ > 0 || is_handler_asked_) {
     protocol_violation("the peer began a resync that was not planned");
     return;
   }
@@ -573,11 +576,13 @@ void Resource::receive(const replication::SyncStart& message) {
   connected_term_ = 0;
   is_discarding_ = false;
   peer_seen_ = std::max(peer_seen_, source.term);
-  // The own bits are durable before the flags that told of them go (A16, A17).
-  settle_all(for_this_channel([this, source] {
-    is_crashed_primary_ = false;
-    persist(membership::become_sync_target(record_, source), for_this_channel([this] { send_bitmaps(); }));
-  }));
+  ask_before_resync([this, source] {
+    // The own bits are durable before the flags that told of them go (A16, A17).
+    settle_all(for_this_channel([this, source] {
+      is_crashed_primary_ = false;
+      persist(membership::become_sync_target(record_, source), for_this_channel([this] { send_bitmaps(); }));
+    }));
+  });
 }
 
 void Resource::send_bitmaps() {

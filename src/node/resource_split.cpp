@@ -63,12 +63,14 @@ std::vector<SplitSideStatus> Resource::split_sides() const {
 bool Resource::settle_split(replication::Plan& plan) {
   RB_ASSERT(plan.is_split && plan.kind == PlanKind::apart);
   split_ = split_sides();
+  tell(HandlerEvent::initial_split_brain);
   std::array<const Introduction*, 2> nodes{};
   nodes[self()] = &*my_introduction_;
   nodes[peer()] = &*peer_introduction_;
   const replication::SplitResolution resolution = resolve_split(config_.after_split_brain, nodes);
   if (resolution.loser == blockdev::kNoNode) {
     plan.reason += fmt::format(" ({})", resolution.why);
+    tell(HandlerEvent::split_brain);
     return true;
   }
   const bool is_mine = resolution.loser == self();

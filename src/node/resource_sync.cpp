@@ -208,6 +208,9 @@ void Resource::volume_verified() {
              report.compared_bytes / 1024, report.differences.bytes(), report.differences.ranges_count(),
              report.failure.empty() ? "" : "; it ended early: ", report.failure);
   }
+  const bool is_different = std::ranges::any_of(
+      volumes_, [](const auto& volume) { return volume->verify->report().differences.bytes() > 0; });
+  if (is_different) tell(HandlerEvent::out_of_sync);
   if (is_verify_repair_ && is_dirty) begin_repair();
   send_progress();
 }

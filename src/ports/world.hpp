@@ -4,6 +4,7 @@
 
 #include "base/buffer_pool.hpp"
 #include "ports/disk.hpp"
+#include "ports/handlers.hpp"
 #include "ports/loop.hpp"
 #include "ports/stream.hpp"
 
@@ -14,6 +15,7 @@ struct World {
   Random& random;
   Network& network;
   BufferPool& buffers;
+  Handlers* handlers = nullptr;  ///< null: there are none
 };
 
 }  // namespace replblk::ports

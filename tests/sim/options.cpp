@@ -218,6 +218,7 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
   const bool may_spread = !is_lite && !options.has(Fault::split) && !options.has_silent_difference;
   if (may_spread && more.chance(0.35)) spread_over_volumes(options, static_cast<std::uint32_t>(more.between(2, 3)));
   draw_hung_disks(options, seed);
+  options.has_handlers = !is_lite && Seeded(mix64(seed) ^ 0x68616e646c65).chance(0.15);
   return options;
 }
 
@@ -238,6 +239,7 @@ std::string RunOptions::describe() const {
               ? fmt::format(" log {} of {} KiB;", activity_log.extents, (1u << activity_log.extent_shift) >> 10)
               : " no log;";
   if (has_silent_difference) text += " silent difference;";
+  if (has_handlers) text += " handlers;";
   for (std::size_t index = 0; index < kFaultCount; ++index) {
     if (weight[index] > 0) text += fmt::format(" {}={}", to_string(static_cast<Fault>(index)), weight[index]);
   }

@@ -73,6 +73,7 @@ struct RunOptions {
   replication::SplitPolicies split_policies;
   std::array<double, 2> clock_rate{1.0,
                                    1.0};  ///< of the hosts; their rates differ by less than the margin (protocol.md P3)
+  bool has_handlers = false;              ///< a person's program is asked before each resync, and takes its time
   std::vector<InitiatorOptions> initiators;
 
   [[nodiscard]] bool has(Fault fault) const noexcept { return weight[static_cast<std::size_t>(fault)] > 0; }

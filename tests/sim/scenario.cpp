@@ -169,12 +169,13 @@ void Scenario::prepare() {
     initiator->start();
   }
   if (random.chance(0.6)) {
-    const Instant limit = timeline_.now() + seconds(60);
+    const Instant limit = timeline_.now() + seconds(120);
     while (violation_.empty() && !checkers_->is_established()) {
       let_run(milliseconds(100));
-      if (timeline_.now() > limit) fail("I9: the first full sync did not finish in 60 s: " + describe_state());
+      if (timeline_.now() > limit) fail("I9: the first full sync did not finish in 120 s: " + describe_state());
     }
   }
+  for (const auto& host : hosts_) host->let_handlers_refuse(true);
 }
 
 // ---- Time ----
@@ -493,6 +494,8 @@ void Scenario::inject(Fault fault) {
       break;
     case Fault::split: {
       if (!checkers_->is_established() || host.is_stopping() || other.is_stopping()) break;
+      // Who serves when they part would depend on who is quicker.
+      if (administrator_->is_busy()) break;
       if (timeline_.steps_count() < kEventsMin || (!is_primary(0) && !is_primary(1))) break;
       is_split_ = true;
       ++splits_;
@@ -624,6 +627,7 @@ void Scenario::liveness() {
   heals_.clear();
   ambush_until_ = {};
   fabric_.heal_all();
+  for (const auto& host : hosts_) host->let_handlers_refuse(false);
   for (NodeIndex node = 0; node < 2; ++node) {
     mend_disks(*hosts_[node]);
     if (!hosts_[node]->is_running() && start_at_[node] == Instant::max()) start_at_[node] = timeline_.now();

@@ -118,6 +118,7 @@ node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::Nod
   resource.resync.rate_max_bytes_per_second = options.rate_max_bytes_per_second;
   resource.activity_log = options.activity_log;
   resource.resync.checksum = options.checksum;
+  if (options.has_handlers) resource.handlers.commands.fill("a person's");
   config.resources.push_back(resource);
   config.self = self;
   config.shared_fields = {fmt::format("resource[0].volume[0].write_cache={}", options.has_write_cache)};
@@ -127,9 +128,25 @@ node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::Nod
 SimHost::Process::Process(SimFabric& fabric, SimHost& host)
     : loop(fabric.timeline(), kNodeName[host.index_], host.options_.clock_rate[host.index_]),
       network(fabric, loop, host.address_),
+      handlers(loop, host.may_handlers_refuse_),
       buffers(std::make_unique<BufferPool>(std::size_t{host.options_.buffer_memory_mib} << 20)) {
   for (Medium& medium : host.data_) data.emplace_back(medium, loop, host.options_.disk);
   for (const auto& medium : host.metadata_) metadata.emplace_back(*medium, loop, host.options_.disk);
+}
+
+void SimHost::SimHandlers::run(ports::HandlerCall call, Done done) {
+  Timeline& timeline = loop_.timeline();
+  Seeded& random = timeline.random();
+  const int exit_code = !may_refuse_ || random.chance(0.9) ? 0 : random.chance(0.5) ? 1 : kNoAnswer;
+  timeline.note("{}: handler {} will answer {}", loop_.name(), call.name, exit_code);
+  const Duration delay = exit_code == kNoAnswer ? call.timeout : random.duration(milliseconds(1), seconds(3));
+  // A dead process hears nothing any more.
+  timeline.after(delay, [this, lives = std::weak_ptr<bool>(exists_), exit_code, done = std::move(done)]() mutable {
+    if (lives.expired() || !loop_.is_alive()) return;
+    loop_.post([exit_code, done = std::move(done)] {
+      if (done) done(exit_code);
+    });
+  });
 }
 
 SimHost::SimHost(SimFabric& fabric, const RunOptions& options, blockdev::NodeIndex index)
@@ -239,7 +256,8 @@ void SimHost::start() {
   Process& process = *process_;
   process.loop.post([this, &process] {
     std::vector<std::vector<node::VolumeDisks>> disks(1, open(0));
-    const ports::World world{process.loop, fabric_.timeline().random(), process.network, *process.buffers};
+    const ports::World world{process.loop, fabric_.timeline().random(), process.network, *process.buffers,
+                             options_.has_handlers ? &process.handlers : nullptr};
     node::ClusterConfig config = make_cluster_config(options_, index_);
     if (config_edit_) config_edit_(config);
     process.node = std::make_unique<node::Node>(std::move(config), world, boot_id_, std::move(disks),

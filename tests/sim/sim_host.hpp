@@ -47,6 +47,8 @@ class SimHost final : private node::DiskOwner {
   /// Orderly; `done` when the daemon has ended.
   void stop(std::function<void()> done);
 
+  /// Whether a handler may answer no from now on.
+  void let_handlers_refuse(bool may_refuse) noexcept { may_handlers_refuse_ = may_refuse; }
   [[nodiscard]] bool is_powered() const noexcept { return is_powered_; }
   [[nodiscard]] bool is_running() const noexcept { return process_ != nullptr; }
   [[nodiscard]] bool is_stopping() const noexcept { return is_stopping_; }
@@ -99,10 +101,22 @@ class SimHost final : private node::DiskOwner {
   void ask(const node::AdminRequest& request, std::function<void(const node::AdminReply&)> reply);
 
  private:
+  /// Answers after a while, mostly with 0.
+  class SimHandlers final : public ports::Handlers {
+   public:
+    SimHandlers(SimLoop& loop, const bool& may_refuse) : loop_(loop), may_refuse_(may_refuse) {}
+    void run(ports::HandlerCall call, Done done) override;
+
+   private:
+    SimLoop& loop_;
+    const bool& may_refuse_;
+    std::shared_ptr<bool> exists_ = std::make_shared<bool>(true);
+  };
   struct Process {
     Process(SimFabric& fabric, SimHost& host);
     SimLoop loop;
     SimNetwork network;
+    SimHandlers handlers;
     std::deque<SimDisk> data;
     std::deque<SimDisk> metadata;
     std::unique_ptr<BufferPool> buffers;
@@ -130,6 +144,7 @@ class SimHost final : private node::DiskOwner {
   Uuid boot_id_;
   bool is_powered_ = true;
   bool is_stopping_ = false;
+  bool may_handlers_refuse_ = false;
   std::uint64_t incarnation_ = 0;
   std::function<void(node::ClusterConfig&)> config_edit_;
   std::unique_ptr<Process> process_;

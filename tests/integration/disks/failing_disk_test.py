@@ -88,6 +88,7 @@ class Load(threading.Thread):
 class Story:
     def __init__(self, pair, mounts):
         self.pair, self.mounts = pair, mounts
+        self.told = os.path.join(os.path.dirname(mounts["a"]), "handlers")
         self.started = time.monotonic()
 
     def say(self, sentence):
@@ -105,7 +106,10 @@ class Story:
         with open(self.pair.config, encoding="utf-8") as file:
             text = file.read()
         with open(self.pair.config, "w", encoding="utf-8") as file:
-            file.write(text.replace("io_mode: direct", f"io_mode: direct timeout_ms: {DISK_TIMEOUT_MS}"))
+            text = text.replace("io_mode: direct", f"io_mode: direct timeout_ms: {DISK_TIMEOUT_MS}")
+            told = f"echo $DRBD_RESOURCE {{}} $DRBD_PEER $DRBD_BACKING_DEV >> {self.told}"
+            handlers = " ".join(f'{event}: "{told.format(event)}"' for event in ("local_io_error", "before_resync_target", "after_resync_target"))
+            file.write(text.replace("resource {", f"resource {{ handlers {{ {handlers} }}", 1))
         for node in "ab":
             self.pair.start(node)
         self.pair.ctl("a", "primary", "--force")
@@ -141,6 +145,7 @@ class Story:
         self.say(f"b serves; the longest pause between two writes was {load.pause_s:.2f} s, disk time-out {DISK_TIMEOUT_MS} ms")
         wait_until("a's disk has given everything back", lambda: self.pair.try_ctl("a", "attach")[0] == 0, 10)
         wait_until("a is synchronised again, under load", self.in_sync, 60)
+        self.check_handlers()
         self.say("a was attached again; now its disk is replaced, under load")
         code, text = self.pair.try_ctl("b", "detach")
         if code != 11 or "Primary" not in text:
@@ -159,6 +164,16 @@ class Story:
         load.finish()
         self.check_answered(load)
         self.say(f"a is back; {load.count} writes were answered, all of them are there; longest pause {load.pause_s:.2f} s")
+
+    def check_handlers(self):
+        """What the programs of the administrator's have heard: of the first synchronisation, and of a's disk."""
+        expected = [(event, peer) for event, peer in (("before_resync_target", "a"), ("after_resync_target", "a"), ("local_io_error", "b"),
+                                                      ("before_resync_target", "b"), ("after_resync_target", "b"))]
+        expected = [f"demo {event} {peer} {self.pair.disk(other(peer))}" for event, peer in expected]
+        read = lambda: open(self.told, encoding="utf-8").read().splitlines() if os.path.exists(self.told) else []  # noqa: E731
+        wait_until("the handlers have run", lambda: len(read()) >= len(expected), 5)
+        if read() != expected:
+            raise TestFailure(f"the handlers were told {read()}, not {expected}")
 
     def check_answered(self, load):
         node = "a" if self.role("a") == "Primary" else "b"

@@ -268,6 +268,10 @@ TEST_F(ConfigFile, Each_broken_rule_is_named_with_its_place_key_value_and_rule) 
        "13:5: resource[0].volume[0].disk[0].on: is missing; the name of a node: alpha, beta"},
       {"resource {", "resource {\n  activity_log { extents: 66 }",
        "9:18: resource[0].activity_log.extents: 66 is out of range; 67 to 65534"},
+      {"resource {", "resource {\n  handlers { split_brain: \"\" }",
+       "9:14: resource[0].handlers.split_brain: 0 bytes; a command for /bin/sh, 1 to 4096 bytes, without NUL"},
+      {"resource {", "resource {\n  handlers { timeout_ms: 25001 }",
+       "9:14: resource[0].handlers.timeout_ms: 25001 is out of range; 100 to 25000"},
       {"resource {", "resource {\n  activity_log { extents: 65535 }",
        "9:18: resource[0].activity_log.extents: 65535 is out of range; 67 to 65534"},
       {"resource {", "resource {\n  resync { rate_max_kib_per_second: 4194305 }",
@@ -495,6 +499,21 @@ TEST_F(ConfigFile, Split_policies_are_read_and_shared) {
     EXPECT_NE(std::ranges::find(config->shared_fields, line), config->shared_fields.end()) << line;
   }
   EXPECT_EQ(parse(pair_with())->resources[0].after_split_brain, replication::SplitPolicies{});
+}
+
+// Broken if an event ran another one's command, or the nodes had to have the same programs.
+TEST_F(ConfigFile, Handlers_are_each_nodes_own) {
+  const auto config = parse(pair_with("resource {",
+                                      "resource { handlers { split_brain: \"/bin/mail root\" "
+                                      "before_resync_target: \"snap $DRBD_VOLUME\" timeout_ms: 5000 }"));
+  ASSERT_TRUE(config);
+  HandlersConfig expected;
+  expected.commands[static_cast<std::size_t>(HandlerEvent::split_brain)] = "/bin/mail root";
+  expected.commands[static_cast<std::size_t>(HandlerEvent::before_resync_target)] = "snap $DRBD_VOLUME";
+  expected.timeout = seconds(5);
+  EXPECT_EQ(config->resources[0].handlers.commands, expected.commands);
+  EXPECT_EQ(config->resources[0].handlers.timeout, expected.timeout);
+  EXPECT_EQ(config->shared_fields, parse(pair_with())->shared_fields);
 }
 
 // An example that does not load is worse than none.

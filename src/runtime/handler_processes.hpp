@@ -1,0 +1,48 @@
+// Runs handlers as processes, from a thread of its own: making a process and waiting for it can take as long as the
+// disk takes that the shell is on, and no data may wait for that. Implements ports::Handlers. Not responsible for when
+// what is run. Invariant: a process that outlives its time is killed with all of its group; what still runs when the
+// daemon ends goes on by itself.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <thread>
+
+#include "ports/handlers.hpp"
+#include "runtime/mailbox.hpp"
+
+namespace replblk::runtime {
+
+class HandlerProcesses final : public ports::Handlers {
+ public:
+  /// Calls that wait for the thread. More are refused (kNoAnswer), so that a storm of events ends somewhere.
+  static constexpr std::size_t kWaitingMax = 64;
+  /// Processes at once; more wait.
+  static constexpr std::size_t kRunningMax = 8;
+
+  explicit HandlerProcesses(Reactor& reactor);
+  ~HandlerProcesses() override;
+
+  void run(ports::HandlerCall call, Done done) override;
+
+ private:
+  struct Job {
+    std::uint64_t id = 0;
+    ports::HandlerCall call;
+  };
+  struct Answer {
+    std::uint64_t id = 0;
+    int exit_code = kNoAnswer;
+  };
+  class Worker;
+  void on_answer(Answer& answer);
+
+  Mailbox<Job> jobs_;
+  Mailbox<Answer> answers_;
+  std::map<std::uint64_t, Done> waiting_;
+  std::uint64_t last_id_ = 0;
+  std::jthread thread_;
+};
+
+}  // namespace replblk::runtime
