@@ -206,7 +206,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void receive(const replication::Reservations& message);
   void receive(const replication::ReservationsAck& message);
 
-  // resource_link.cpp: the connection and what the nodes agree upon
+  // resource_link.cpp: the connection, the meeting, and what travels
   void dial();
   void schedule_dial();
   void begin_attempt();
@@ -217,7 +217,6 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void on_message(const replication::Message& message) override;
   void on_operation(const replication::FrameHeader& header, BufferRef data) override;
   void on_acknowledge(std::uint64_t sequence, replication::OperationStatus status) override;
-  void on_bitmap_page(const replication::FrameHeader& header, ConstBytes page) override;
   void on_checksums(const replication::FrameHeader& header, ConstBytes entries) override;
   void on_channel_ended(replication::ChannelEnd end, const std::string& reason) override;
   void candidate_proven();
@@ -229,33 +228,39 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void introduce();
   void meet();
   void set_peer_primary(bool is_primary);
+  void protocol_violation(const std::string& reason);
+  void receive(const replication::Introduction& message);
+  void receive(const replication::Refusal& message);
+  [[nodiscard]] replication::HandshakeIdentity identity();
+  [[nodiscard]] replication::Introduction introduction() const;
+  /// Wraps a continuation so that it runs only while the present channel is still the channel.
+  [[nodiscard]] std::function<void()> for_this_channel(std::function<void()> then);
+
+  // resource_proposal.cpp: changes of the configuration that both make together
+  static constexpr std::uint8_t kBoth = 3;  ///< Configuration::members of a pair
   void propose(std::uint8_t members, blockdev::NodeIndex primary, const blockdev::GenerationSet& generations,
                std::function<void()> agreed);
   void agree_to_removal(const blockdev::Configuration& proposed);
-  void receive(const replication::Introduction& message);
-  void receive(const replication::SyncStart& message);
+  void joined();
   void receive(const replication::Proposal& message);
   void receive(const replication::ProposalAck& message);
-  void receive(const replication::Refusal& message);
+
+  // resource_resync.cpp: one resync from its plan to the add
   void start_as_source(const replication::Plan& plan);
   [[nodiscard]] blockdev::ResourceRecord record_as_source(const replication::Plan& plan);
+  void receive(const replication::SyncStart& message);
   void send_bitmaps();
+  void on_bitmap_page(const replication::FrameHeader& header, ConstBytes page) override;
   void start_syncing();
   void volume_resynced(Volume& volume);
   void begin_add();
   void finish_add();
-  void joined();
+
   // resource_split.cpp: what becomes of a split brain
   [[nodiscard]] bool settle_split(replication::Plan& plan);
   void give_up_copy(const std::string& reason);
   void fill_changes(replication::Introduction& intro) const;
   [[nodiscard]] std::vector<SplitSideStatus> split_sides() const;
-
-  void protocol_violation(const std::string& reason);
-  [[nodiscard]] replication::HandshakeIdentity identity();
-  [[nodiscard]] replication::Introduction introduction() const;
-  /// Wraps a continuation so that it runs only while the present channel is still the channel.
-  [[nodiscard]] std::function<void()> for_this_channel(std::function<void()> then);
 
   // resource_sync.cpp: what the administrator asks of resyncs
   void send_pause();
