@@ -26,6 +26,18 @@ GenerationSet begin_line(const GenerationSet& old, bool peer_may_have_it, const 
   return set;
 }
 
+ResourceRecord lead_alone(const ResourceRecord& record, NodeIndex self, NodeIndex primary, std::uint64_t term,
+                          std::uint64_t nonce) {
+  RB_ASSERT(self < 2 && (primary == self || primary == blockdev::kNoNode));
+  ResourceRecord next = record;
+  const bool peer_may_have_it = !record.configuration.is_sole(self) || is_in_doubt(record);
+  next.configuration = {term, static_cast<std::uint8_t>(1u << self), primary};
+  next.seen = term;
+  next.generations = begin_line(record.generations, peer_may_have_it, {term, nonce});
+  next.is_primary_open = primary == self;
+  return next;
+}
+
 }  // namespace
 
 bool may_serve_alone(const ResourceRecord& record, NodeIndex self) noexcept {
@@ -39,14 +51,14 @@ std::uint64_t next_term(const ResourceRecord& record, std::uint64_t above) noexc
 
 ResourceRecord become_only_member(const ResourceRecord& record, NodeIndex self, NodeIndex primary, std::uint64_t above,
                                   std::uint64_t nonce) {
-  RB_ASSERT(self < 2 && (primary == self || primary == blockdev::kNoNode));
-  ResourceRecord next = record;
-  const bool peer_may_have_it = !record.configuration.is_sole(self) || is_in_doubt(record);
-  const std::uint64_t term = next_term(record, above);
-  next.configuration = {term, static_cast<std::uint8_t>(1u << self), primary};
-  next.seen = term;
-  next.generations = begin_line(record.generations, peer_may_have_it, {term, nonce});
-  next.is_primary_open = primary == self;
+  return lead_alone(record, self, primary, next_term(record, above), nonce);
+}
+
+ResourceRecord become_only_member_at(const ResourceRecord& record, NodeIndex self, NodeIndex primary,
+                                     std::uint64_t term, std::uint64_t nonce) {
+  RB_ASSERT(term >= record.seen && term > record.configuration.term && !record.is_inconsistent);
+  ResourceRecord next = lead_alone(record, self, primary, term, nonce);
+  next.is_outdated = false;
   return next;
 }
 
@@ -123,6 +135,23 @@ ResourceRecord become_outdated(const ResourceRecord& record, const Configuration
   ResourceRecord next = record;
   next.configuration = configuration;
   next.seen = configuration.term;
+  next.is_outdated = true;
+  next.is_primary_open = false;
+  return next;
+}
+
+ResourceRecord give_way(const ResourceRecord& record, const Configuration& configuration) {
+  RB_ASSERT(configuration.term >= record.configuration.term && !configuration.is_pair());
+  ResourceRecord next = record;
+  next.configuration = configuration;
+  next.seen = std::max(record.seen, configuration.term);
+  next.is_outdated = true;
+  next.is_primary_open = false;
+  return next;
+}
+
+ResourceRecord give_way_unheard(const ResourceRecord& record) {
+  ResourceRecord next = record;
   next.is_outdated = true;
   next.is_primary_open = false;
   return next;

@@ -32,6 +32,11 @@ using blockdev::ResourceRecord;
 [[nodiscard]] ResourceRecord become_only_member(const ResourceRecord& record, NodeIndex self, NodeIndex primary,
                                                 std::uint64_t above, std::uint64_t nonce);
 
+/// As above, at a term that is named already (protocol.md 3.3: a node that becomes the only member takes `seen` as its
+/// term). `term` is not below `seen` and above the configuration's. A copy that gave way and takes over is whole again.
+[[nodiscard]] ResourceRecord become_only_member_at(const ResourceRecord& record, NodeIndex self, NodeIndex primary,
+                                                   std::uint64_t term, std::uint64_t nonce);
+
 /// A person's decision (`primary --force`): as above, and the copy is taken for good, whatever it was.
 [[nodiscard]] ResourceRecord force_primary(const ResourceRecord& record, NodeIndex self, std::uint64_t above,
                                            std::uint64_t nonce);
@@ -65,6 +70,12 @@ void remember_parting(const ResourceRecord& before, ResourceRecord& next, NodeIn
 
 /// Agrees to be left behind: `configuration` has the asker as its only member (protocol.md 3.3, mark itself Outdated).
 [[nodiscard]] ResourceRecord become_outdated(const ResourceRecord& record, const Configuration& configuration);
+
+/// Learns of `configuration`, in which this node is no member: it was refused by the arbiter, or meets a higher one.
+[[nodiscard]] ResourceRecord give_way(const ResourceRecord& record, const Configuration& configuration);
+
+/// Gives way to a peer that it cannot hear, and whose configuration it cannot know (protocol.md 3.5, `ping`).
+[[nodiscard]] ResourceRecord give_way_unheard(const ResourceRecord& record);
 
 /// Both are members again: takes configuration and generations.
 [[nodiscard]] ResourceRecord join_pair(const ResourceRecord& record, const Configuration& configuration,

@@ -1,0 +1,80 @@
+// What the MembershipMachine wants done, as data. Who owns the machine carries the effects out in their order and tells
+// it what came of those that have a number.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "blockdev/record.hpp"
+#include "membership/heartbeat.hpp"
+#include "ports/arbiter.hpp"
+
+namespace replblk::membership {
+
+/// Make the record durable on every volume, then persisted(number). One is out at a time.
+struct PersistEffect {
+  std::uint64_t number = 0;
+  blockdev::ResourceRecord record;
+};
+/// Over every path and inside the connection. May be lost.
+struct SendHeartbeatEffect {
+  Heartbeat heartbeat;
+};
+/// Over the connection, in order, after everything that was sent before.
+struct SendProposalEffect {
+  blockdev::Configuration configuration;
+  blockdev::GenerationSet generations;
+};
+struct SendProposalAckEffect {
+  std::uint64_t term = 0;
+};
+/// The connection is over at this end; every unacknowledged and unstable block becomes dirty. No disconnected()
+/// follows.
+struct EndConnectionEffect {
+  std::string reason;
+};
+/// The connection is under a configuration of two members now: writes are mirrored.
+struct EstablishedEffect {
+  std::uint64_t term = 0;
+};
+/// The target's record is durable: blocks may come.
+struct TargetReadyEffect {};
+/// Admit nothing new; when every frame is acknowledged flush both copies; then flushed(number, …).
+struct DrainAndFlushEffect {
+  std::uint64_t number = 0;
+};
+/// Flush the own copy; then flushed(number, …).
+struct FlushOwnEffect {
+  std::uint64_t number = 0;
+};
+struct ReadArbiterEffect {
+  std::uint64_t number = 0;
+};
+struct ReplaceRecordEffect {
+  std::uint64_t number = 0;
+  std::uint64_t revision = 0;
+  ports::ArbiterRecord record;
+};
+/// A person forced this node: Arbiter::overwrite().
+struct OverwriteRecordEffect {
+  ports::ArbiterRecord record;
+};
+struct ProbeAddressesEffect {
+  std::uint64_t number = 0;
+};
+/// What initiators find. serving: answered. frozen: held, and nothing new is admitted. stopped: their connections are
+/// reset. The virtual IP is held while serving, and only then.
+enum class Service : std::uint8_t { stopped, frozen, serving };
+struct ServiceEffect {
+  Service service = Service::stopped;
+};
+
+using Effect =
+    std::variant<PersistEffect, SendHeartbeatEffect, SendProposalEffect, SendProposalAckEffect, EndConnectionEffect,
+                 EstablishedEffect, TargetReadyEffect, DrainAndFlushEffect, FlushOwnEffect, ReadArbiterEffect,
+                 ReplaceRecordEffect, OverwriteRecordEffect, ProbeAddressesEffect, ServiceEffect>;
+using Effects = std::vector<Effect>;
+
+}  // namespace replblk::membership

@@ -1,0 +1,347 @@
+#include "membership/membership_machine.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/assert.hpp"
+#include "membership/transitions.hpp"
+
+namespace replblk::membership {
+
+using blockdev::kNoNode;
+using blockdev::ResourceRecord;
+
+namespace {
+
+/// How long a meeting may take to come to a resync or an agreement before the nodes meet anew.
+constexpr Duration kMeetingTimeout = seconds(5);
+/// Between attempts to flush a device that fails to.
+constexpr Duration kFlushPause = seconds(1);
+
+}  // namespace
+
+MembershipMachine::MembershipMachine(const MembershipOptions& options, MembershipStart start, Instant now)
+    : options_(options),
+      incarnation_(start.incarnation),
+      started_at_(now),
+      record_(std::move(start.record)),
+      lease_(start.incarnation),
+      promise_(now, record_.lease_ms_max),
+      last_turn_at_(now),
+      stalled_at_(now),
+      may_have_lost_cache_(start.may_have_lost_cache) {
+  RB_ASSERT(options_.self < 2 && incarnation_ != 0 && options_.lease_ms > 0);
+  RB_ASSERT(!may_have_lost_cache_ || !is_sole());
+}
+
+// ---- the turn --------------------------------------------------------------------------------------------------
+
+void MembershipMachine::tick(Instant now) { advance(now); }
+
+Instant MembershipMachine::next_wakeup(Instant now) const { return std::max(now, last_sent_at_ + options_.interval); }
+
+/// Looks at everything that is known and takes the next step.
+void MembershipMachine::advance(Instant now) {
+  if (now - std::exchange(last_turn_at_, now) > lease_length() / 2) stalled_at_ = now;
+  const bool leads = link_ == Link::established && record_.configuration.primary == self();
+  if (leads && !proposal_.has_value() && persist_out_ == 0) {
+    if (lease_.is_valid(now)) lease_lost_at_ = now;
+    if (now - std::max(lease_lost_at_, linked_at_) > options_.peer_timeout) {
+      end_connection("the peer gives no lease", now);
+    }
+  } else if (link_ != Link::none && now - std::max(linked_at_, peer_.heard_at) > options_.peer_timeout) {
+    end_connection("nothing was heard from the peer for peer_timeout", now);
+  } else if (link_ == Link::met && !proposal_.has_value() && now - linked_at_ > kMeetingTimeout) {
+    end_connection("the nodes met and came to no agreement", now);
+  }
+  if (proposal_.has_value() && persist_out_ == 0 && now >= proposal_->deadline) {
+    end_connection("the peer did not answer a proposal", now);
+  }
+  if (persist_out_ == 0) {
+    if (is_sole()) flush_own(now);
+    pursue(now);
+    arrange_roles(now);
+  }
+  update_service(now);
+  if (now - last_sent_at_ >= options_.interval) send_heartbeat(now);
+}
+
+/// Before this node may be the only member, what both answered must be on its device, not in its cache: were it
+/// recorded first, a power cut would leave a copy that counts as whole and is not (A13, A19).
+void MembershipMachine::flush_own(Instant now) {
+  if (is_flushed_ || flush_number_ != 0 || now < flush_again_at_ || is_disk_failed_) return;
+  flush_number_ = ++number_;
+  effects_.emplace_back(FlushOwnEffect{flush_number_});
+}
+
+void MembershipMachine::persist(const ResourceRecord& next) {
+  RB_ASSERT(persist_out_ == 0 && !is_metadata_failed_);
+  RB_ASSERT(next.seen >= record_.seen && next.configuration.term >= record_.configuration.term);
+  if (next.configuration != record_.configuration) echo_ = wanted_echo_ = {};
+  record_ = next;
+  persist_out_ = ++number_;
+  effects_.emplace_back(PersistEffect{persist_out_, record_});
+}
+
+void MembershipMachine::persisted(std::uint64_t number, Instant now) {
+  if (is_metadata_failed_) return;
+  RB_ASSERT(number == persist_out_);
+  persist_out_ = 0;
+  if (!wanted_echo_.is_none()) echo(std::exchange(wanted_echo_, {}), now);
+  if (is_joining_) {
+    is_joining_ = false;
+    connected_term_ = record_.configuration.term;
+    if (link_ != Link::none) {
+      link_ = Link::established;
+      frames_may_come();
+      linked_at_ = lease_lost_at_ = now;
+      effects_.emplace_back(SendProposalAckEffect{record_.configuration.term});
+      effects_.emplace_back(EstablishedEffect{record_.configuration.term});
+    }
+  }
+  if (std::exchange(is_target_starting_, false) && link_ == Link::target) effects_.emplace_back(TargetReadyEffect{});
+  if (proposal_.has_value() && proposal_->stage == Proposal::Stage::naming) {
+    proposal_->stage = Proposal::Stage::out;
+    effects_.emplace_back(SendProposalEffect{{proposal_->term, proposal_->members, proposal_->primary},
+                                             generations_for_pair(record_.generations)});
+  } else if (proposal_.has_value() && proposal_->stage == Proposal::Stage::deciding) {
+    proposal_.reset();
+    own_doubt_ = 0;
+    connected_term_ = record_.configuration.term;
+    if (link_ != Link::none) {
+      link_ = Link::established;
+      frames_may_come();
+      linked_at_ = lease_lost_at_ = now;
+      effects_.emplace_back(EstablishedEffect{record_.configuration.term});
+    }
+  }
+  if (claim_.stage == Claim::Stage::naming) {
+    claim_.stage = Claim::Stage::swapping;
+    const auto& current = record_.generations.current;
+    effects_.emplace_back(
+        ReplaceRecordEffect{claim_.number,
+                            claim_.revision,
+                            {record_.arbiter_record_id, claim_.term, static_cast<std::uint8_t>(1u << self()), self(),
+                             current.term, current.nonce}});
+  }
+  advance(now);
+  send_heartbeat(now);
+}
+
+// ---- heartbeats that go out ------------------------------------------------------------------------------------
+
+void MembershipMachine::send_heartbeat(Instant now) {
+  last_sent_at_ = now;
+  if (persist_out_ != 0) return;  // What it says must be durable; the next one is an interval away.
+  effects_.emplace_back(SendHeartbeatEffect{compose(now)});
+}
+
+Heartbeat MembershipMachine::compose(Instant now) {
+  Heartbeat heartbeat;
+  heartbeat.configuration = record_.configuration;
+  heartbeat.seen = record_.seen;
+  heartbeat.current = record_.generations.current;
+  heartbeat.is_serving = holds_mandate(now);
+  heartbeat.is_frozen = record_.configuration.primary == self() && !heartbeat.is_serving;
+  heartbeat.is_standby = is_standby_;
+  heartbeat.is_connected = link_ == Link::established;
+  heartbeat.is_outdated = record_.is_outdated;
+  heartbeat.is_inconsistent = record_.is_inconsistent;
+  heartbeat.has_failed_disk = is_disk_failed_ || is_metadata_failed_;
+  heartbeat.may_have_lost_cache = may_have_lost_cache_;
+  heartbeat.is_maintenance = is_maintenance_;
+  const bool asks_for_lease = link_ == Link::established && record_.configuration.primary == self() && !is_in_doubt();
+  if (asks_for_lease) heartbeat.stamp = lease_.stamp(record_.configuration, now, options_.lease_ms);
+  if (!is_in_doubt()) heartbeat.echo = echo_;
+  if (!ask_.is_none() && record_.seen == ask_.term) heartbeat.request = ask_;
+  const bool has_agreed = !reply_.is_none() && record_.configuration.term == reply_.term &&
+                          record_.configuration.is_sole(peer()) && record_.is_outdated;
+  if (has_agreed) heartbeat.reply = reply_;
+  return heartbeat;
+}
+
+// ---- the connection --------------------------------------------------------------------------------------------
+
+void MembershipMachine::end_connection(const std::string& reason, Instant now) {
+  if (link_ == Link::none) return;
+  effects_.emplace_back(EndConnectionEffect{reason});
+  link_gone(now);
+}
+
+/// protocol.md 3.3: when the connection breaks while two are members, the configuration never goes on as it was.
+void MembershipMachine::link_gone(Instant now) {
+  link_ = Link::none;
+  link_lost_at_ = now;
+  lease_.drop();
+  echo_ = wanted_echo_ = {};
+  is_target_starting_ = false;
+  if (proposal_.has_value() && proposal_->stage != Proposal::Stage::deciding) proposal_.reset();
+}
+
+void MembershipMachine::disconnected(Instant now) {
+  if (link_ != Link::none) link_gone(now);
+  advance(now);
+}
+
+void MembershipMachine::acknowledgements_stalled(Instant now) {
+  end_connection("the peer acknowledges nothing", now);
+  advance(now);
+}
+
+void MembershipMachine::connected(const Meeting& meeting, Instant now) {
+  RB_ASSERT(link_ == Link::none);
+  peer_seen_ = std::max({peer_seen_, meeting.peer_seen, meeting.peer_configuration.term});
+  link_ = Link::met;
+  linked_at_ = now;
+  direction_ = meeting.direction;
+  const auto& mine = record_.configuration;
+  const auto& theirs = meeting.peer_configuration;
+  const bool is_agreed = mine.term == theirs.term && mine.members == theirs.members;
+  const bool is_bound = is_in_doubt() && !record_.is_outdated;
+  if (is_agreed && !mine.is_pair() && !is_bound) link_ = is_sole() ? Link::source : Link::target;
+  advance(now);
+}
+
+void MembershipMachine::resync_begins(const blockdev::Configuration& source, Instant now) {
+  const auto& mine = record_.configuration;
+  const bool is_expected =
+      link_ == Link::target && persist_out_ == 0 && source.is_sole(peer()) && source.term == mine.term;
+  if (!is_expected) return end_connection("a resync began that was not agreed upon", now);
+  is_target_starting_ = true;
+  frames_may_come();
+  persist(become_sync_target(record_, source));
+  advance(now);
+}
+
+void MembershipMachine::resynced(Instant now) {
+  if (link_ == Link::source && !proposal_.has_value() && persist_out_ == 0) propose(record_.configuration.primary, now);
+  advance(now);
+}
+
+void MembershipMachine::frames_may_come() noexcept {
+  is_flushed_ = false;
+  flush_number_ = 0;  // One that is under way began before them.
+}
+
+// ---- flushes and disks -----------------------------------------------------------------------------------------
+
+void MembershipMachine::flushed(std::uint64_t number, bool is_good, Instant now) {
+  if (number == flush_number_ && flush_number_ != 0) {
+    flush_number_ = 0;
+    is_flushed_ = is_good;
+    flush_again_at_ = now + kFlushPause;
+    flush_failure_ = is_good ? "" : "the local disk cannot be flushed";
+  } else if (proposal_.has_value() && proposal_->flush_number == number &&
+             proposal_->stage == Proposal::Stage::draining) {
+    if (!is_good || persist_out_ != 0 || is_in_doubt()) {
+      end_connection("the copies cannot be flushed for a change of the configuration", now);
+    } else {
+      proposal_->stage = Proposal::Stage::naming;
+      proposal_->term = next_term(record_, peer_seen_);
+      own_doubt_ = proposal_->term;
+      persist(name_term(record_, proposal_->term));
+    }
+  }
+  advance(now);
+}
+
+void MembershipMachine::disk_failed(Instant now) {
+  is_disk_failed_ = true;
+  advance(now);
+  send_heartbeat(now);
+}
+
+void MembershipMachine::metadata_failed(Instant now) {
+  is_metadata_failed_ = true;
+  persist_out_ = ++number_;  // Nothing is ever persisted again: nothing is begun, agreed to, or said.
+  end_connection("the metadata cannot be written", now);
+  advance(now);
+}
+
+// ---- the mandate -----------------------------------------------------------------------------------------------
+
+bool MembershipMachine::is_in_doubt() const noexcept { return membership::is_in_doubt(record_); }
+
+bool MembershipMachine::is_copy_whole() const {
+  return !record_.is_outdated && !record_.is_inconsistent && !is_disk_failed_ && !is_metadata_failed_ &&
+         !record_.generations.current.is_none();
+}
+
+bool MembershipMachine::is_peer_alive(Instant now) const {
+  return peer_.is_known && now - peer_.heard_at <= lease_length();
+}
+
+/// protocol.md 3.2.
+bool MembershipMachine::holds_mandate(Instant now) const {
+  const auto& configuration = record_.configuration;
+  if (persist_out_ != 0 || configuration.primary != self() || !configuration.has_member(self()) || is_in_doubt()) {
+    return false;
+  }
+  if (!is_copy_whole() || may_have_lost_cache_ || is_split_ || !promise_.has_run_out(now)) return false;
+  if (proposal_.has_value() && proposal_->stage != Proposal::Stage::draining) return false;
+  if (is_sole()) return is_flushed_;
+  return link_ == Link::established && lease_.is_valid(now);
+}
+
+bool MembershipMachine::may_answer(Instant now) const { return holds_mandate(now); }
+
+bool MembershipMachine::is_settled() const {
+  const bool is_bound = is_in_doubt() && !record_.is_outdated;
+  return persist_out_ == 0 && !is_bound && claim_.stage == Claim::Stage::idle && !proposal_.has_value();
+}
+
+void MembershipMachine::update_service(Instant now) {
+  const bool is_mine = record_.configuration.primary == self() && record_.configuration.has_member(self()) &&
+                       !record_.is_outdated && !record_.is_inconsistent;
+  Service next = is_mine ? Service::frozen : Service::stopped;
+  if (holds_mandate(now) && !proposal_.has_value()) next = Service::serving;
+  reason_ = next == Service::serving ? std::string() : why_not_serving(now);
+  if (next == service_) return;
+  service_ = next;
+  effects_.emplace_back(ServiceEffect{next});
+  send_heartbeat(now);
+}
+
+std::string MembershipMachine::why_not_serving(Instant now) const {
+  const auto& configuration = record_.configuration;
+  if (is_metadata_failed_) return "the metadata cannot be written: this node agrees to nothing and serves nothing";
+  if (is_split_) return "split: both nodes went on alone at one term; neither answers until a person decides";
+  if (is_disk_failed_) return "the local disk has failed: waits for the peer to take over";
+  if (record_.generations.current.is_none()) return "the copy was just created: run `primary --force` on one node once";
+  if (record_.is_inconsistent) return "the copy is Inconsistent: a resync towards it has not finished";
+  if (record_.is_outdated) return "the copy is Outdated: the peer went on without it";
+  if (persist_out_ != 0) return "a change of the configuration is being recorded";
+  if (proposal_.has_value()) return "both nodes are agreeing on a change of the configuration";
+  if (may_have_lost_cache_) {
+    return "the copy may have lost answered writes with its host's power: waits for the peer, or degraded_start_after";
+  }
+  if (is_in_doubt()) {
+    return fmt::format("in doubt at term {}: a change was named and its outcome is unknown; {}", record_.seen,
+                       claim_reason_.empty() ? "waits for the peer or the arbiter" : claim_reason_);
+  }
+  if (configuration.primary == peer()) {
+    if (configuration.is_pair() && link_ != Link::established && link_ != Link::target) {
+      return claim_reason_.empty() ? "the connection to the primary is lost: waits before taking over" : claim_reason_;
+    }
+    return {};
+  }
+  if (configuration.primary == kNoNode) return "no node was asked to be primary";
+  if (!flush_failure_.empty()) return flush_failure_;
+  if (!is_flushed_ && link_ != Link::established) return "the copy is being flushed before it is served alone";
+  if (!promise_.has_run_out(now)) return "a promise not to serve, given to the peer, has not run out";
+  if (link_ == Link::established) return "the peer has given no lease";
+  return claim_reason_.empty() ? "two are members: waits for the peer or the arbiter" : claim_reason_;
+}
+
+std::uint64_t MembershipMachine::fresh_nonce() {
+  // SplitMix64 over a random incarnation and a counter: no two alike in practice, and no randomness in a machine.
+  std::uint64_t value = incarnation_ + ++number_ * 0x9e3779b97f4a7c15u;
+  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9u;
+  value = (value ^ (value >> 27)) * 0x94d049bb133111ebu;
+  value ^= value >> 31;
+  return value == 0 ? 1 : value;
+}
+
+}  // namespace replblk::membership

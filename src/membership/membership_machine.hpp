@@ -1,0 +1,249 @@
+// Who serves a resource (protocol.md 3.2 to 3.7): one machine on each node for removing, taking over, adding, switching
+// over, adopting and giving way. Pure: events in by method calls with an explicit now, effects out as data. It does not
+// touch disks, sockets, clocks or the arbiter, does not know what the copies hold (replication/meeting says who is
+// source), and does not hold addresses (VirtualIpHolder). Node drives it.
+//
+//   pair, established ── connection breaks ──▶ pair, ended ─┬─ peer agrees, or arbiter grants ──▶ alone ── resynced ──▶
+//   adding ──▶ pair
+//        ▲   │ switchover, join: proposal                   └─ asked by the peer, refused, or outranked ──▶ Outdated,
+//        sync target └───┘
+//
+// Every change is level-triggered: an event updates what is known, then advance() looks at all of it and takes the next
+// step. While a record is being made durable nothing else is begun. Invariants: nothing that names a term leaves before
+// `seen` is durable; what heartbeats say is durable; terms and `seen` never go down (I6).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "membership/lease.hpp"
+#include "membership/membership_effects.hpp"
+
+namespace replblk::membership {
+
+enum class ArbiterKind : std::uint8_t { etcd, ping, none };
+
+struct MembershipOptions {
+  blockdev::NodeIndex self = 0;
+  ArbiterKind arbiter = ArbiterKind::etcd;
+  Duration interval = milliseconds(100);
+  std::uint32_t lease_ms = 1000;
+  Duration peer_timeout = seconds(2);
+  /// How long a node that starts waits for its peer before it serves alone (with `etcd`, before it claims). nullopt:
+  /// for ever.
+  std::optional<Duration> degraded_start_after;
+  blockdev::NodeIndex preferred_node = blockdev::kNoNode;
+  Duration preferred_after = seconds(60);  ///< how long the pair must be whole before the role goes there
+};
+
+/// What a run of the daemon begins with.
+struct MembershipStart {
+  blockdev::ResourceRecord record;  ///< durable
+  std::uint64_t incarnation = 0;    ///< random, not 0
+  bool may_have_lost_cache = false;
+};
+
+/// What the two nodes' Introductions came to (replication/meeting).
+struct Meeting {
+  enum class Direction : std::uint8_t { equal, source, target };
+  Direction direction = Direction::equal;  ///< of this node
+  blockdev::Configuration peer_configuration;
+  std::uint64_t peer_seen = 0;
+};
+
+/// The answer to an administrator's verb: whether it was taken up, and a sentence.
+struct Verdict {
+  bool is_accepted = false;
+  std::string message;
+};
+
+class MembershipMachine {
+ public:
+  MembershipMachine(const MembershipOptions& options, MembershipStart start, Instant now);
+
+  // ---- events ----
+  void tick(Instant now);  ///< at next_wakeup() or earlier
+  void persisted(std::uint64_t number, Instant now);
+  void heartbeat_received(const Heartbeat& heartbeat, Instant now);
+  /// Both sides are connected, neither is_settled() was false, and both have read the other's Introduction.
+  void connected(const Meeting& meeting, Instant now);
+  void disconnected(Instant now);
+  /// The peer still sends, and acknowledges nothing, for peer_timeout.
+  void acknowledgements_stalled(Instant now);
+  /// A resync towards this copy is about to begin: its record must say so first (TargetReadyEffect).
+  void resync_begins(const blockdev::Configuration& source, Instant now);
+  /// As source: no dirty bit is left.
+  void resynced(Instant now);
+  void flushed(std::uint64_t number, bool is_good, Instant now);
+  void proposal_received(const blockdev::Configuration& configuration, const blockdev::GenerationSet& generations,
+                         Instant now);
+  void proposal_acknowledged(std::uint64_t term, Instant now);
+  void disk_failed(Instant now);
+  void metadata_failed(Instant now);
+  void arbiter_read(std::uint64_t number, const ports::ArbiterReading& reading, Instant now);
+  void arbiter_replaced(std::uint64_t number, bool is_replaced, Instant now);
+  void arbiter_probed(std::uint64_t number, bool is_reached, Instant now);
+
+  // ---- the administrator ----
+  [[nodiscard]] Verdict make_primary(Instant now);
+  [[nodiscard]] Verdict make_secondary(Instant now);
+  [[nodiscard]] Verdict force_primary(Instant now);
+  [[nodiscard]] Verdict switch_over(Instant now);
+  void set_standby(bool is_standby, Instant now);
+  void set_maintenance(bool is_maintenance, Instant now);
+
+  // ---- answers ----
+  /// The mandate, at this very moment. Asked before each answer to an initiator, after the data was read.
+  [[nodiscard]] bool may_answer(Instant now) const;
+  /// No change is under way: an Introduction may be sent.
+  [[nodiscard]] bool is_settled() const;
+  /// Why this node does not serve, or what it waits for; empty when it serves, or is a Secondary with nothing to tell.
+  [[nodiscard]] const std::string& reason() const noexcept { return reason_; }
+  [[nodiscard]] Service service() const noexcept { return service_; }
+  [[nodiscard]] const blockdev::ResourceRecord& record() const noexcept { return record_; }
+  [[nodiscard]] bool is_established() const noexcept { return link_ == Link::established; }
+  [[nodiscard]] bool is_source() const noexcept { return link_ == Link::source; }
+  [[nodiscard]] bool is_target() const noexcept { return link_ == Link::target; }
+  /// This run was connected as a member of the configuration of now (Introduction.survived_connected).
+  [[nodiscard]] bool has_survived_connected() const noexcept {
+    return connected_term_ != 0 && connected_term_ == record_.configuration.term;
+  }
+  [[nodiscard]] bool may_have_lost_cache() const noexcept { return may_have_lost_cache_; }
+  [[nodiscard]] Instant next_wakeup(Instant now) const;
+  [[nodiscard]] Effects take_effects() { return std::exchange(effects_, {}); }
+
+ private:
+  enum class Link : std::uint8_t { none, met, source, target, established };
+  struct Peer {
+    Heartbeat heartbeat;
+    Instant heard_at{};
+    Instant frozen_since{};  ///< of the present stretch of is_frozen
+    bool is_known = false;
+  };
+  struct Proposal {
+    enum class Stage : std::uint8_t { draining, naming, out, deciding };
+    Stage stage = Stage::draining;
+    std::uint8_t members = 3;
+    blockdev::NodeIndex primary = blockdev::kNoNode;
+    std::uint64_t flush_number = 0;
+    std::uint64_t term = 0;
+    Instant deadline{};
+  };
+  struct Claim {
+    enum class Stage : std::uint8_t { idle, reading, naming, swapping, granted, probing };
+    Stage stage = Stage::idle;
+    std::uint64_t number = 0;
+    std::uint64_t revision = 0;
+    std::uint64_t term = 0;
+    blockdev::Configuration configuration;  ///< of the doubt from which it was made
+    Instant deadline{};
+    Instant next_at{};
+    Duration backoff{};
+  };
+
+  // membership_machine.cpp
+  void advance(Instant now);
+  void persist(const blockdev::ResourceRecord& next);
+  void send_heartbeat(Instant now);
+  [[nodiscard]] Heartbeat compose(Instant now);
+  void end_connection(const std::string& reason, Instant now);
+  void link_gone(Instant now);
+  void flush_own(Instant now);
+  void frames_may_come() noexcept;
+  void update_service(Instant now);
+  [[nodiscard]] std::string why_not_serving(Instant now) const;
+  [[nodiscard]] bool holds_mandate(Instant now) const;
+  [[nodiscard]] bool is_copy_whole() const;
+  [[nodiscard]] bool is_in_doubt() const noexcept;
+  [[nodiscard]] bool is_sole() const noexcept { return record_.configuration.is_sole(self()); }
+  [[nodiscard]] bool is_peer_alive(Instant now) const;
+  [[nodiscard]] Duration lease_length() const noexcept { return milliseconds(options_.lease_ms); }
+  [[nodiscard]] blockdev::NodeIndex self() const noexcept { return options_.self; }
+  [[nodiscard]] blockdev::NodeIndex peer() const noexcept { return blockdev::other_node(options_.self); }
+  [[nodiscard]] std::uint64_t fresh_nonce();
+
+  // membership_peer.cpp: what the peer says
+  bool adopt(const blockdev::Configuration& theirs, bool is_peer_cache_lost, Instant now);
+  void agree_to_removal(const Heartbeat& heartbeat, Instant now);
+  void take_reply(const RemovalTicket& reply, Instant now);
+  void echo(const Stamp& stamp, Instant now);
+
+  // membership_change.cpp: going alone
+  [[nodiscard]] bool wants_to_go_alone(Instant now);
+  [[nodiscard]] bool pair_is_over(Instant now);
+  [[nodiscard]] bool may_take_over_outdated(Instant now) const;
+  [[nodiscard]] bool may_take_back(Instant now) const;
+  void pursue(Instant now);
+  [[nodiscard]] bool has_named_claim() const noexcept;
+  bool ask(Instant now);
+  [[nodiscard]] bool yields(Instant now) const;
+  void claim(Instant now);
+  void act_on_grant(Instant now);
+  void claim_failed(std::string why, Instant now);
+  void become_alone(std::uint64_t term, blockdev::NodeIndex primary, Instant now);
+  [[nodiscard]] blockdev::NodeIndex primary_when_alone() const;
+  void forget_changes();
+  [[nodiscard]] bool was_connected_member() const noexcept;
+  [[nodiscard]] bool has_listened(Instant now) const;
+  [[nodiscard]] bool has_waited_for_peer(Instant now) const;
+
+  // membership_proposal.cpp: what both decide
+  void propose(blockdev::NodeIndex primary, Instant now);
+  void arrange_roles(Instant now);
+  [[nodiscard]] blockdev::NodeIndex choose_primary() const;
+
+  const MembershipOptions options_;
+  const std::uint64_t incarnation_;
+  const Instant started_at_;
+  blockdev::ResourceRecord record_;  ///< as last handed out; durable when persist_out_ is 0
+  std::uint64_t persist_out_ = 0;
+  std::uint64_t number_ = 0;
+  Effects effects_;
+
+  Lease lease_;
+  Promise promise_;
+  Stamp echo_;         ///< the last one promised for; sent with every heartbeat
+  Stamp wanted_echo_;  ///< waits for a longer lease to be recorded
+  Instant last_sent_at_{};
+  Instant last_turn_at_{};
+  Instant stalled_at_{};  ///< when this process last went on after it had stood still
+  Peer peer_;
+  std::uint64_t peer_seen_ = 0;
+
+  Link link_ = Link::none;
+  Meeting::Direction direction_ = Meeting::Direction::equal;
+  Instant linked_at_{};
+  Instant link_lost_at_{};
+  std::uint64_t connected_term_ = 0;  ///< the configuration that this run was established in; 0: none
+  Instant lease_lost_at_{};
+  bool is_joining_ = false;  ///< a proposal of the peer's is being made durable
+  bool is_target_starting_ = false;
+
+  std::optional<Proposal> proposal_;
+  std::uint64_t own_doubt_ = 0;  ///< the term of a proposal of this run's whose outcome is unknown
+  RemovalTicket ask_;
+  Instant asked_at_{};
+  Instant ask_again_at_{};
+  RemovalTicket reply_;
+  Claim claim_;
+
+  bool is_mandate_begun_ = false;  ///< this run has become the only member, or begun anew as such
+  /// Nothing that was answered by two is in the own device's cache only: flushed since frames could last come (A19).
+  bool is_flushed_ = false;
+  std::uint64_t flush_number_ = 0;
+  Instant flush_again_at_{};
+  std::string flush_failure_;
+  bool may_have_lost_cache_ = false;
+  bool is_disk_failed_ = false;
+  bool is_metadata_failed_ = false;
+  bool is_standby_ = false;
+  bool is_maintenance_ = false;
+  bool is_wanted_ = false;  ///< the administrator asked for the role here
+  bool is_split_ = false;
+  std::string claim_reason_;
+  std::string reason_;
+  Service service_ = Service::stopped;
+};
+
+}  // namespace replblk::membership

@@ -1,0 +1,392 @@
+// What a MembershipMachine does besides refusing counterexamples: each change of protocol.md 3.4 as one trace.
+#include "machine_fixture.hpp"
+#include "membership/claim.hpp"
+#include "membership/transitions.hpp"
+
+namespace replblk::membership {
+namespace {
+
+blockdev::ResourceRecord sole_record(blockdev::NodeIndex self) {
+  blockdev::ResourceRecord record = MachineFixture::pair_record(self);
+  record.configuration = {2, static_cast<std::uint8_t>(1u << self), self};
+  record.seen = 2;
+  return record;
+}
+
+TEST(MembershipMachine, Two_that_start_together_agree_on_a_higher_term_and_the_named_one_serves) {
+  MachineFixture node(0);
+  node.hear();
+  node.machine->connected({Meeting::Direction::equal, {1, 3, 0}, 1}, node.now);
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), (Trace{"freeze", "drain and flush both"}));
+  node.flush();
+  node.persist();
+  EXPECT_EQ(node.take(), (Trace{"persist (1,{01},0) seen 2", "propose (2,{01},0)"}));
+  node.machine->proposal_acknowledged(2, node.now);
+  node.pass(milliseconds(20));
+  node.persist();
+  EXPECT_EQ(node.take(), (Trace{"persist (2,{01},0) seen 2", "established"}));
+  EXPECT_FALSE(node.may_answer());  // No lease yet.
+  node.grant_lease();
+  EXPECT_EQ(node.take(), (Trace{"serve"}));
+  EXPECT_TRUE(node.may_answer());
+}
+
+// protocol.md 3.2: checked at the moment of the answer, not when a timer looks.
+TEST(MembershipMachine, The_lease_ends_between_two_ticks) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.grant_lease();
+  const Instant stamped = node.peer.echo.t1;
+  EXPECT_TRUE(node.machine->may_answer(stamped + milliseconds(999)));
+  EXPECT_FALSE(node.machine->may_answer(stamped + milliseconds(1000)));
+  node.pass(milliseconds(1100));
+  EXPECT_EQ(node.take(), (Trace{"serve", "freeze"}));
+  EXPECT_EQ(node.machine->reason(), "the peer has given no lease");
+}
+
+TEST(MembershipMachine, Without_the_peer_the_arbiter_removes_it) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.grant_lease();
+  node.trace.clear();
+  node.pass(milliseconds(1200));  // Nothing is heard of it any more.
+  node.lose_connection();
+  node.flush();
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), (Trace{"freeze", "flush", "read arbiter"}));
+  node.read_arbiter(1, 3, 0);
+  node.persist();
+  EXPECT_EQ(node.take(), (Trace{"persist (2,{01},0) seen 3", "claim 3"}));
+  node.replace(true);
+  node.persist();
+  EXPECT_EQ(node.take(), (Trace{"persist (3,{0},0) seen 3", "serve"}));
+}
+
+TEST(MembershipMachine, A_refused_claimant_takes_the_records_configuration_and_is_Outdated) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.pass(milliseconds(1200));
+  node.lose_connection();
+  node.trace.clear();
+  node.pass(milliseconds(20));
+  node.read_arbiter(3, 2, 1);
+  EXPECT_EQ(node.take(), (Trace{"persist (3,{1},1) seen 3 Outdated", "stop"}));
+  node.persist();
+  node.pass(seconds(10));
+  EXPECT_EQ(node.take(), Trace{});
+  EXPECT_FALSE(node.machine->reason().empty());
+}
+
+// A claim of the peer's came between reading and replacing: look again before anything else.
+TEST(MembershipMachine, A_claim_that_lost_the_race_is_judged_anew) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.pass(milliseconds(1200));
+  node.lose_connection();
+  node.pass(milliseconds(20));
+  node.read_arbiter(1, 3, 0);
+  node.persist();
+  node.trace.clear();
+  node.replace(false);
+  EXPECT_EQ(node.take(), (Trace{"read arbiter"}));
+  node.read_arbiter(3, 2, 1);
+  EXPECT_EQ(node.take(), (Trace{"persist (3,{1},1) seen 3 Outdated", "stop"}));
+}
+
+TEST(MembershipMachine, A_frozen_primary_that_restarted_is_taken_over_by_agreement_at_once) {
+  MachineFixture node(1);
+  node.establish(0);
+  node.give_promise();
+  node.lose_connection();
+  node.peer.is_frozen = true;
+  node.peer.is_connected = node.peer.is_serving = false;
+  node.hear();
+  node.flush();
+  node.persist();
+  EXPECT_EQ(node.take(), (Trace{"flush", "persist (2,{01},0) seen 3"}));
+  node.peer.configuration = {3, 2, 1};
+  node.peer.seen = 3;
+  node.peer.reply = node.sent.request;
+  node.hear();
+  node.persist();
+  // Its promise would last a second longer; the primary has said, at the new term, that it holds no mandate.
+  EXPECT_EQ(node.take(), (Trace{"persist (3,{1},1) seen 3", "freeze", "serve"}));
+}
+
+TEST(MembershipMachine, A_lost_reply_is_made_good_by_what_the_peer_says_it_is) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.lose_connection();
+  node.persist();
+  node.flush();
+  node.trace.clear();
+  node.peer.configuration = {3, 1, 0};
+  node.peer.seen = 3;
+  node.peer.is_outdated = true;
+  node.hear();
+  EXPECT_EQ(node.take(), (Trace{"persist (3,{0},0) seen 3"}));
+}
+
+TEST(MembershipMachine, A_reply_with_another_nonce_counts_for_nothing) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.lose_connection();
+  node.persist();
+  node.flush();
+  node.trace.clear();
+  node.peer.reply = {node.sent.request.term, node.sent.request.nonce + 1};
+  node.hear();
+  EXPECT_EQ(node.take(), Trace{});
+}
+
+TEST(MembershipMachine, The_reply_to_a_request_leaves_when_it_is_durable) {
+  MachineFixture node(1);
+  node.establish(0);
+  node.lose_connection();
+  node.trace.clear();
+  node.peer.request = {5, 55};
+  node.peer.seen = 5;
+  node.hear();
+  node.pass(milliseconds(300));
+  EXPECT_TRUE(node.sent.reply.is_none());
+  node.persist();
+  EXPECT_EQ(node.sent.reply, (RemovalTicket{5, 55}));
+  EXPECT_EQ(node.sent.configuration, (blockdev::Configuration{5, 1, 0}));
+}
+
+TEST(MembershipMachine, A_node_that_holds_the_mandate_agrees_to_nothing) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.grant_lease();
+  node.trace.clear();
+  node.peer.request = {9, 99};
+  node.hear();
+  EXPECT_EQ(node.take(), Trace{});
+}
+
+// A longer lease than ever is recorded before the first echo of it, or a restart would forget it.
+TEST(MembershipMachine, A_longer_lease_is_durable_before_it_is_echoed) {
+  MachineFixture node(1);
+  node.establish(0);
+  node.peer.stamp = {77, {2, 3, 0}, Instant(seconds(5)), 1500};
+  node.hear();
+  node.pass(milliseconds(200));
+  EXPECT_TRUE(node.sent.echo.is_none());
+  node.persist();
+  EXPECT_EQ(node.sent.echo.lease_ms, 1500u);
+  EXPECT_EQ(node.machine->record().lease_ms_max, 1500u);
+}
+
+TEST(MembershipMachine, Switchover_ends_with_the_old_primary_stopped_before_the_new_one_serves) {
+  MachineFixture old_primary(0);
+  old_primary.establish(0);
+  old_primary.grant_lease();
+  old_primary.trace.clear();
+  ASSERT_TRUE(old_primary.machine->switch_over(old_primary.now).is_accepted);
+  old_primary.pass(milliseconds(20));
+  EXPECT_EQ(old_primary.take(), (Trace{"drain and flush both", "freeze"}));
+  EXPECT_TRUE(old_primary.may_answer());  // What was admitted before is still answered.
+  old_primary.flush();
+  EXPECT_FALSE(old_primary.may_answer());
+  old_primary.persist();
+  old_primary.machine->proposal_acknowledged(3, old_primary.now);
+  old_primary.pass(milliseconds(20));
+  EXPECT_EQ(old_primary.take(),
+            (Trace{"persist (2,{01},0) seen 3", "propose (3,{01},1)", "persist (3,{01},1) seen 3", "stop"}));
+
+  MachineFixture new_primary(1);
+  new_primary.establish(0);
+  new_primary.give_promise();
+  new_primary.machine->proposal_received({3, 3, 1}, new_primary.machine->record().generations, new_primary.now);
+  new_primary.pass(milliseconds(20));
+  new_primary.persist();
+  EXPECT_EQ(new_primary.take(), (Trace{"persist (3,{01},1) seen 3", "freeze", "acknowledge 3", "established"}));
+  new_primary.grant_lease();
+  EXPECT_FALSE(new_primary.may_answer());  // The old primary may still hold its lease.
+  new_primary.peer.configuration = {3, 3, 1};
+  new_primary.grant_lease();
+  EXPECT_EQ(new_primary.take(), (Trace{"serve"}));
+}
+
+TEST(MembershipMachine, A_proposal_whose_answer_is_lost_ends_in_a_removal_at_a_higher_term) {
+  MachineFixture node(0, sole_record(0));
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+  node.peer.configuration = {3, 1, 0};
+  node.hear();
+  node.machine->connected({Meeting::Direction::source, {3, 1, 0}, 3}, node.now);
+  node.machine->resynced(node.now);
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+  node.trace.clear();
+  node.lose_connection();
+  EXPECT_EQ(node.take(), (Trace{"persist (3,{0},0) seen 5"}));
+  EXPECT_FALSE(node.may_answer());
+  node.persist();
+  EXPECT_EQ(node.sent.request.term, 5u);
+}
+
+TEST(MembershipMachine, The_only_member_serves_after_a_restart_with_a_generation_of_its_own) {
+  MachineFixture node(0, sole_record(0));
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+  EXPECT_EQ(node.take(), (Trace{"flush", "freeze", "persist (3,{0},0) seen 3", "serve"}));
+  EXPECT_EQ(node.machine->record().generations.current.term, 3u);
+}
+
+// protocol.md 3.3: a split stops both, and says so.
+TEST(MembershipMachine, Two_only_members_of_one_term_both_stop) {
+  MachineFixture node(0, sole_record(0), ArbiterKind::none);
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+  ASSERT_TRUE(node.may_answer());
+  node.peer.configuration = {3, 2, 1};
+  node.hear();
+  EXPECT_FALSE(node.may_answer());
+  EXPECT_NE(node.machine->reason().find("split"), std::string::npos);
+}
+
+TEST(MembershipMachine, Without_an_arbiter_a_node_that_was_not_connected_waits_and_says_why) {
+  MachineFixture node(0, MachineFixture::pair_record(0), ArbiterKind::none);
+  ASSERT_TRUE(node.machine->make_primary(node.now).is_accepted);
+  node.pass(seconds(2));
+  node.flush();
+  node.pass(seconds(60));
+  EXPECT_EQ(node.take(), (Trace{"flush", "freeze"}));
+  EXPECT_NE(node.machine->reason().find("not connected to its peer since it started"), std::string::npos);
+}
+
+TEST(MembershipMachine, Without_an_arbiter_a_connected_member_goes_on_when_the_peer_is_silent) {
+  MachineFixture node(0, MachineFixture::pair_record(0), ArbiterKind::none);
+  node.establish(0);
+  node.pass(milliseconds(200));
+  node.lose_connection();
+  node.persist();
+  node.flush();
+  node.trace.clear();
+  node.pass_hearing(seconds(3));  // Heard, and does not agree: never alone against a living peer.
+  EXPECT_EQ(node.take(), Trace{});
+  node.pass(milliseconds(1100));
+  EXPECT_EQ(node.take(), (Trace{"persist (4,{0},0) seen 4"}));
+}
+
+// Isolated, and the peer surely goes on: it gives way for good, until it hears that the peer did not.
+TEST(MembershipMachine, Ping_gives_way_without_an_address_and_takes_back_with_the_peers_agreement) {
+  MachineFixture node(0, MachineFixture::pair_record(0), ArbiterKind::ping);
+  node.establish(0);
+  node.pass(milliseconds(1200));
+  node.lose_connection();
+  node.flush();
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), (Trace{"flush", "probe"}));
+  node.machine->arbiter_probed(node.arbiter_out, false, node.now);
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), (Trace{"persist (2,{01},0) seen 2 Outdated", "stop"}));
+  node.persist();
+  node.pass(seconds(20));
+  EXPECT_EQ(node.take(), Trace{});
+  node.peer.is_connected = false;
+  node.hear();
+  EXPECT_EQ(node.take(), (Trace{"persist (2,{01},0) seen 3 Outdated"}));
+  node.persist();
+  EXPECT_EQ(node.sent.request.term, 3u);
+}
+
+TEST(MembershipMachine, A_failed_disk_of_the_primary_makes_the_secondary_claim) {
+  MachineFixture node(1);
+  node.establish(0);
+  node.give_promise();
+  node.peer.has_failed_disk = true;
+  node.peer.is_frozen = true;
+  node.hear();
+  node.flush();
+  node.persist();
+  EXPECT_EQ(node.sent.request.term, 3u);
+  node.trace.clear();
+  node.pass_hearing(milliseconds(2500));  // It cannot remember that it is left behind: the arbiter decides.
+  EXPECT_EQ(node.take(), (Trace{"read arbiter"}));
+}
+
+TEST(MembershipMachine, Standby_hands_the_role_over_and_maintenance_moves_nothing) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.grant_lease();
+  node.machine->set_maintenance(true, node.now);
+  node.machine->set_standby(true, node.now);
+  node.hear();
+  EXPECT_EQ(node.take(), (Trace{"serve"}));
+  node.machine->set_maintenance(false, node.now);
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), (Trace{"drain and flush both", "freeze"}));
+
+  MachineFixture other(1);
+  other.establish(0);
+  other.machine->set_maintenance(true, other.now);
+  other.lose_connection();
+  other.pass(seconds(30));
+  EXPECT_EQ(other.take(), Trace{});
+  EXPECT_NE(other.machine->reason().find("maintenance"), std::string::npos);
+}
+
+TEST(MembershipMachine, Force_takes_the_copy_and_tells_the_arbiter) {
+  blockdev::ResourceRecord record = MachineFixture::pair_record(0);
+  record.configuration = {4, 1, 0};
+  record.seen = 4;
+  record.is_outdated = true;
+  MachineFixture node(1, record);
+  EXPECT_FALSE(node.machine->make_primary(node.now).is_accepted);
+  ASSERT_TRUE(node.machine->force_primary(node.now).is_accepted);
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), (Trace{"persist (5,{1},1) seen 5", "overwrite arbiter 5", "freeze"}));
+  node.persist();
+  node.flush();
+  EXPECT_EQ(node.take(), (Trace{"flush", "serve"}));
+}
+
+TEST(MembershipMachine, Whoever_cannot_write_its_metadata_says_nothing_any_more) {
+  MachineFixture node(1);
+  node.establish(0);
+  node.machine->metadata_failed(node.now);
+  node.peer.request = {9, 99};
+  node.sent = {};
+  node.pass_hearing(seconds(3));
+  EXPECT_EQ(node.sent, Heartbeat{});
+  EXPECT_EQ(node.take(), (Trace{"end connection"}));
+}
+
+// The whole domain that matters, against the rule in other words: refused only by who went on without me, at my term or
+// later.
+TEST(Claim, Is_granted_unless_the_record_went_on_without_the_claimant) {
+  for (std::uint64_t own_term = 1; own_term <= 3; ++own_term) {
+    for (std::uint64_t seen = own_term; seen <= 4; ++seen) {
+      for (std::uint64_t record_term = 1; record_term <= 4; ++record_term) {
+        for (std::uint8_t members = 1; members <= 3; ++members) {
+          blockdev::ResourceRecord own = MachineFixture::pair_record(0);
+          own.configuration.term = own_term;
+          own.seen = seen;
+          const ports::ArbiterRecord record{own.arbiter_record_id, record_term, members, 0, 0, 0};
+          const ClaimJudgement judgement = judge_claim(own, 0, record);
+          const bool went_on_without_me = members == 2 && record_term >= own_term;
+          EXPECT_EQ(judgement.verdict == ClaimVerdict::refused, went_on_without_me);
+          if (went_on_without_me) continue;
+          EXPECT_EQ(judgement.term, std::max({own_term, seen, record_term}) + 1);
+        }
+      }
+    }
+  }
+}
+
+// F13: a wiped or foreign arbiter grants nothing but to a person.
+TEST(Claim, No_record_and_another_pairs_record_grant_nothing) {
+  const blockdev::ResourceRecord own = MachineFixture::pair_record(0);
+  EXPECT_EQ(judge_claim(own, 0, std::nullopt).verdict, ClaimVerdict::no_record);
+  EXPECT_EQ(judge_claim(own, 0, ports::ArbiterRecord{{}, 1, 3, 0, 0, 0}).verdict, ClaimVerdict::no_record);
+}
+
+}  // namespace
+}  // namespace replblk::membership
