@@ -13,9 +13,9 @@ trap 'rm -rf "$copy"' EXIT
 missed=0
 previous=
 
-# mutant NAME FILE PYTHON-EXPRESSION-ON-text: the edit must change the file.
+# mutant NAME FILE PYTHON-EXPRESSION-ON-text [PROGRAM]: the edit must change the file. PROGRAM finds it; replblk_sim by itself.
 mutant() {
-  name=$1 file=$2 edit=$3
+  name=$1 file=$2 edit=$3 program=${4:-replblk_sim}
   if [ -n "$wanted" ]; then case " $wanted " in *" $name "*) ;; *) return 0 ;; esac fi
   rm -rf "$copy/tree"
   mkdir "$copy/tree"
@@ -34,8 +34,8 @@ if changed == text:
 open(path, "w").write(changed)
 PYTHON
   cmake -S "$copy/tree" -B "$copy/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER_LAUNCHER=ccache >"$copy/log" 2>&1 || { cat "$copy/log"; exit 1; }
-  ninja -C "$copy/build" replblk_sim >"$copy/log" 2>&1 || { tail -30 "$copy/log"; exit 1; }
-  "$copy/build/replblk_sim" --seeds 100000 --seconds "$seconds" --first >"$copy/$name.log" 2>&1 || true
+  ninja -C "$copy/build" "$program" >"$copy/log" 2>&1 || { tail -30 "$copy/log"; exit 1; }
+  "$copy/build/$program" --seeds 100000 --seconds "$seconds" --first >"$copy/$name.log" 2>&1 || true
   end=$(grep '^[0-9]* runs, ' "$copy/$name.log" | sed 's/ failed; .*; in / failed, /')
   if grep -q '^tools/dev sim --seed' "$copy/$name.log"; then
     # What the run said, or the assertion that ended it.

@@ -1,0 +1,337 @@
+#include "sim/membership_world.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "base/assert.hpp"
+
+namespace replblk::sim {
+
+using blockdev::Configuration;
+using blockdev::ResourceRecord;
+using membership::ArbiterKind;
+using membership::MembershipMachine;
+
+namespace {
+
+constexpr std::string_view kSecret = "the secret of both nodes";
+constexpr Duration kFaultTime = seconds(25);
+constexpr Duration kHealTime = seconds(25);  ///< within which somebody must serve: degraded_start_after is 6 s here
+
+std::string text(const Configuration& configuration) {
+  return fmt::format("({},{{{}{}}},{})", configuration.term, configuration.members & 1 ? "0" : "",
+                     configuration.members & 2 ? "1" : "", configuration.primary);
+}
+
+Uuid drawn_uuid(Seeded& random) {
+  Uuid uuid;
+  random.fill(uuid.bytes);
+  return uuid;
+}
+
+}  // namespace
+
+MembershipWorld::MembershipWorld(std::uint64_t seed, bool is_traced) : random_(seed), is_traced_(is_traced) {
+  const auto draw_kind = random_.below(10);
+  options_.arbiter = draw_kind < 6 ? ArbiterKind::etcd : draw_kind < 8 ? ArbiterKind::none : ArbiterKind::ping;
+  if (options_.arbiter == ArbiterKind::etcd) {
+    options_.degraded_start_after = random_.chance(0.7) ? Duration(seconds(6)) : Duration(milliseconds(200));
+  }
+  if (random_.chance(0.2)) options_.preferred_node = static_cast<Index>(random_.below(2));
+  options_.preferred_after = seconds(3);
+  loss_ = random_.chance(0.5) ? 0.0 : random_.chance(0.5) ? 0.1 : 0.4;
+  replay_ = random_.chance(0.3) ? 0.05 : 0.0;
+  delay_max_ = random_.chance(0.7) ? milliseconds(5) : milliseconds(400);
+  fault_interval_ = milliseconds(static_cast<int>(random_.between(150, 2500)));
+  has_cache_ = random_.chance(0.5);
+  has_power_loss_ = random_.chance(0.5);
+  has_crashes_ = random_.chance(0.7);
+  has_cuts_ = random_.chance(0.7);
+  has_pauses_ = random_.chance(0.4);
+  has_arbiter_faults_ = random_.chance(0.6);
+  has_administrator_ = random_.chance(0.5);
+  has_disk_failures_ = random_.chance(0.15);
+  is_final_alone_ = random_.chance(0.3);
+  ResourceRecord record;
+  record.configuration = {1, 3, 0};
+  record.seen = 1;
+  record.generations.current = {1, 7};
+  record.arbiter_record_id = drawn_uuid(random_);
+  arbiter_.record = ports::ArbiterRecord{record.arbiter_record_id, 1, 3, 0, 1, 7};
+  for (Node& node : nodes_) {
+    node.record = record;
+    node.boot_id = drawn_uuid(random_);
+    node.clock_rate = 0.955 + 0.09 * static_cast<double>(random_.below(1000)) / 1000.0;
+    node.clock_offset = seconds(static_cast<int>(random_.between(1, 1000)));
+    // The files may differ while the lease is being changed (F11).
+    node.lease_ms = random_.chance(0.7) ? 1000 : static_cast<std::uint32_t>(random_.between(300, 2500));
+    node.pair_terms.insert(1);
+  }
+}
+
+MembershipOutcome MembershipWorld::run() {
+  start(0);
+  start(1);
+  at(milliseconds(50), [this] { try_connect(); });
+  at(seconds(3), [this] { draw_fault(); });
+  at(kFaultTime, [this] { heal(); });
+  const Duration end = kFaultTime + kHealTime;
+  while (failure_.empty() && !events_.empty() && now_ < end) {
+    auto first = events_.extract(events_.begin());
+    now_ = first.key().first;
+    first.mapped()();
+    check();
+  }
+  if (failure_.empty() && is_service_owed()) fail("I9: nobody serves although nothing is in the way");
+  return {failure_, written_, changes_};
+}
+
+// ---- time and processes ----------------------------------------------------------------------------------------
+
+void MembershipWorld::at(Duration delay, std::function<void()> event) {
+  events_.emplace(std::pair(now_ + delay, ++order_), std::move(event));
+}
+
+/// Runs in the node's process of now, if that still lives then; a paused process does it when it goes on.
+void MembershipWorld::at_node(Index index, Duration delay, std::function<void(Node&)> event) {
+  at(delay, [this, index, run = nodes_[index].run, event = std::move(event)] {
+    Node& node = nodes_[index];
+    if (node.run != run || run == 0) return;
+    if (now_ < node.paused_until) return at_node(index, node.paused_until - now_, event);
+    event(node);
+    if (node.run == run) pump(node);
+  });
+}
+
+Instant MembershipWorld::local(const Node& node) const {
+  return Instant(node.clock_offset +
+                 Duration(static_cast<std::int64_t>(static_cast<double>(now_.count()) * node.clock_rate)));
+}
+
+void MembershipWorld::start(Index index) {
+  Node& node = nodes_[index];
+  if (node.run != 0 || node.is_away) return;
+  node.run = ++runs_;
+  node.paused_until = {};
+  node.started_at = local(node);
+  node.is_crashed_primary = node.record.is_primary_open;
+  const bool has_lost = has_cache_ && !node.record.is_clean_stop && !node.record.boot_id.is_none() &&
+                        node.record.boot_id != node.boot_id && !node.record.configuration.is_sole(index);
+  if (!has_lost) node.record.boot_id = node.boot_id;
+  options_.self = index;
+  options_.lease_ms = node.lease_ms;
+  const std::uint64_t incarnation = random_.next() | 1;
+  node.machine = std::make_unique<MembershipMachine>(
+      options_, membership::MembershipStart{node.record, incarnation, has_lost}, local(node));
+  node.session = std::make_unique<membership::HeartbeatSession>(
+      membership::HeartbeatIdentity{index, incarnation, 42, std::string(kSecret), 3});
+  if (node.is_disk_broken) node.machine->disk_failed(local(node));
+  trace(node,
+        fmt::format("starts: {} seen {}{}{}{}", text(node.record.configuration), node.record.seen,
+                    node.record.is_outdated ? " Outdated" : "", node.record.is_inconsistent ? " Inconsistent" : "",
+                    has_lost ? " may have lost its cache" : ""));
+  tick(index, node.run);
+  if (has_administrator_ && random_.chance(0.4)) {
+    at_node(index, random_.duration(milliseconds(20), milliseconds(600)),
+            [this](Node& at) { static_cast<void>(at.machine->make_primary(local(at))); });
+  }
+}
+
+void MembershipWorld::kill(Index index, bool is_power_lost) {
+  Node& node = nodes_[index];
+  if (node.run != 0) {
+    trace(node, is_power_lost ? "loses power" : "dies");
+    // What was being written may have become durable.
+    if (node.record_out.has_value() && random_.chance(0.5)) {
+      check_record(node, node.record, *node.record_out);
+      node.record = *node.record_out;
+    }
+    close_link(node);
+  }
+  const std::uint64_t was = std::exchange(node.run, 0);
+  node.record_out.reset();
+  node.machine.reset();
+  node.session.reset();
+  node.service = membership::Service::stopped;
+  node.pending_write = node.drain_number = 0;
+  node.is_syncing = node.is_synced = node.is_flushing = false;
+  node.has_dirty = false;
+  if (is_power_lost) note_power_loss(node);
+  if (was != 0 && !is_healing_) {
+    at(random_.chance(0.6) ? random_.duration(milliseconds(20), milliseconds(900))
+                           : random_.duration(seconds(1), seconds(9)),
+       [this, index] { start(index); });
+  }
+}
+
+void MembershipWorld::tick(Index index, std::uint64_t run) {
+  if (nodes_[index].run != run) return;
+  at_node(index, random_.duration(milliseconds(15), milliseconds(60)), [this, index, run](Node& node) {
+    node.machine->tick(local(node));
+    load(node);
+    tick(index, run);
+  });
+}
+
+void MembershipWorld::pump(Node& node) {
+  while (node.machine != nullptr) {
+    auto effects = node.machine->take_effects();
+    if (effects.empty()) break;
+    for (auto& effect : effects) carry_out(node, effect);
+  }
+  answer_if_possible(node);
+  drain_if_possible(node);
+  sync_if_possible(node);
+}
+
+void MembershipWorld::carry_out(Node& node, membership::Effect& effect) {
+  const Index index = index_of(node);
+  if (auto* persist = std::get_if<membership::PersistEffect>(&effect)) {
+    ResourceRecord next = persist->record;
+    next.boot_id = node.machine->may_have_lost_cache() ? node.record.boot_id : node.boot_id;
+    RB_ASSERT(!node.record_out.has_value());
+    node.record_out = next;
+    const Duration slow = random_.chance(0.02) ? milliseconds(700) : milliseconds(3);
+    at_node(index, random_.duration(microseconds(100), slow), [this, number = persist->number](Node& at) {
+      check_record(at, at.record, *at.record_out);
+      at.record = *at.record_out;
+      at.record_out.reset();
+      if (at.record.configuration.has_member(index_of(at)) && !at.machine->may_have_lost_cache()) at.lost_cache = false;
+      if (at.record.configuration.is_pair()) at.is_crashed_primary = at.has_dirty = false;
+      at.machine->persisted(number, local(at));
+      // The worst moment to die is when something has just become true.
+      if (has_crashes_ && !is_healing_ && random_.chance(0.02)) {
+        const bool is_power_lost = has_power_loss_ && random_.chance(0.7);
+        at_node(index_of(at), random_.duration(Duration::zero(), milliseconds(20)), [this, is_power_lost](Node& dying) {
+          if (!is_healing_) kill(index_of(dying), is_power_lost);
+        });
+      }
+    });
+  } else if (const auto* heartbeat = std::get_if<membership::SendHeartbeatEffect>(&effect)) {
+    send_heartbeat(node, heartbeat->heartbeat);
+  } else if (const auto* proposal = std::get_if<membership::SendProposalEffect>(&effect)) {
+    if (proposal->configuration.term > node.record.seen) fail("a proposal left before its term was durable");
+    node.proposed_terms.insert(proposal->configuration.term);
+    send_frame(
+        node,
+        {.kind = FrameKind::proposal, .configuration = proposal->configuration, .generations = proposal->generations});
+  } else if (const auto* ack = std::get_if<membership::SendProposalAckEffect>(&effect)) {
+    send_frame(node, {.kind = FrameKind::proposal_ack, .term = ack->term});
+  } else if (const auto* end = std::get_if<membership::EndConnectionEffect>(&effect)) {
+    trace(node, "ends the connection: " + end->reason);
+    close_link(node);
+  } else if (std::holds_alternative<membership::EstablishedEffect>(effect)) {
+    node.is_syncing = node.is_synced = false;
+  } else if (std::holds_alternative<membership::TargetReadyEffect>(effect)) {
+    node.lost_cache = false;
+    node.data = node.stable = 0;
+    send_frame(node, {.kind = FrameKind::target_ready});
+  } else if (const auto* drain = std::get_if<membership::DrainAndFlushEffect>(&effect)) {
+    node.drain_number = drain->number;
+  } else if (const auto* flush = std::get_if<membership::FlushOwnEffect>(&effect)) {
+    at_node(index, random_.duration(microseconds(100), milliseconds(20)), [this, number = flush->number](Node& at) {
+      at.stable = at.data;
+      at.machine->flushed(number, true, local(at));
+    });
+  } else if (const auto* read = std::get_if<membership::ReadArbiterEffect>(&effect)) {
+    ask_arbiter(node, [this, number = read->number] {
+      return [this, number, reading = ports::ArbiterReading{arbiter_.revision, arbiter_.record}](Node& at) {
+        at.machine->arbiter_read(number, reading, local(at));
+      };
+    });
+  } else if (const auto* replace = std::get_if<membership::ReplaceRecordEffect>(&effect)) {
+    if (replace->record.term > node.record.seen) fail("a claim left before its term was durable");
+    ask_arbiter(node, [this, index, claim = *replace] {
+      const bool is_replaced = arbiter_.revision == claim.revision;
+      if (is_replaced) {
+        ++arbiter_.revision;
+        arbiter_.record = claim.record;
+        nodes_[index].granted_terms.insert(claim.record.term);
+        trace(nodes_[index], fmt::format("is granted term {}", claim.record.term));
+      }
+      return [this, number = claim.number, is_replaced](Node& at) {
+        at.machine->arbiter_replaced(number, is_replaced, local(at));
+      };
+    });
+  } else if (const auto* overwrite = std::get_if<membership::OverwriteRecordEffect>(&effect)) {
+    ask_arbiter(node, [this, record = overwrite->record] {
+      ++arbiter_.revision;
+      arbiter_.record = record;
+      return [](Node&) {};
+    });
+  } else if (const auto* probe = std::get_if<membership::ProbeAddressesEffect>(&effect)) {
+    at_node(index, milliseconds(200), [this, number = probe->number](Node& at) {
+      at.machine->arbiter_probed(number, at.reaches_arbiter, local(at));
+    });
+  } else if (const auto* service = std::get_if<membership::ServiceEffect>(&effect)) {
+    node.service = service->service;
+    if (node.service == membership::Service::stopped) node.pending_write = 0;
+    trace(node, fmt::format("service {} {}: {}", static_cast<int>(node.service),
+                            text(node.machine->record().configuration), node.machine->reason()));
+  }
+}
+
+// ---- checks ----------------------------------------------------------------------------------------------------
+
+void MembershipWorld::check() {
+  bool is_held_by_both = true;
+  for (const Node& node : nodes_) {
+    const bool may = node.run != 0 && now_ >= node.paused_until && node.machine->may_answer(local(node));
+    is_held_by_both = is_held_by_both && may;
+    if (may && node.data < floor_ && options_.arbiter == ArbiterKind::etcd) {
+      fail(fmt::format("node {} may answer with {}, and {} was answered", index_of(node), node.data, floor_));
+    }
+    if (may && (node.record.is_outdated || node.record.is_inconsistent)) fail("I8: a copy that is not whole is served");
+  }
+  if (is_held_by_both && (options_.arbiter == ArbiterKind::etcd || now_ > deaf_until_)) {
+    fail("I1: both nodes hold a mandate");
+  }
+}
+
+/// I6 and I7, when a record becomes durable.
+void MembershipWorld::check_record(Node& node, const ResourceRecord& before, const ResourceRecord& now) {
+  const Index self = index_of(node);
+  const Index peer = blockdev::other_node(self);
+  if (now.configuration.term < before.configuration.term || now.seen < before.seen) fail("I6: a term goes down");
+  const Configuration& next = now.configuration;
+  if (next != before.configuration) {
+    ++changes_;
+    trace(node, fmt::format("is at {} seen {} (was {}){}", text(next), now.seen, text(before.configuration),
+                            now.is_outdated ? " Outdated" : ""));
+    bool is_decided = false;
+    if (next.is_sole(self)) {
+      // protocol.md 3.7: by degraded_start_after it serves what it has.
+      const bool has_waited =
+          options_.degraded_start_after.has_value() && local(node) - node.started_at >= *options_.degraded_start_after;
+      if (node.lost_cache && has_waited) {
+        for (std::uint64_t* floor : {&floor_, &floor_both_, &floor_flush_}) *floor = std::min(*floor, node.data);
+      }
+      const bool agreed = std::ranges::any_of(
+          node.agreed_terms, [&](std::uint64_t term) { return term > before.configuration.term && term <= next.term; });
+      is_decided = agreed || node.granted_terms.contains(next.term) || options_.arbiter != ArbiterKind::etcd ||
+                   node.forced_term == next.term ||
+                   (before.configuration.is_sole(self) && before.seen == before.configuration.term);
+    } else if (next.is_sole(peer)) {
+      const bool is_recorded = arbiter_.record.has_value() && arbiter_.record->term >= next.term;
+      is_decided = nodes_[peer].asked_terms.contains(next.term) ||
+                   nodes_[peer].record.configuration.term >= next.term || is_recorded;
+      if (!before.is_outdated || before.configuration.term < next.term) nodes_[peer].agreed_terms.insert(next.term);
+    } else {
+      is_decided = nodes_[peer].proposed_terms.contains(next.term) || nodes_[peer].pair_terms.contains(next.term);
+      node.pair_terms.insert(next.term);
+    }
+    if (!is_decided) fail(fmt::format("I7: node {} persists {} and nobody decided it", self, text(next)));
+  }
+}
+
+void MembershipWorld::fail(const std::string& what) {
+  if (failure_.empty()) failure_ = fmt::format("{:.3f} s: {}", static_cast<double>(now_.count()) / 1e9, what);
+}
+
+void MembershipWorld::trace(const Node& node, const std::string& what) {
+  if (is_traced_) std::printf("%9.3f  %d  %s\n", static_cast<double>(now_.count()) / 1e9, index_of(node), what.c_str());
+}
+
+}  // namespace replblk::sim
