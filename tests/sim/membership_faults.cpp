@@ -74,7 +74,12 @@ void MembershipWorld::draw_fault() {
           at.machine->disk_failed(local(at));
         });
       }
-      if (has_administrator_ && node.run != 0) at_node(index, {}, [this](Node& at) { administer(at); });
+      // A process that stood still hears of it later; not after the faults are over.
+      if (has_administrator_ && node.run != 0) {
+        at_node(index, {}, [this](Node& at) {
+          if (!is_healing_) administer(at);
+        });
+      }
       return;
     default:
       return;

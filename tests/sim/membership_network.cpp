@@ -46,7 +46,9 @@ void MembershipWorld::deliver(Index to, std::size_t path, const HeartbeatBytes& 
   Node& node = nodes_[to];
   const auto received = node.session->open(bytes, path, local(node));
   if (received.reply.has_value()) send_datagram(node, path, *received.reply);
-  if (received.fresh.has_value()) node.machine->heartbeat_received(*received.fresh, local(node));
+  if (!received.fresh.has_value()) return;
+  node.peer_heard_at = now_;
+  node.machine->heartbeat_received(*received.fresh, local(node));
 }
 
 // ---- the connection --------------------------------------------------------------------------------------------
@@ -173,7 +175,7 @@ void MembershipWorld::receive_frame(Node& node, const Frame& frame) {
       node.stable = node.data;
       return send_frame(node, {.kind = FrameKind::flush_ack, .value = frame.value});
     case FrameKind::flush_ack:
-      node.stable = node.data;
+      node.stable = std::max(node.stable, node.flushing_data);
       if (frame.value == 0) {
         node.is_flushing = false;
         if (machine.may_answer(local(node))) floor_flush_ = std::max(floor_flush_, node.client_flush_floor);
@@ -244,6 +246,7 @@ void MembershipWorld::load(Node& node) {
       if (is_pair) {
         node.is_flushing = true;
         node.client_flush_floor = floor_;
+        node.flushing_data = node.data;
         send_frame(node, {.kind = FrameKind::flush});
       } else if (node.record.configuration.is_sole(index_of(node))) {
         node.stable = node.data;
@@ -267,6 +270,7 @@ void MembershipWorld::answer_if_possible(Node& node) {
 void MembershipWorld::drain_if_possible(Node& node) {
   if (node.machine == nullptr || node.drain_number == 0 || !node.is_linked) return;
   if (node.pending_write != 0 && !node.is_acknowledged) return;
+  node.flushing_data = node.data;
   send_frame(node, {.kind = FrameKind::flush, .value = std::exchange(node.drain_number, 0)});
 }
 

@@ -84,7 +84,13 @@ MembershipOutcome MembershipWorld::run() {
     first.mapped()();
     check();
   }
-  if (failure_.empty() && is_service_owed()) fail("I9: nobody serves although nothing is in the way");
+  if (failure_.empty() && is_service_owed()) {
+    std::string reasons;
+    for (const Node& node : nodes_) {
+      if (node.run != 0) reasons += fmt::format("; node {}: {}", index_of(node), node.machine->reason());
+    }
+    fail("I9: nobody serves although nothing is in the way" + reasons);
+  }
   return {failure_, written_, changes_};
 }
 
@@ -117,6 +123,7 @@ void MembershipWorld::start(Index index) {
   node.paused_until = {};
   node.started_at = local(node);
   node.is_crashed_primary = node.record.is_primary_open;
+  node.run_terms.clear();
   const bool has_lost = has_cache_ && !node.record.is_clean_stop && !node.record.boot_id.is_none() &&
                         node.record.boot_id != node.boot_id && !node.record.configuration.is_sole(index);
   if (!has_lost) node.record.boot_id = node.boot_id;
@@ -214,6 +221,7 @@ void MembershipWorld::carry_out(Node& node, membership::Effect& effect) {
   } else if (const auto* proposal = std::get_if<membership::SendProposalEffect>(&effect)) {
     if (proposal->configuration.term > node.record.seen) fail("a proposal left before its term was durable");
     node.proposed_terms.insert(proposal->configuration.term);
+    node.run_terms.insert(proposal->configuration.term);
     send_frame(
         node,
         {.kind = FrameKind::proposal, .configuration = proposal->configuration, .generations = proposal->generations});
@@ -231,8 +239,10 @@ void MembershipWorld::carry_out(Node& node, membership::Effect& effect) {
   } else if (const auto* drain = std::get_if<membership::DrainAndFlushEffect>(&effect)) {
     node.drain_number = drain->number;
   } else if (const auto* flush = std::get_if<membership::FlushOwnEffect>(&effect)) {
-    at_node(index, random_.duration(microseconds(100), milliseconds(20)), [this, number = flush->number](Node& at) {
-      at.stable = at.data;
+    const Duration time = random_.duration(microseconds(100), milliseconds(20));
+    // What is written while it goes on is not covered.
+    at_node(index, time, [this, number = flush->number, covered = node.data](Node& at) {
+      at.stable = std::max(at.stable, std::min(at.data, covered));
       at.machine->flushed(number, true, local(at));
     });
   } else if (const auto* read = std::get_if<membership::ReadArbiterEffect>(&effect)) {
@@ -296,23 +306,15 @@ void MembershipWorld::check_record(Node& node, const ResourceRecord& before, con
   const Index peer = blockdev::other_node(self);
   if (now.configuration.term < before.configuration.term || now.seen < before.seen) fail("I6: a term goes down");
   const Configuration& next = now.configuration;
+  if (next.is_sole(self) && now.seen > next.term && node.run != 0) node.run_terms.insert(now.seen);
   if (next != before.configuration) {
     ++changes_;
     trace(node, fmt::format("is at {} seen {} (was {}){}", text(next), now.seen, text(before.configuration),
                             now.is_outdated ? " Outdated" : ""));
     bool is_decided = false;
     if (next.is_sole(self)) {
-      // protocol.md 3.7: by degraded_start_after it serves what it has.
-      const bool has_waited =
-          options_.degraded_start_after.has_value() && local(node) - node.started_at >= *options_.degraded_start_after;
-      if (node.lost_cache && has_waited) {
-        for (std::uint64_t* floor : {&floor_, &floor_both_, &floor_flush_}) *floor = std::min(*floor, node.data);
-      }
-      const bool agreed = std::ranges::any_of(
-          node.agreed_terms, [&](std::uint64_t term) { return term > before.configuration.term && term <= next.term; });
-      is_decided = agreed || node.granted_terms.contains(next.term) || options_.arbiter != ArbiterKind::etcd ||
-                   node.forced_term == next.term ||
-                   (before.configuration.is_sole(self) && before.seen == before.configuration.term);
+      note_degraded_start(node);
+      is_decided = is_going_alone_decided(node, before, next.term);
     } else if (next.is_sole(peer)) {
       const bool is_recorded = arbiter_.record.has_value() && arbiter_.record->term >= next.term;
       is_decided = nodes_[peer].asked_terms.contains(next.term) ||
@@ -321,9 +323,32 @@ void MembershipWorld::check_record(Node& node, const ResourceRecord& before, con
     } else {
       is_decided = nodes_[peer].proposed_terms.contains(next.term) || nodes_[peer].pair_terms.contains(next.term);
       node.pair_terms.insert(next.term);
+      if (node.run != 0) node.run_terms.insert(next.term);
     }
     if (!is_decided) fail(fmt::format("I7: node {} persists {} and nobody decided it", self, text(next)));
   }
+}
+
+bool MembershipWorld::is_going_alone_decided(Node& node, const ResourceRecord& before, std::uint64_t term) {
+  const bool is_agreed = std::ranges::any_of(
+      node.agreed_terms, [&](std::uint64_t agreed) { return agreed > before.configuration.term && agreed <= term; });
+  const bool was_sole = before.configuration.is_sole(index_of(node)) && before.seen == before.configuration.term;
+  if (is_agreed || was_sole) return true;
+  if (options_.arbiter == ArbiterKind::etcd) return node.granted_terms.contains(term);
+  // Those without a memory grant only to who was connected as a member, or proposed to be, in this run (A10).
+  return !node.run_terms.empty() && *node.run_terms.rbegin() >= before.configuration.term;
+}
+
+/// protocol.md 3.7: by degraded_start_after a copy that may have lost its cache serves what it has; not while it hears
+/// that its peer's is whole.
+void MembershipWorld::note_degraded_start(Node& node) {
+  const bool has_waited =
+      options_.degraded_start_after.has_value() && local(node) - node.started_at >= *options_.degraded_start_after;
+  const Node& peer = other(node);
+  const bool is_peer_whole = !peer.lost_cache && !peer.record.is_outdated && !peer.record.is_inconsistent;
+  const bool is_peer_heard = peer.run != 0 && now_ - node.peer_heard_at < milliseconds(500);
+  if (!node.lost_cache || !has_waited || (is_peer_heard && is_peer_whole)) return;
+  for (std::uint64_t* floor : {&floor_, &floor_both_, &floor_flush_}) *floor = std::min(*floor, node.data);
 }
 
 void MembershipWorld::fail(const std::string& what) {

@@ -92,6 +92,8 @@ class MembershipWorld {
     bool is_acknowledged = false;
     std::uint64_t drain_number = 0;
     std::uint64_t client_flush_floor = 0;  ///< waits for the peer's flush
+    std::uint64_t flushing_data = 0;       ///< what a flush of both covers: what was there when it began
+    Duration peer_heard_at{};
     bool is_flushing = false;
     bool is_syncing = false;
     bool is_synced = false;
@@ -108,7 +110,7 @@ class MembershipWorld {
     std::set<std::uint64_t> asked_terms;     ///< this node's requests
     std::set<std::uint64_t> proposed_terms;  ///< this node's proposals
     std::set<std::uint64_t> pair_terms;      ///< configurations of two that were durable here
-    std::uint64_t forced_term = 0;
+    std::set<std::uint64_t> run_terms;  ///< of this run: pairs that it proposed or made durable, doubts as the only member
   };
   struct Arbiter {
     std::uint64_t revision = 1;
@@ -128,6 +130,8 @@ class MembershipWorld {
   void tick(Index index, std::uint64_t run);
   void check();
   void check_record(Node& node, const blockdev::ResourceRecord& before, const blockdev::ResourceRecord& now);
+  [[nodiscard]] bool is_going_alone_decided(Node& node, const blockdev::ResourceRecord& before, std::uint64_t term);
+  void note_degraded_start(Node& node);
   void fail(const std::string& what);
   void trace(const Node& node, const std::string& what);
 
