@@ -44,7 +44,7 @@ bool MembershipMachine::wants_to_go_alone(Instant now) {
   if (may_take_over_outdated(now) || may_take_back(now)) return true;
   const auto& configuration = record_.configuration;
   if (!is_copy_whole() || !configuration.has_member(self()) || proposal_.has_value()) return false;
-  const bool may_decide = !may_have_lost_cache_ || has_waited_for_peer(now);
+  const bool may_decide = may_trust_copy(now);
   // A change that was named is carried through.
   if (is_in_doubt()) return may_decide || (is_peer_alive(now) && peer_.heartbeat.may_have_lost_cache);
   if (is_sole()) return false;
@@ -113,6 +113,15 @@ bool MembershipMachine::has_waited_for_peer(Instant now) const {
   return options_.degraded_start_after.has_value() && now - started_at_ >= *options_.degraded_start_after;
 }
 
+/// A13: a copy that may have lost its cache is served alone only by degraded_start_after, and not while a peer is heard
+/// whose copy lost nothing: that one can decide, or be met.
+bool MembershipMachine::may_trust_copy(Instant now) const {
+  if (!may_have_lost_cache_) return true;
+  const Heartbeat& theirs = peer_.heartbeat;
+  const bool is_peer_whole = !theirs.may_have_lost_cache && !theirs.is_inconsistent && !theirs.has_failed_disk;
+  return has_waited_for_peer(now) && !(is_peer_alive(now) && is_peer_whole);
+}
+
 // ---- by agreement ----------------------------------------------------------------------------------------------
 
 /// Names a term for the request, once that is needed. True: a record is on its way.
@@ -148,7 +157,7 @@ bool MembershipMachine::yields(Instant now) const {
 
 void MembershipMachine::claim(Instant now) {
   if (persist_out_ != 0 || claim_.stage != Claim::Stage::idle || now < claim_.next_at || record_.is_outdated) return;
-  if (may_have_lost_cache_ && !has_waited_for_peer(now)) return;
+  if (!may_trust_copy(now)) return;
   if (!promise_.has_run_out(now)) {
     claim_reason_ = "a promise not to serve, given to the peer, has not run out";
     return;

@@ -187,6 +187,7 @@ class MembershipMachine {
   [[nodiscard]] bool was_connected_member() const noexcept;
   [[nodiscard]] bool has_listened(Instant now) const;
   [[nodiscard]] bool has_waited_for_peer(Instant now) const;
+  [[nodiscard]] bool may_trust_copy(Instant now) const;
 
   // membership_proposal.cpp: what both decide
   void propose(blockdev::NodeIndex primary, Instant now);

@@ -124,6 +124,7 @@ void MembershipWorld::start(Index index) {
   node.started_at = local(node);
   node.is_crashed_primary = node.record.is_primary_open;
   node.run_terms.clear();
+  node.peer_heard_at = -seconds(10);
   const bool has_lost = has_cache_ && !node.record.is_clean_stop && !node.record.boot_id.is_none() &&
                         node.record.boot_id != node.boot_id && !node.record.configuration.is_sole(index);
   if (!has_lost) node.record.boot_id = node.boot_id;
@@ -345,7 +346,7 @@ void MembershipWorld::note_degraded_start(Node& node) {
   const bool has_waited =
       options_.degraded_start_after.has_value() && local(node) - node.started_at >= *options_.degraded_start_after;
   const Node& peer = other(node);
-  const bool is_peer_whole = !peer.lost_cache && !peer.record.is_outdated && !peer.record.is_inconsistent;
+  const bool is_peer_whole = !peer.lost_cache && !peer.record.is_inconsistent && !peer.is_disk_broken;
   const bool is_peer_heard = peer.run != 0 && now_ - node.peer_heard_at < milliseconds(500);
   if (!node.lost_cache || !has_waited || (is_peer_heard && is_peer_whole)) return;
   for (std::uint64_t* floor : {&floor_, &floor_both_, &floor_flush_}) *floor = std::min(*floor, node.data);

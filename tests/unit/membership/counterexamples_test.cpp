@@ -110,6 +110,17 @@ TEST(Counterexamples, T7_a_copy_that_may_have_lost_its_cache_claims_nothing) {
   EXPECT_EQ(node.take(), (Trace{"flush", "read arbiter"}));
 }
 
+// T7, with degraded_start_after: no person decides against a whole copy that can be heard.
+TEST(Counterexamples, T7_a_copy_that_may_have_lost_its_cache_waits_for_a_whole_peer_that_it_hears) {
+  MachineFixture node(0, MachineFixture::pair_record(0), ArbiterKind::etcd, true);
+  node.peer.is_frozen = false;
+  node.pass_hearing(seconds(130));
+  EXPECT_EQ(node.take(), (Trace{"freeze"}));
+  node.peer.is_inconsistent = true;  // That one is nobody to wait for.
+  node.hear();
+  EXPECT_EQ(node.take(), (Trace{"flush", "read arbiter"}));
+}
+
 // T13: alone, and the power fails before what both answered is on the device: nobody would have it.
 TEST(Counterexamples, T13_the_device_is_flushed_before_the_record_says_alone) {
   MachineFixture node(0);
