@@ -31,6 +31,8 @@ void MembershipMachine::pursue(Instant now) {
   }
   flush_own(now);
   if (claim_.stage == Claim::Stage::granted) return act_on_grant(now);
+  // Whoever cannot flush can never go on alone: it must not make the peer give way first, or nobody would serve.
+  if (!is_flushed_) return;
   if (!ask(now)) claim(now);
 }
 
@@ -52,7 +54,6 @@ bool MembershipMachine::wants_to_go_alone(Instant now) {
     case Link::met:
       return direction_ == Meeting::Direction::source;
     case Link::established:
-      return is_peer_alive(now) && peer_.heartbeat.has_failed_disk && configuration.primary != kNoNode;
     case Link::source:
     case Link::target:
       return false;
@@ -81,8 +82,8 @@ bool MembershipMachine::pair_is_over(Instant now) {
     return is_wanted_ || has_waited_for_peer(now);
   }
   const bool is_alive = is_peer_alive(now);
-  // It restarted, or is frozen without a lease: it can agree at once.
-  if (is_alive && peer_.heartbeat.is_frozen && !peer_.heartbeat.is_connected) return true;
+  // It restarted, is frozen without a lease, or its disk has failed: it can agree at once.
+  if (is_alive && theirs.is_frozen && (!theirs.is_connected || theirs.has_failed_disk)) return true;
   claim_reason_ = "a promise not to serve, given to the peer, has not run out";
   if (!promise_.has_run_out(now)) return false;
   if (!is_alive && now - link_lost_at_ >= lease_length()) return true;
@@ -177,10 +178,6 @@ void MembershipMachine::claim(Instant now) {
     claim_reason_ =
         "this node was not connected to its peer since it started: without an arbiter that remembers, only "
         "the peer or a person (primary --force) can decide";
-    return;
-  }
-  if (!is_flushed_) {
-    claim_reason_ = "the copy is being flushed before it is served alone";
     return;
   }
   if (options_.arbiter == ArbiterKind::none) {

@@ -45,6 +45,12 @@ Instant MembershipMachine::next_wakeup(Instant now) const { return std::max(now,
 /// Looks at everything that is known and takes the next step.
 void MembershipMachine::advance(Instant now) {
   if (now - std::exchange(last_turn_at_, now) > lease_length() / 2) stalled_at_ = now;
+  // The connection goes first: what the peer acknowledged before its disk failed may still be on its way, and would be
+  // answered after the flush below had begun.
+  const bool is_one_copy_left = is_peer_alive(now) && peer_.heartbeat.has_failed_disk;
+  if (link_ == Link::established && is_one_copy_left && record_.configuration.primary != kNoNode) {
+    end_connection("the peer's disk has failed", now);
+  }
   const bool leads = link_ == Link::established && record_.configuration.primary == self();
   if (leads && !proposal_.has_value() && persist_out_ == 0) {
     if (lease_.is_valid(now)) lease_lost_at_ = now;
@@ -289,7 +295,8 @@ bool MembershipMachine::may_answer(Instant now) const { return holds_mandate(now
 
 bool MembershipMachine::is_settled() const {
   const bool is_bound = is_in_doubt() && !record_.is_outdated;
-  return persist_out_ == 0 && !is_bound && claim_.stage == Claim::Stage::idle && !proposal_.has_value();
+  const bool is_failed = is_disk_failed_ || is_metadata_failed_;
+  return persist_out_ == 0 && !is_bound && !is_failed && claim_.stage == Claim::Stage::idle && !proposal_.has_value();
 }
 
 void MembershipMachine::update_service(Instant now) {

@@ -96,7 +96,7 @@ class MembershipMachine {
   // ---- answers ----
   /// The mandate, at this very moment. Asked before each answer to an initiator, after the data was read.
   [[nodiscard]] bool may_answer(Instant now) const;
-  /// No change is under way: an Introduction may be sent.
+  /// No change is under way, and the copy has not failed: an Introduction may be sent.
   [[nodiscard]] bool is_settled() const;
   /// Why this node does not serve, or what it waits for; empty when it serves, or is a Secondary with nothing to tell.
   [[nodiscard]] const std::string& reason() const noexcept { return reason_; }

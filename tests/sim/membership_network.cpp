@@ -18,7 +18,12 @@ void MembershipWorld::send_heartbeat(Node& node, const membership::Heartbeat& he
   if (heartbeat.configuration != node.record.configuration || heartbeat.seen != node.record.seen) {
     fail("a heartbeat says what is not durable");
   }
-  if (!heartbeat.request.is_none()) node.asked_terms.insert(heartbeat.request.term);
+  if (!heartbeat.request.is_none()) {
+    node.asked_terms.insert(heartbeat.request.term);
+    if (has_cache_ && node.stable < std::min(node.data, floor_both_)) {
+      fail("a node makes its peer give way before it has flushed what both answered");
+    }
+  }
   for (std::size_t path = 0; path < kDatagramPaths; ++path) {
     send_datagram(node, path, node.session->seal(heartbeat, path, local(node), milliseconds(node.lease_ms)));
   }

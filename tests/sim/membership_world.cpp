@@ -315,6 +315,9 @@ void MembershipWorld::check_record(Node& node, const ResourceRecord& before, con
     bool is_decided = false;
     if (next.is_sole(self)) {
       note_degraded_start(node);
+      if (has_cache_ && node.stable < std::min(node.data, floor_both_)) {
+        fail("A19: alone, and what both answered is in the device's cache only");
+      }
       is_decided = is_going_alone_decided(node, before, next.term);
     } else if (next.is_sole(peer)) {
       const bool is_recorded = arbiter_.record.has_value() && arbiter_.record->term >= next.term;

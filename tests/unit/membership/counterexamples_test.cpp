@@ -118,7 +118,7 @@ TEST(Counterexamples, T7_a_copy_that_may_have_lost_its_cache_waits_for_a_whole_p
   EXPECT_EQ(node.take(), (Trace{"freeze"}));
   node.peer.is_inconsistent = true;  // That one is nobody to wait for.
   node.hear();
-  EXPECT_EQ(node.take(), (Trace{"flush", "read arbiter"}));
+  EXPECT_EQ(node.take(), (Trace{"flush"}));
 }
 
 // T13: alone, and the power fails before what both answered is on the device: nobody would have it.
@@ -128,18 +128,39 @@ TEST(Counterexamples, T13_the_device_is_flushed_before_the_record_says_alone) {
   node.grant_lease();
   ASSERT_EQ(node.take(), (Trace{"serve"}));
   node.lose_connection();
+  node.pass_hearing(milliseconds(500));
+  EXPECT_EQ(node.take(), (Trace{"flush", "freeze"}));
+  EXPECT_TRUE(node.sent.request.is_none());
+  node.flush();
+  EXPECT_EQ(node.take(), (Trace{"persist (2,{01},0) seen 3"}));
   node.persist();
   ASSERT_EQ(node.sent.request.term, 3u);
   node.peer.configuration = {3, 1, 0};
   node.peer.seen = 3;
   node.peer.reply = node.sent.request;
   node.hear();
-  EXPECT_EQ(node.take(), (Trace{"flush", "persist (2,{01},0) seen 3", "freeze"}));
-  node.flush();
-  node.hear();
   EXPECT_EQ(node.take(), (Trace{"persist (3,{0},0) seen 3"}));
   node.persist();
   EXPECT_EQ(node.take(), (Trace{"serve"}));
+}
+
+// T13, and the device cannot be flushed: this node can never go on alone, so it must not make the peer give way.
+TEST(Counterexamples, T13_who_cannot_flush_asks_for_nothing) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.grant_lease();
+  node.lose_connection();
+  ASSERT_EQ(node.take(), (Trace{"serve", "flush", "freeze"}));
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    node.machine->flushed(node.flush_out, false, node.now);
+    node.pass_hearing(milliseconds(990));
+    EXPECT_EQ(node.take(), Trace{});
+    EXPECT_EQ(node.machine->reason(), "the local disk cannot be flushed");
+    node.pass_hearing(milliseconds(20));
+    EXPECT_EQ(node.take(), (Trace{"flush"}));  // Once a second.
+  }
+  EXPECT_TRUE(node.sent.request.is_none());
+  EXPECT_FALSE(node.may_answer());
 }
 
 // T15: a peer that is added without a flush of both would hold what was flushed in its cache only.
@@ -179,6 +200,7 @@ TEST(Counterexamples, T16_a_pair_does_not_outlive_its_connection) {
   EXPECT_FALSE(node.may_answer());
   node.peer.echo = node.sent.stamp;
   node.hear();
+  node.flush();
   node.persist();
   node.hear();
   EXPECT_FALSE(node.may_answer());
