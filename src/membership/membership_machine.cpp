@@ -65,7 +65,9 @@ void MembershipMachine::advance(Instant now) {
   if (proposal_.has_value() && persist_out_ == 0 && now >= proposal_->deadline) {
     end_connection("the peer did not answer a proposal", now);
   }
-  if (persist_out_ == 0) {
+  if (persist_out_ == 0 && is_forcing_) {
+    take_by_force(now);
+  } else if (persist_out_ == 0) {
     if (is_sole()) flush_own(now);
     pursue(now);
     arrange_roles(now);
@@ -106,6 +108,12 @@ void MembershipMachine::persisted(std::uint64_t number, Instant now) {
       effects_.emplace_back(SendProposalAckEffect{record_.configuration.term});
       effects_.emplace_back(EstablishedEffect{record_.configuration.term});
     }
+  }
+  if (std::exchange(is_overwrite_due_, false)) {
+    const auto& configuration = record_.configuration;
+    const auto& current = record_.generations.current;
+    effects_.emplace_back(OverwriteRecordEffect{
+        {record_.arbiter_record_id, configuration.term, configuration.members, self(), current.term, current.nonce}});
   }
   if (std::exchange(is_target_starting_, false) && link_ == Link::target) effects_.emplace_back(TargetReadyEffect{});
   if (proposal_.has_value() && proposal_->stage == Proposal::Stage::naming) {
@@ -296,7 +304,7 @@ bool MembershipMachine::may_answer(Instant now) const { return holds_mandate(now
 bool MembershipMachine::is_settled() const {
   const bool is_bound = is_in_doubt() && !record_.is_outdated;
   const bool is_failed = is_disk_failed_ || is_metadata_failed_;
-  return persist_out_ == 0 && !is_bound && !is_failed && claim_.stage == Claim::Stage::idle && !proposal_.has_value();
+  return persist_out_ == 0 && !is_bound && !is_failed && !is_forcing_ && claim_.stage == Claim::Stage::idle && !proposal_.has_value();
 }
 
 void MembershipMachine::update_service(Instant now) {
@@ -316,6 +324,7 @@ std::string MembershipMachine::why_not_serving(Instant now) const {
   if (is_metadata_failed_) return "the metadata cannot be written: this node agrees to nothing and serves nothing";
   if (is_split_) return "split: both nodes went on alone at one term; neither answers until a person decides";
   if (is_disk_failed_) return "the local disk has failed: waits for the peer to take over";
+  if (is_forcing_) return flush_failure_.empty() ? "the copy is being flushed before it is taken" : flush_failure_;
   if (record_.generations.current.is_none()) return "the copy was just created: run `primary --force` on one node once";
   if (record_.is_inconsistent) return "the copy is Inconsistent: a resync towards it has not finished";
   if (record_.is_outdated) return "the copy is Outdated: the peer went on without it";

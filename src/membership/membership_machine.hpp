@@ -33,8 +33,7 @@ struct MembershipOptions {
   /// How long a node that starts waits for its peer before it serves alone (with `etcd`, before it claims). nullopt:
   /// for ever.
   std::optional<Duration> degraded_start_after;
-  blockdev::NodeIndex preferred_node = blockdev::kNoNode;
-  Duration preferred_after = seconds(60);  ///< how long the pair must be whole before the role goes there
+  blockdev::NodeIndex preferred_node = blockdev::kNoNode;  ///< where the pair's configuration names nobody
 };
 
 /// What a run of the daemon begins with.
@@ -150,6 +149,7 @@ class MembershipMachine {
   void end_connection(const std::string& reason, Instant now);
   void link_gone(Instant now);
   void flush_own(Instant now);
+  void take_by_force(Instant now);
   void frames_may_come() noexcept;
   void update_service(Instant now);
   [[nodiscard]] std::string why_not_serving(Instant now) const;
@@ -164,7 +164,7 @@ class MembershipMachine {
   [[nodiscard]] std::uint64_t fresh_nonce();
 
   // membership_peer.cpp: what the peer says
-  bool adopt(const blockdev::Configuration& theirs, bool is_peer_cache_lost, Instant now);
+  bool adopt(const Heartbeat& heartbeat, Instant now);
   void agree_to_removal(const Heartbeat& heartbeat, Instant now);
   void take_reply(const RemovalTicket& reply, Instant now);
   void echo(const Stamp& stamp, Instant now);
@@ -240,8 +240,10 @@ class MembershipMachine {
   bool is_metadata_failed_ = false;
   bool is_standby_ = false;
   bool is_maintenance_ = false;
-  bool is_wanted_ = false;  ///< the administrator asked for the role here
+  bool is_wanted_ = false;  ///< the administrator asked for the role here, and nobody has had it since
   bool is_split_ = false;
+  bool is_forcing_ = false;        ///< a person took this copy; waits for the flush
+  bool is_overwrite_due_ = false;  ///< the arbiter is told once the forced record is durable
   std::string claim_reason_;
   std::string reason_;
   Service service_ = Service::stopped;

@@ -29,7 +29,7 @@ void MembershipMachine::heartbeat_received(const Heartbeat& heartbeat, Instant n
     if (counts) lease_.count(heartbeat.echo, mine, now);
     // Durably so at the peer: whatever was promised to it, it holds no mandate, and can get none without a higher term.
     if (theirs.term >= mine.term && theirs.primary != peer()) promise_.release();
-    if (!adopt(theirs, heartbeat.may_have_lost_cache, now)) {
+    if (!adopt(heartbeat, now)) {
       take_reply(heartbeat.reply, now);
       agree_to_removal(heartbeat, now);
       echo(heartbeat.stamp, now);
@@ -39,13 +39,15 @@ void MembershipMachine::heartbeat_received(const Heartbeat& heartbeat, Instant n
 }
 
 /// protocol.md 3.3: who meets a higher configuration adopts it. True: it does.
-bool MembershipMachine::adopt(const blockdev::Configuration& theirs, bool is_peer_cache_lost, Instant now) {
+bool MembershipMachine::adopt(const Heartbeat& heartbeat, Instant now) {
+  const auto& theirs = heartbeat.configuration;
   const auto& mine = record_.configuration;
   const bool is_higher = theirs.term > mine.term || (theirs.term == mine.term && mine.is_pair() && !theirs.is_pair());
   if (!is_higher) return false;
   if (theirs.is_sole(self())) {
     // It gave way to this node, or to an earlier run of it; the reply was lost.
-    if (record_.is_inconsistent || is_disk_failed_ || (may_have_lost_cache_ && !is_peer_cache_lost)) return false;
+    if (record_.is_inconsistent || is_disk_failed_) return false;
+    if (may_have_lost_cache_ && !heartbeat.may_have_lost_cache) return false;
     flush_own(now);
     if (!is_flushed_) return false;  // The next heartbeat says it again.
     become_alone(std::max({record_.seen, theirs.term, mine.term + 1}), primary_when_alone(), now);

@@ -71,7 +71,8 @@ blockdev::NodeIndex MembershipMachine::choose_primary() const {
   return chosen;
 }
 
-/// Steps that need no failure: serving alone after a start, joining two equal copies, standby, preferred_node.
+/// Steps that need no failure: serving alone after a start, joining two equal copies, standby. There is no automatic
+/// failback (protocol.md 3.7).
 void MembershipMachine::arrange_roles(Instant now) {
   const auto& configuration = record_.configuration;
   if (persist_out_ != 0 || is_in_doubt() || proposal_.has_value()) return;
@@ -91,12 +92,11 @@ void MembershipMachine::arrange_roles(Instant now) {
   if (link_ != Link::established || is_maintenance_ || !is_peer_alive(now)) return;
   const Heartbeat& theirs = peer_.heartbeat;
   if (configuration.primary == self() && holds_mandate(now)) {
-    const bool prefers_peer = options_.preferred_node == peer() && now - linked_at_ >= options_.preferred_after;
-    if (!theirs.is_standby && !theirs.has_failed_disk && (is_standby_ || prefers_peer)) propose(peer(), now);
+    if (is_standby_ && !theirs.is_standby && !theirs.has_failed_disk) propose(peer(), now);
   } else if (configuration.primary == kNoNode && !is_standby_ && (is_wanted_ || theirs.is_standby)) {
     propose(self(), now);
   }
-  if (configuration.primary == self()) is_wanted_ = false;
+  if (configuration.primary != kNoNode) is_wanted_ = false;
 }
 
 // ---- the administrator -----------------------------------------------------------------------------------------
@@ -149,17 +149,21 @@ Verdict MembershipMachine::switch_over(Instant now) {
 /// A person's decision: this copy is taken for good, whatever the peer or the arbiter hold.
 Verdict MembershipMachine::force_primary(Instant now) {
   if (is_disk_failed_ || is_metadata_failed_) return {false, "the local disk has failed"};
-  if (persist_out_ != 0) return {false, "a change of the configuration is being recorded; try again"};
   forget_changes();
   end_connection("this node was forced primary", now);
-  may_have_lost_cache_ = is_split_ = false;
-  is_mandate_begun_ = true;
-  persist(membership::force_primary(record_, self(), peer_seen_, fresh_nonce()));
-  const auto& current = record_.generations.current;
-  effects_.emplace_back(OverwriteRecordEffect{{record_.arbiter_record_id, record_.configuration.term,
-                                               record_.configuration.members, self(), current.term, current.nonce}});
+  is_forcing_ = true;
   advance(now);
-  return {true, "forced primary"};
+  return {true, "forced primary as soon as the local disk is flushed; see `status`"};
+}
+
+/// Flushed first, as everywhere (A19); the arbiter hears of it when it is durable, or it would refuse both nodes.
+void MembershipMachine::take_by_force(Instant now) {
+  flush_own(now);
+  if (!is_flushed_) return;
+  forget_changes();
+  may_have_lost_cache_ = is_split_ = is_forcing_ = false;
+  is_mandate_begun_ = is_overwrite_due_ = true;
+  persist(membership::force_primary(record_, self(), peer_seen_, fresh_nonce()));
 }
 
 void MembershipMachine::set_standby(bool is_standby, Instant now) {

@@ -40,7 +40,6 @@ MembershipWorld::MembershipWorld(std::uint64_t seed, bool is_traced) : random_(s
     options_.degraded_start_after = random_.chance(0.7) ? Duration(seconds(6)) : Duration(milliseconds(200));
   }
   if (random_.chance(0.2)) options_.preferred_node = static_cast<Index>(random_.below(2));
-  options_.preferred_after = seconds(3);
   loss_ = random_.chance(0.5) ? 0.0 : random_.chance(0.5) ? 0.1 : 0.4;
   replay_ = random_.chance(0.3) ? 0.05 : 0.0;
   delay_max_ = random_.chance(0.7) ? milliseconds(5) : milliseconds(400);

@@ -38,16 +38,11 @@ class MachineFixture {
                           ArbiterKind arbiter = ArbiterKind::etcd, bool may_have_lost_cache = false)
       : self_(self) {
     MembershipOptions options;
-    options.self = self;
     options.arbiter = arbiter;
-    options.degraded_start_after = seconds(120);
-    if (arbiter != ArbiterKind::etcd) options.degraded_start_after = std::nullopt;
-    peer.configuration = record.configuration;
-    peer.seen = record.seen;
-    peer.current = record.generations.current;
-    machine = std::make_unique<MembershipMachine>(
-        options, MembershipStart{std::move(record), kIncarnation, may_have_lost_cache}, now);
+    if (arbiter == ArbiterKind::etcd) options.degraded_start_after = seconds(120);
+    start(options, std::move(record), may_have_lost_cache);
   }
+  MachineFixture(Index self, const MembershipOptions& options) : self_(self) { start(options, pair_record(0), false); }
 
   /// Time passes; the machine is woken each 20 ms, as Node does.
   void pass(Duration duration) {
@@ -150,6 +145,14 @@ class MachineFixture {
   std::uint64_t arbiter_out = 0;
 
  private:
+  void start(MembershipOptions options, blockdev::ResourceRecord record, bool may_have_lost_cache) {
+    options.self = self_;
+    peer.configuration = record.configuration;
+    peer.seen = record.seen;
+    peer.current = record.generations.current;
+    machine = std::make_unique<MembershipMachine>(
+        options, MembershipStart{std::move(record), kIncarnation, may_have_lost_cache}, now);
+  }
   void collect() {
     for (const Effect& effect : machine->take_effects()) note(effect);
   }

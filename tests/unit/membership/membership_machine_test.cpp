@@ -346,10 +346,35 @@ TEST(MembershipMachine, Force_takes_the_copy_and_tells_the_arbiter) {
   EXPECT_FALSE(node.machine->make_primary(node.now).is_accepted);
   ASSERT_TRUE(node.machine->force_primary(node.now).is_accepted);
   node.pass(milliseconds(20));
-  EXPECT_EQ(node.take(), (Trace{"persist (5,{1},1) seen 5", "overwrite arbiter 5", "freeze"}));
-  node.persist();
+  EXPECT_EQ(node.take(), (Trace{"flush"}));
   node.flush();
-  EXPECT_EQ(node.take(), (Trace{"flush", "serve"}));
+  EXPECT_EQ(node.take(), (Trace{"persist (5,{1},1) seen 5", "freeze"}));
+  node.persist();
+  EXPECT_EQ(node.take(), (Trace{"overwrite arbiter 5", "serve"}));
+}
+
+TEST(MembershipMachine, There_is_no_automatic_failback) {
+  MembershipOptions options;
+  options.preferred_node = 1;
+  MachineFixture node(0, options);
+  node.establish(0);
+  for (int turn = 0; turn < 1200; ++turn) node.grant_lease();
+  EXPECT_EQ(node.take(), (Trace{"serve"}));
+}
+
+// Whoever wanted the role while the nodes were apart does not take it when the role is given up much later.
+TEST(MembershipMachine, A_wish_for_the_role_ends_when_somebody_has_it) {
+  MachineFixture node(1);
+  ASSERT_TRUE(node.machine->make_primary(node.now).is_accepted);
+  node.establish(0);
+  node.machine->proposal_received({3, 3, blockdev::kNoNode}, node.machine->record().generations, node.now);
+  node.pass(milliseconds(20));
+  node.persist();
+  node.peer.configuration = {3, 3, blockdev::kNoNode};
+  node.peer.is_serving = false;
+  node.trace.clear();
+  node.pass_hearing(seconds(2));
+  EXPECT_EQ(node.take(), Trace{});
 }
 
 TEST(MembershipMachine, Whoever_cannot_write_its_metadata_says_nothing_any_more) {
