@@ -12,7 +12,7 @@ namespace replblk::membership {
 enum class ClaimVerdict : std::uint8_t {
   grantable,  ///< the record may be replaced by {term, {me}, me}, if it still is what was read
   refused,    ///< somebody went on without this node: it takes the record's configuration, and is Outdated
-  no_record,  ///< none, or another pair's: grants nothing but to a person
+  no_record,  ///< none, another pair's, or one that makes no sense: grants nothing but to a person
 };
 
 struct ClaimJudgement {

@@ -13,7 +13,8 @@
 
 namespace replblk::membership {
 
-/// Make the record durable on every volume, then persisted(number). One is out at a time.
+/// Make what membership decides of the record (with_decision()) durable on every volume, then persisted(number); if that
+/// fails on one of them, metadata_failed() instead: the number is never answered. One is out at a time.
 struct PersistEffect {
   std::uint64_t number = 0;
   blockdev::ResourceRecord record;
@@ -45,7 +46,7 @@ struct TargetReadyEffect {};
 struct DrainAndFlushEffect {
   std::uint64_t number = 0;
 };
-/// Flush the own copy; then flushed(number, …).
+/// When no write of the peer's or the initiators' is in flight, flush the own copy; then flushed(number, …).
 struct FlushOwnEffect {
   std::uint64_t number = 0;
 };
@@ -57,7 +58,7 @@ struct ReplaceRecordEffect {
   std::uint64_t revision = 0;
   ports::ArbiterRecord record;
 };
-/// A person forced this node: Arbiter::overwrite().
+/// A person forced this node, durably: Arbiter::overwrite(), until it has come about or another record is durable here.
 struct OverwriteRecordEffect {
   ports::ArbiterRecord record;
 };

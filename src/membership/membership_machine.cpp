@@ -301,6 +301,12 @@ bool MembershipMachine::holds_mandate(Instant now) const {
 
 bool MembershipMachine::may_answer(Instant now) const { return holds_mandate(now); }
 
+bool MembershipMachine::may_apply_frames() const {
+  if (persist_out_ != 0 || is_disk_failed_) return false;
+  if (link_ == Link::target) return record_.is_inconsistent && record_.configuration.is_sole(peer());
+  return link_ == Link::established && record_.configuration.primary != self() && !is_in_doubt();
+}
+
 bool MembershipMachine::is_settled() const {
   const bool is_bound = is_in_doubt() && !record_.is_outdated;
   const bool is_failed = is_disk_failed_ || is_metadata_failed_;

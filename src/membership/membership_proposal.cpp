@@ -26,8 +26,9 @@ void MembershipMachine::propose(blockdev::NodeIndex primary, Instant now) {
 
 void MembershipMachine::proposal_received(const blockdev::Configuration& configuration,
                                           const blockdev::GenerationSet& generations, Instant now) {
-  const bool is_agreed_state =
-      link_ != Link::none && link_ != Link::source && persist_out_ == 0 && !proposal_.has_value();
+  const bool is_planned = link_ == Link::established || (link_ == Link::target && record_.is_inconsistent) ||
+                          (link_ == Link::met && direction_ == Meeting::Direction::equal);
+  const bool is_agreed_state = is_planned && persist_out_ == 0 && !proposal_.has_value();
   const bool is_possible = configuration.is_pair() && configuration.term > record_.seen &&
                            record_.configuration.has_member(peer()) && !is_disk_failed_ && !holds_mandate(now);
   if (!is_agreed_state || !is_possible) {

@@ -86,6 +86,19 @@ ResourceRecord keep_after_split(const ResourceRecord& record, NodeIndex self, No
   return next;
 }
 
+ResourceRecord with_decision(const ResourceRecord& record, const ResourceRecord& decided) {
+  RB_ASSERT(decided.seen >= record.seen && decided.configuration.term >= record.configuration.term);
+  ResourceRecord next = record;
+  next.configuration = decided.configuration;
+  next.seen = decided.seen;
+  next.generations = decided.generations;
+  next.lease_ms_max = decided.lease_ms_max;
+  next.is_inconsistent = decided.is_inconsistent;
+  next.is_outdated = decided.is_outdated;
+  next.is_primary_open = decided.is_primary_open;
+  return next;
+}
+
 void remember_parting(const ResourceRecord& before, ResourceRecord& next, NodeIndex self,
                       std::uint64_t unix_ms) noexcept {
   if (next.configuration.is_pair()) {

@@ -164,10 +164,7 @@ void MembershipWorld::receive_frame(Node& node, const Frame& frame) {
     case FrameKind::heartbeat:
       return deliver(index_of(node), kConnectionPath, frame.heartbeat);
     case FrameKind::write: {
-      const bool is_member = machine.is_established() && record.configuration.primary != index_of(node) &&
-                             !membership::is_in_doubt(record);
-      if (node.record_out.has_value() || frame.term != record.configuration.term ||
-          !(is_member || machine.is_target())) {
+      if (frame.term != record.configuration.term || !machine.may_apply_frames()) {
         return refuse("a frame of another configuration");
       }
       node.data = frame.value;

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "base/assert.hpp"
+#include "membership/transitions.hpp"
 
 namespace replblk::sim {
 
@@ -196,7 +197,7 @@ void MembershipWorld::pump(Node& node) {
 void MembershipWorld::carry_out(Node& node, membership::Effect& effect) {
   const Index index = index_of(node);
   if (auto* persist = std::get_if<membership::PersistEffect>(&effect)) {
-    ResourceRecord next = persist->record;
+    ResourceRecord next = membership::with_decision(node.record, persist->record);
     next.boot_id = node.machine->may_have_lost_cache() ? node.record.boot_id : node.boot_id;
     RB_ASSERT(!node.record_out.has_value());
     node.record_out = next;

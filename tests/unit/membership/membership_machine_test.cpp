@@ -277,6 +277,44 @@ TEST(MembershipMachine, Without_an_arbiter_a_connected_member_goes_on_when_the_p
   EXPECT_EQ(node.take(), (Trace{"persist (4,{0},0) seen 4"}));
 }
 
+// A2: a node in doubt acknowledges nothing: it may be about to go on alone, and what it acknowledged would count.
+TEST(MembershipMachine, A_node_in_doubt_takes_no_frames) {
+  MachineFixture node(1);
+  node.establish(0);
+  EXPECT_TRUE(node.machine->may_apply_frames());
+  node.peer.request = {5, 55};
+  node.hear();
+  EXPECT_FALSE(node.machine->may_apply_frames());
+  node.persist();
+  EXPECT_FALSE(node.machine->may_apply_frames());
+}
+
+// An Outdated copy that is being resynced applies frames whatever its `seen`.
+TEST(MembershipMachine, A_sync_target_takes_frames_when_its_record_says_so_durably) {
+  blockdev::ResourceRecord record = sole_record(0);
+  record.is_outdated = true;
+  record.seen = 6;
+  MachineFixture node(1, record);
+  node.hear();
+  node.machine->connected({Meeting::Direction::target, {2, 1, 0}, 2}, node.now);
+  EXPECT_FALSE(node.machine->may_apply_frames());
+  node.machine->resync_begins({2, 1, 0}, node.now);
+  node.pass(milliseconds(20));
+  EXPECT_FALSE(node.machine->may_apply_frames());
+  node.persist();
+  EXPECT_EQ(node.take(), (Trace{"persist (2,{0},0) seen 6 Outdated", "target ready"}));
+  EXPECT_TRUE(node.machine->may_apply_frames());
+}
+
+TEST(MembershipMachine, A_proposal_that_the_meeting_did_not_plan_is_refused) {
+  MachineFixture node(1);
+  node.hear();
+  node.machine->connected({Meeting::Direction::target, {1, 3, 0}, 1}, node.now);
+  node.machine->proposal_received({2, 3, 0}, node.machine->record().generations, node.now);
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), (Trace{"end connection"}));
+}
+
 // Isolated, and the peer surely goes on: it gives way for good, until it hears that the peer did not.
 TEST(MembershipMachine, Ping_gives_way_without_an_address_and_takes_back_with_the_peers_agreement) {
   MachineFixture node(0, MachineFixture::pair_record(0), ArbiterKind::ping);
@@ -415,6 +453,10 @@ TEST(Claim, No_record_and_another_pairs_record_grant_nothing) {
   const blockdev::ResourceRecord own = MachineFixture::pair_record(0);
   EXPECT_EQ(judge_claim(own, 0, std::nullopt).verdict, ClaimVerdict::no_record);
   EXPECT_EQ(judge_claim(own, 0, ports::ArbiterRecord{{}, 1, 3, 0, 0, 0}).verdict, ClaimVerdict::no_record);
+  for (const std::uint8_t members : std::initializer_list<std::uint8_t>{0, 4, 7}) {
+    const ports::ArbiterRecord record{own.arbiter_record_id, 5, members, 0, 0, 0};
+    EXPECT_EQ(judge_claim(own, 0, record).verdict, ClaimVerdict::no_record);
+  }
 }
 
 }  // namespace

@@ -147,6 +147,24 @@ TEST(Transitions, History_is_bounded) {
   EXPECT_EQ(record.generations.history.size(), GenerationSet::kHistoryCountMax);
 }
 
+// A table of reservations that was recorded while a change was being thought of must not be undone by it.
+TEST(Transitions, A_decision_leaves_alone_what_is_not_memberships) {
+  ResourceRecord record = pair_record();
+  record.is_clean_stop = true;
+  const ResourceRecord decided = become_outdated(record, {9, 2, 1});
+  record.reservations = "a newer table";
+  record.boot_id.bytes[0] = std::byte{7};
+  record.is_clean_stop = false;
+  record.alone_since_ms = 5;
+  const ResourceRecord next = with_decision(record, decided);
+  ResourceRecord expected = decided;
+  expected.reservations = "a newer table";
+  expected.boot_id.bytes[0] = std::byte{7};
+  expected.is_clean_stop = false;
+  expected.alone_since_ms = 5;
+  EXPECT_EQ(next, expected);
+}
+
 // I6: a term that goes down would let an old configuration win.
 TEST(TransitionsDeathTest, Terms_never_go_down) {
   EXPECT_DEATH((void)join_pair(pair_record(), {6, 3, 0}, {}), "assertion failed");
