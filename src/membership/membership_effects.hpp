@@ -13,8 +13,8 @@
 
 namespace replblk::membership {
 
-/// Make what membership decides of the record (with_decision()) durable on every volume, then persisted(number); if that
-/// fails on one of them, metadata_failed() instead: the number is never answered. One is out at a time.
+/// Make what membership decides of the record (with_decision()) durable on every volume, then persisted(number); if
+/// that fails on one of them, metadata_failed() instead: the number is never answered. One is out at a time.
 struct PersistEffect {
   std::uint64_t number = 0;
   blockdev::ResourceRecord record;

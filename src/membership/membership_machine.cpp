@@ -310,7 +310,8 @@ bool MembershipMachine::may_apply_frames() const {
 bool MembershipMachine::is_settled() const {
   const bool is_bound = is_in_doubt() && !record_.is_outdated;
   const bool is_failed = is_disk_failed_ || is_metadata_failed_;
-  return persist_out_ == 0 && !is_bound && !is_failed && !is_forcing_ && claim_.stage == Claim::Stage::idle && !proposal_.has_value();
+  return persist_out_ == 0 && !is_bound && !is_failed && !is_forcing_ && claim_.stage == Claim::Stage::idle &&
+         !proposal_.has_value();
 }
 
 void MembershipMachine::update_service(Instant now) {

@@ -95,8 +95,8 @@ class MembershipMachine {
   // ---- answers ----
   /// The mandate, at this very moment. Asked before each answer to an initiator, after the data was read.
   [[nodiscard]] bool may_answer(Instant now) const;
-  /// Frames of the peer's may be applied and acknowledged. False ends the connection that brought one (protocol.md 3.3: a
-  /// member in doubt acknowledges nothing).
+  /// Frames of the peer's may be applied and acknowledged. False ends the connection that brought one (protocol.md 3.3:
+  /// a member in doubt acknowledges nothing).
   [[nodiscard]] bool may_apply_frames() const;
   /// No change is under way, and the copy has not failed: an Introduction may be sent.
   [[nodiscard]] bool is_settled() const;

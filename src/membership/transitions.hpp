@@ -52,8 +52,8 @@ using blockdev::ResourceRecord;
 [[nodiscard]] ResourceRecord keep_after_split(const ResourceRecord& record, NodeIndex self, NodeIndex primary,
                                               std::uint64_t above, std::uint64_t nonce, const Generation& given_up);
 
-/// `record` with what membership decides taken from `decided`. Reservations, boot id, clean stop and what people are told
-/// are not membership's: they may have changed since `decided` was thought of.
+/// `record` with what membership decides taken from `decided`. Reservations, boot id, clean stop and what people are
+/// told are not membership's: they may have changed since `decided` was thought of.
 [[nodiscard]] ResourceRecord with_decision(const ResourceRecord& record, const ResourceRecord& decided);
 
 /// Completes a change: a node that becomes the only member by it remembers when, and whether it served; one of a pair

@@ -110,7 +110,8 @@ class MembershipWorld {
     std::set<std::uint64_t> asked_terms;     ///< this node's requests
     std::set<std::uint64_t> proposed_terms;  ///< this node's proposals
     std::set<std::uint64_t> pair_terms;      ///< configurations of two that were durable here
-    std::set<std::uint64_t> run_terms;  ///< of this run: pairs that it proposed or made durable, doubts as the only member
+    std::set<std::uint64_t>
+        run_terms;  ///< of this run: pairs that it proposed or made durable, doubts as the only member
   };
   struct Arbiter {
     std::uint64_t revision = 1;
