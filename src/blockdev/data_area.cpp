@@ -327,6 +327,7 @@ void DataArea::end_quarantine() noexcept {
 void DataArea::complete(Operation& operation, IoResult result) noexcept {
   BlockRequest& request = *operation.request;
   request.status = result ? BlockStatus::good : to_block_status(result.error());
+  ++counters_.operations;
   if (!result) {
     ++counters_.io_errors;
   } else if (request.op == BlockOp::read) {

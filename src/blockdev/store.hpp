@@ -110,6 +110,7 @@ class Store final : public BlockBackend {
     std::uint64_t bitmap_page_writes = 0;
     ActivityLog::Counters activity_log;
     std::uint64_t io_errors = 0;
+    std::uint64_t operations = 0;  ///< on the data device that have ended
   };
   [[nodiscard]] const Counters& counters() const noexcept;
 

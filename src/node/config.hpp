@@ -28,7 +28,8 @@ struct DiskConfig {
   std::string path;           ///< backing device or file
   std::string metadata_path;  ///< empty: internal
   IoMode io_mode = IoMode::direct;
-  Duration timeout = seconds(30);  ///< 0: never
+  Duration timeout = seconds(30);       ///< 0: never
+  Duration stall_timeout = seconds(3);  ///< 0: never
 };
 
 struct VolumeConfig {

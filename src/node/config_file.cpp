@@ -630,6 +630,8 @@ class Checker {
     } else {
       made.timeout = milliseconds(section.number("timeout_ms", 1000, 600000));
     }
+    made.stall_timeout =
+        disk.stall_timeout_ms() == 0 ? Duration{} : section.milliseconds_of("stall_timeout_ms", 500, 60000);
     if (disk.has_path()) {
       made.path = check_path(section, "path");
       claim_path(section, "path", made.path, node);

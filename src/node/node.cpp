@@ -17,6 +17,9 @@ namespace {
 
 /// Connections to 7789 that have not said which resource they mean.
 constexpr std::size_t kUnnamedConnectionsMax = 16;
+constexpr Duration kReopenLookInterval = seconds(1);
+constexpr Duration kReopenPauseMin = seconds(5);
+constexpr Duration kReopenPauseMax = seconds(600);
 
 }  // namespace
 
@@ -30,7 +33,9 @@ class Node::Impl final : private ports::AcceptSink {
         incarnation_(world_.random.next_u64()),
         virtual_ips_(std::move(virtual_ips)),
         disk_owner_(disk_owner),
+        reopenings_(config_.resources.size()),
         portal_(iscsi::PortalConfig{}, world_),
+        reopen_timer_(Callback<void()>::to<&Impl::reopen_what_answers>(*this)),
         replace_task_(Callback<void()>::to<&Impl::replace_stopped>(*this)),
         sweep_task_(Callback<void()>::with(this, [](void* self) { static_cast<Impl*>(self)->retired_.clear(); })) {
     RB_ASSERT(disks.size() == config_.resources.size() && !config_.nodes.empty() && config_.nodes.size() <= 2);
@@ -39,16 +44,21 @@ class Node::Impl final : private ports::AcceptSink {
       resources_.push_back(make_resource(index, std::move(disks[index])));
   }
 
-  ~Impl() { listeners_.clear(); }
+  ~Impl() {
+    world_.loop.cancel(reopen_timer_);
+    listeners_.clear();
+  }
 
   Result<void, std::string> start() {
     if (auto listening = listen_all(); !listening) return listening;
     for (const auto& resource : resources_) resource->start();
+    if (disk_owner_ != nullptr) world_.loop.arm(reopen_timer_, world_.loop.now() + kReopenLookInterval);
     return {};
   }
 
   void stop(std::function<void()> done) {
     is_stopping_ = true;
+    world_.loop.cancel(reopen_timer_);
     listeners_.clear();
     unnamed_.clear();
     portal_.drop_all("the daemon stops");
@@ -140,6 +150,32 @@ class Node::Impl final : private ports::AcceptSink {
                                       std::move(disks), virtual_ips_[index]);
   }
 
+  /// A device that hung and has answered everything is opened again by itself. Each time later than the last: a copy
+  /// that comes and goes costs the initiators a pause each time.
+  void reopen_what_answers() {
+    const Instant now = world_.loop.now();
+    world_.loop.arm(reopen_timer_, now + kReopenLookInterval);
+    for (std::size_t index = 0; index < resources_.size(); ++index) {
+      Reopening& one = reopenings_[index];
+      if (!resources_[index]->is_reopenable()) {
+        one.due = Instant::max();
+      } else if (one.due == Instant::max()) {
+        one.due = now + one.pause;
+      } else if (now >= one.due) {
+        one = {std::min(one.pause * 2, kReopenPauseMax), Instant::max()};
+        log_info("resource {}: the disk answers again: it is opened", resources_[index]->name());
+        replace(*resources_[index], true, [](const AdminReply& reply) {
+          if (reply.outcome != AdminOutcome::done) log_error("{}", reply.message);
+        });
+      }
+    }
+  }
+
+  [[nodiscard]] std::size_t index_of(const Resource& resource) const {
+    const auto place = std::ranges::find(resources_, &resource, &std::unique_ptr<Resource>::get);
+    return static_cast<std::size_t>(place - resources_.begin());
+  }
+
   // ---- attach and detach: the resource is stopped, and another one takes its place -------------------------------
 
   void replace(Resource& resource, bool attaches, const AdminReplyCallback& reply) {
@@ -150,9 +186,7 @@ class Node::Impl final : private ports::AcceptSink {
     if (is_stopping_ || resource.is_down()) return refuse("the resource is being taken down");
     if (const std::string why = attaches ? resource.why_no_attach() : resource.why_no_detach(); !why.empty())
       return refuse(why);
-    const auto index = static_cast<std::size_t>(
-        std::ranges::find(resources_, &resource, &std::unique_ptr<Resource>::get) - resources_.begin());
-    resource.stop([this, index, attaches, reply] {
+    resource.stop([this, index = index_of(resource), attaches, reply] {
       // Not here: this is the resource's own callback.
       stopped_.push_back({index, attaches, reply});
       world_.loop.defer(replace_task_);
@@ -193,6 +227,7 @@ class Node::Impl final : private ports::AcceptSink {
     switch (request.verb) {
       case AdminVerb::attach:
       case AdminVerb::detach:
+        reopenings_[index_of(resource)] = {};
         replace(resource, request.verb == AdminVerb::attach, reply);
         return;
       case AdminVerb::primary:
@@ -323,13 +358,19 @@ class Node::Impl final : private ports::AcceptSink {
   std::vector<std::vector<ports::VirtualIp*>> virtual_ips_;
   DiskOwner* disk_owner_;
   bool is_stopping_ = false;
-  std::vector<Stopped> stopped_;  ///< resources whose disks are to be replaced
+  struct Reopening {
+    Duration pause = kReopenPauseMin;
+    Instant due = Instant::max();
+  };
+  std::vector<Reopening> reopenings_;  ///< by resource
+  std::vector<Stopped> stopped_;       ///< resources whose disks are to be replaced
   iscsi::Portal portal_;
   std::vector<std::unique_ptr<Resource>> resources_;
   std::vector<std::unique_ptr<ports::Listener>> listeners_;
   std::vector<std::unique_ptr<Unnamed>> unnamed_;
   std::vector<std::unique_ptr<Unnamed>> retired_;
   ReportedReasons reported_;  ///< of connections that named no resource
+  ports::Timer reopen_timer_;
   ports::DeferredTask replace_task_;
   ports::DeferredTask sweep_task_;
 };

@@ -137,7 +137,7 @@ void Resource::all_opened() {
         std::make_unique<replication::Verify>(world_, *volume->store, *volume->mirror, link_, governor_, volume->index);
   }
   server_ = std::make_unique<replication::PeerServer>(world_, std::move(stores));
-  server_->set_failure_listener(Callback<void(std::uint16_t)>::to<&Resource::server_disk_failed>(*this));
+  server_->set_failure_listener(Callback<void(std::uint16_t, bool)>::to<&Resource::server_disk_failed>(*this));
   build_target();
   is_opened_ = true;
   apply_pause();
@@ -361,6 +361,7 @@ void Resource::on_tick() {
     send_progress();
     if (phase_ == LinkPhase::introducing) introduce();
   }
+  if (hand_over_when_stalled(now)) return;
   if (now - last_flush_tick_ >= cluster_.flush_interval) {
     last_flush_tick_ = now;
     for (const auto& volume : volumes_) volume->mirror->tick();

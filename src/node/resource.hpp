@@ -96,6 +96,8 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   [[nodiscard]] std::string why_no_attach() const;
   /// Why nothing may take the place of this resource; empty: nothing of it is left in a device.
   [[nodiscard]] std::string why_disks_must_stay() const;
+  /// The copy was left behind because its device did not answer, and the device has answered everything by now.
+  [[nodiscard]] bool is_reopenable() const;
   /// Nothing is in flight to a disk.
   [[nodiscard]] bool is_quiet() const;
   [[nodiscard]] bool is_down() const noexcept { return is_stopping_; }
@@ -131,6 +133,8 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
     std::string failure;  ///< why it could not be opened, or why its metadata failed
     bool is_resynced = false;
     Resource* resource = nullptr;
+    Duration stalled_for{};        ///< nothing has ended on its devices, though something waits
+    std::uint64_t last_ended = 0;  ///< what had ended on them at the last tick
     void on_opened(Result<void, blockdev::StoreError> result);
     void on_metadata_failed(ports::IoError error);
     void on_disk_failed(bool is_hung);
@@ -176,8 +180,11 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   // resource_disk.cpp: the own copy fails
   /// Both are members and connected: the peer's copy has everything.
   [[nodiscard]] bool is_own_copy_dispensable() const;
-  void server_disk_failed(std::uint16_t volume);
-  void copy_failed(Volume& volume, const std::string& what);
+  [[nodiscard]] bool can_hand_over() const;
+  void server_disk_failed(std::uint16_t volume, bool is_hung);
+  /// `is_hung`: the device has failed nothing, it does not answer; is_reopenable() says when it has.
+  void copy_failed(Volume& volume, const std::string& what, bool is_hung);
+  [[nodiscard]] bool hand_over_when_stalled(Instant now);
   void tick_with_failed_copy(Instant now);
   void receive(const replication::TakeOver& message);
 
@@ -318,7 +325,9 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   blockdev::ResourceRecord record_;  ///< as last handed to persist(); durable when persists_out_ is 0
   std::size_t persists_out_ = 0;
   bool is_opened_ = false;
-  bool is_copy_failed_ = false;   ///< what the own disk holds counts for nothing until the next start
+  bool is_copy_failed_ = false;  ///< what the own disk holds counts for nothing until the next start
+  bool is_copy_hung_ = false;
+  Instant last_stall_look_{};
   Instant hand_over_deadline_{};  ///< is_copy_failed_ and connected: the peer was asked to take over
   bool is_crashed_primary_ = false;
   bool may_have_lost_cache_ = false;

@@ -17,48 +17,60 @@ namespace {
 /// A peer that takes over ends the connection; one that does not is not waited for.
 constexpr Duration kHandOverTimeout = seconds(5);
 
+/// Two ticks.
+constexpr Duration kStallLookMax = milliseconds(500);
+
 }  // namespace
 
 bool Resource::is_own_copy_dispensable() const {
   return phase_ == LinkPhase::established && record_.configuration.is_pair() && channel_ != nullptr;
 }
 
+bool Resource::can_hand_over() const {
+  return is_primary_ && is_own_copy_dispensable() && !is_changing_role_ && proposed_term_ == 0 && !is_keeping_ &&
+         channel_->protocol_version() >= replication::kVersionOfTakeOver;
+}
+
 /// A change or a flush of an initiator's failed here. While the peer is a member its copy has everything, and this one
 /// is given up; the only copy is not given up for an error, so the initiator is told. For a device that does not give
-/// back what it was asked it is, until `attach`: what it holds may take effect at any time, and it is asked nothing
+/// back what it was asked it is, until it has: what it holds may take effect at any time, and it is asked nothing
 /// more before.
 void Resource::Volume::on_disk_failed(bool is_hung) {
   if (resource->is_copy_failed_) return;
-  if (is_hung) return resource->copy_failed(*this, "the disk does not answer");
+  if (is_hung) return resource->copy_failed(*this, "the disk does not answer", true);
   if (!resource->is_primary_ || !resource->is_own_copy_dispensable()) {
     RB_PROBE("only_copy_failed_a_change");
     return;
   }
-  resource->copy_failed(*this, "the disk failed a write or a flush");
+  resource->copy_failed(*this, "the disk failed a write or a flush", false);
 }
 
 /// An operation of the peer's failed here: the peer goes on without this copy.
-void Resource::server_disk_failed(std::uint16_t volume) {
+void Resource::server_disk_failed(std::uint16_t volume, bool is_hung) {
   if (is_copy_failed_ || channel_ == nullptr) return;
-  copy_failed(*volumes_[volume], "the disk failed an operation of the peer's, or does not answer");
+  copy_failed(*volumes_[volume], is_hung ? "the disk does not answer" : "the disk failed an operation of the peer's",
+              is_hung);
 }
 
 void Resource::Volume::on_metadata_failed(ports::IoError error) {
-  resource->copy_failed(*this, fmt::format("the metadata cannot be written: {}", to_string(error)));
+  resource->copy_failed(*this, fmt::format("the metadata cannot be written: {}", to_string(error)),
+                        error == ports::IoError::timed_out);
 }
 
 /// From here on this node serves nothing, agrees to nothing and records nothing: what its disk holds from now on nobody
 /// can tell. The next start judges it anew.
-void Resource::copy_failed(Volume& volume, const std::string& what) {
+void Resource::copy_failed(Volume& volume, const std::string& what, bool is_hung) {
   if (is_copy_failed_) return;
   is_copy_failed_ = true;
-  const bool hands_over = is_primary_ && is_own_copy_dispensable() && !is_changing_role_ && proposed_term_ == 0 &&
-                          !is_keeping_ && channel_->protocol_version() >= replication::kVersionOfTakeOver;
+  is_copy_hung_ = is_hung;
+  const bool hands_over = can_hand_over();
   if (is_primary_) RB_PROBE("copy_failed_as_primary");
   const std::string sentence = fmt::format(
-      "volume {}: {}: this copy is left behind until the disk works, or is replaced (`replblkctl detach`, "
-      "`create-md`), and `replblkctl attach` opens it again",
-      volume.index, what);
+      "volume {}: {}: this copy is left behind {}", volume.index, what,
+      is_hung
+          ? "until the disk has answered everything; then it is opened again"
+          : "until the disk works, or is replaced (`replblkctl detach`, `create-md`), and `replblkctl attach` opens "
+            "it again");
   log_error("resource {}: {}", config_.name, sentence);
   for (const auto& one : volumes_) one->failure = sentence;
   end_verify("the disk failed");
@@ -121,6 +133,29 @@ std::string Resource::why_no_detach() const {
 std::string Resource::why_no_attach() const {
   if (is_opened_ && !is_copy_failed_) return "the disks are attached";
   return why_disks_must_stay();
+}
+
+bool Resource::is_reopenable() const {
+  return is_copy_hung_ && !is_stopping_ && channel_ == nullptr && is_quiet() && why_disks_must_stay().empty();
+}
+
+/// protocol.md 7: well before an operation is given up, a Primary whose device has completed nothing while requests
+/// wait gives the role to a peer whose device works. Time in which this process stood still does not count.
+bool Resource::hand_over_when_stalled(Instant now) {
+  const Duration passed = std::min<Duration>(now - std::exchange(last_stall_look_, now), kStallLookMax);
+  for (const auto& volume : volumes_) {
+    const Duration limit = volume->config.disks[self()].stall_timeout;
+    const blockdev::Store::Counters& counters = volume->store->counters();
+    const std::uint64_t ended = counters.operations + counters.metadata_writes;
+    const bool is_stalled = volume->store->in_flight_count() > 0 && ended == std::exchange(volume->last_ended, ended);
+    volume->stalled_for = is_stalled ? volume->stalled_for + passed : Duration{};
+    if (limit == Duration{} || volume->stalled_for < limit) continue;
+    if (!can_hand_over()) continue;
+    RB_PROBE("stalled_disk_gives_the_role_away");
+    copy_failed(*volume, fmt::format("the disk has finished nothing for {} ms", to_ms(volume->stalled_for)), true);
+    return true;
+  }
+  return false;
 }
 
 bool Resource::is_quiet() const {

@@ -149,8 +149,8 @@ void PeerServer::Operation::on_buffer(BufferRef memory) {
 void PeerServer::Operation::on_done(BlockRequest&) { server->finish(*this); }
 
 void PeerServer::finish(Operation& operation) {
-  const bool is_failed = operation.local.status == BlockStatus::timed_out ||
-                         (operation.local.status == BlockStatus::io_error && !operation.is_question);
+  const bool is_hung = operation.local.status == BlockStatus::timed_out;
+  const bool is_failed = is_hung || (operation.local.status == BlockStatus::io_error && !operation.is_question);
   const std::uint16_t volume = operation.volume;
   if (channel_ != nullptr && operation.opening == opening_) {
     if (operation.is_question && operation.local.status == BlockStatus::good) {
@@ -167,7 +167,7 @@ void PeerServer::finish(Operation& operation) {
     on_idle_.pop_front();
     done();
   }
-  if (is_failed && on_failed_) on_failed_(volume);
+  if (is_failed && on_failed_) on_failed_(volume, is_hung);
 }
 
 void PeerServer::send_checksums(const Operation& operation) {

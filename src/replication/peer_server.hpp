@@ -33,8 +33,10 @@ class PeerServer {
   void apply(const FrameHeader& header, BufferRef data);
 
   /// Told, after its operation was refused, that the disk of a volume has failed one, or has not given one back in
-  /// time.
-  void set_failure_listener(Callback<void(std::uint16_t volume)> on_failed) noexcept { on_failed_ = on_failed; }
+  /// time (`is_hung`).
+  void set_failure_listener(Callback<void(std::uint16_t volume, bool is_hung)> on_failed) noexcept {
+    on_failed_ = on_failed;
+  }
 
   [[nodiscard]] bool is_idle() const noexcept { return slots_.in_use_count() == 0; }
   [[nodiscard]] std::size_t in_flight_count() const noexcept { return slots_.in_use_count(); }
@@ -76,7 +78,7 @@ class PeerServer {
   std::vector<std::byte> acknowledgements_;
   ports::DeferredTask acknowledge_task_;
   std::deque<Callback<void()>> on_idle_;
-  Callback<void(std::uint16_t volume)> on_failed_;
+  Callback<void(std::uint16_t volume, bool is_hung)> on_failed_;
 };
 
 }  // namespace replblk::replication

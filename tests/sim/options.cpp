@@ -82,6 +82,7 @@ void draw_hung_disks(RunOptions& options, std::uint64_t seed) {
   options.weight[static_cast<std::size_t>(Fault::hung_disk)] = static_cast<double>(random.between(2, 10));
   // What only stalls answers in time.
   const bool is_short = random.chance(0.7) && options.disk.stall_probability == 0;
+  if (random.chance(0.5)) options.disk_stall_timeout = random.duration(milliseconds(500), seconds(4));
   options.disk.timeout = is_short ? random.duration(milliseconds(600), seconds(3)) : seconds(8);
 }
 
@@ -230,11 +231,13 @@ std::string RunOptions::describe() const {
       has_external_metadata ? "external" : "internal", supports_discard, supports_write_zeroes,
       disk.refuses_zeroing ? " but refused" : "", alignment_bytes, buffer_memory_mib);
   text += fmt::format(
-      "; disk {}/{} us stall {} timeout {} ms; net {} us timeout {} s; clocks {} {}; resync {} B/s checksum {}; step "
+      "; disk {}/{} us stall {} timeout {} ms stall timeout {} ms; net {} us timeout {} s; clocks {} {}; resync {} B/s "
+      "checksum {}; step "
       "{} ms quiet {};",
       disk.latency_max.count() / 1000, disk.flush_latency_max.count() / 1000, disk.stall_probability,
-      to_ms(disk.timeout), network.latency_max.count() / 1000, to_ms(network.user_timeout) / 1000, clock_rate[0],
-      clock_rate[1], rate_max_bytes_per_second, static_cast<int>(checksum), to_ms(step_max), quiet_probability);
+      to_ms(disk.timeout), to_ms(disk_stall_timeout), network.latency_max.count() / 1000,
+      to_ms(network.user_timeout) / 1000, clock_rate[0], clock_rate[1], rate_max_bytes_per_second,
+      static_cast<int>(checksum), to_ms(step_max), quiet_probability);
   text += activity_log.updates
               ? fmt::format(" log {} of {} KiB;", activity_log.extents, (1u << activity_log.extent_shift) >> 10)
               : " no log;";

@@ -65,6 +65,7 @@ struct RunOptions {
   std::uint32_t alignment_bytes = 512;
   std::uint32_t buffer_memory_mib = 32;
   DiskModel disk;
+  Duration disk_stall_timeout{};  ///< of the nodes; 0: never
   NetworkModel network;
   std::uint64_t rate_max_bytes_per_second = 0;
   node::ActivityLogConfig activity_log;

@@ -192,7 +192,8 @@ void Scenario::let_run(Duration duration) {
     if (!checkers_->is_established()) last_apart_ = timeline_.now();
     for (const auto& host : hosts_) {
       const auto view = host->inspect();
-      if (view && !view->is_recording) note_parting(host->index(), *view->record);
+      // What was not recorded, or could not be, is not acted upon.
+      if (view && !view->is_recording && !view->is_copy_failed) note_parting(host->index(), *view->record);
     }
     watch_frozen();
     spring_ambush();

@@ -163,6 +163,7 @@ void Scenario::reconcile(NodeIndex loser) {
 }
 
 void Scenario::finish_split() {
+  for (const auto& host : hosts_) host->let_handlers_refuse(false);
   Seeded& random = timeline_.random();
   if (!go_apart()) return;
   for (NodeIndex node = 0; node < 2; ++node) {

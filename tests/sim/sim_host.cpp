@@ -107,6 +107,7 @@ node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::Nod
     node::VolumeConfig volume;
     volume.lun = number;
     for (blockdev::NodeIndex index = 0; index < 2; ++index) {
+      volume.disks[index].stall_timeout = options.disk_stall_timeout;
       volume.disks[index].path = "/dev/" + medium_name(index, number);
       if (options.has_external_metadata) volume.disks[index].metadata_path = volume.disks[index].path + ".meta";
     }
@@ -315,6 +316,11 @@ void SimHost::stop(std::function<void()> done) {
       fabric_.timeline().after(microseconds(50), [this, done, run] {
         if (process_ == nullptr || incarnation_ != run) return;
         fabric_.timeline().note("{}: stopped", kNodeName[index_]);
+        if (!process_->node->resources().front()->is_quiet()) {
+          // A stop is bounded in time: what a hung device has not given back is left behind, like everything else.
+          leave(false);
+          return done();
+        }
         process_->node.reset();
         process_->loop.kill();
         process_->network.leave(false);

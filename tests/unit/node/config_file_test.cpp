@@ -126,7 +126,7 @@ cluster {
 resource {
   name: "r"
   target { iqn: "eui.02004567A425678D" alias: "a disk" port: 3261 portal { address: "::1" } portal { on: "one" address: "127.0.0.1" } }
-  volume { lun: 255  disk { on: "one" path: "/a" metadata_path: "/m" io_mode: buffered timeout_ms: 1000 }  write_cache: false  logical_block_size: 4096 }
+  volume { lun: 255  disk { on: "one" path: "/a" metadata_path: "/m" io_mode: buffered timeout_ms: 1000 stall_timeout_ms: 500 }  write_cache: false  logical_block_size: 4096 }
   resync { rate_max_kib_per_second: 10 rate_min_kib_per_second: 5 latency_budget: 0.5 checksum: never }
   activity_log { extents: 1237 updates: false }
 })";
@@ -152,6 +152,7 @@ resource {
   EXPECT_EQ(resource.volumes[0].disks[0].metadata_path, "/m");
   EXPECT_EQ(resource.volumes[0].disks[0].io_mode, IoMode::buffered);
   EXPECT_EQ(resource.volumes[0].disks[0].timeout, seconds(1));
+  EXPECT_EQ(resource.volumes[0].disks[0].stall_timeout, milliseconds(500));
   EXPECT_EQ(resource.resync.rate_max_bytes_per_second, 10240u);
   EXPECT_FALSE(resource.activity_log.updates);
   EXPECT_EQ(resource.activity_log.extents, 1237u);
@@ -270,6 +271,8 @@ TEST_F(ConfigFile, Each_broken_rule_is_named_with_its_place_key_value_and_rule) 
        "9:18: resource[0].activity_log.extents: 66 is out of range; 67 to 65534"},
       {"resource {", "resource {\n  handlers { split_brain: \"\" }",
        "9:14: resource[0].handlers.split_brain: 0 bytes; a command for /bin/sh, 1 to 4096 bytes, without NUL"},
+      {"path: \"/dev/vdb\" }\n  }", "path: \"/dev/vdb\" stall_timeout_ms: 499 }\n  }",
+       "14:40: resource[0].volume[0].disk[1].stall_timeout_ms: 499 is out of range; 500 to 60000"},
       {"resource {", "resource {\n  handlers { timeout_ms: 25001 }",
        "9:14: resource[0].handlers.timeout_ms: 25001 is out of range; 100 to 25000"},
       {"resource {", "resource {\n  activity_log { extents: 65535 }",
