@@ -37,7 +37,8 @@ Json device(const ResourceStatus& resource, const VolumeStatus& volume) {
           {"al-hits", volume.activity_log_hits},
           {"al-misses", volume.activity_log_misses},
           {"al-waits", volume.activity_log_waits},
-          {"al-evictions", volume.activity_log_evictions}};
+          {"al-evictions", volume.activity_log_evictions},
+          {"mended-reads", volume.mended_reads}};
 }
 
 double mib_per_second(std::uint64_t bytes_per_second) {

@@ -116,6 +116,7 @@ void put(const node::VolumeStatus& from, api::VolumeStatus& to) {
   to.set_activity_log_misses(from.activity_log_misses);
   to.set_activity_log_waits(from.activity_log_waits);
   to.set_activity_log_evictions(from.activity_log_evictions);
+  to.set_mended_reads(from.mended_reads);
   to.set_resync_suspended(from.resync_suspended);
   to.set_replication_reason(from.replication_reason);
   to.set_sync_total_bytes(from.sync_total_bytes);
@@ -170,6 +171,7 @@ node::VolumeStatus get(const api::VolumeStatus& from) {
   to.activity_log_misses = from.activity_log_misses();
   to.activity_log_waits = from.activity_log_waits();
   to.activity_log_evictions = from.activity_log_evictions();
+  to.mended_reads = from.mended_reads();
   to.resync_suspended = from.resync_suspended();
   to.replication_reason = from.replication_reason();
   to.sync_total_bytes = from.sync_total_bytes();

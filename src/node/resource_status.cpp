@@ -171,6 +171,7 @@ VolumeStatus Resource::volume_status(const Volume& volume) const {
   status.activity_log_misses = counters.activity_log.misses;
   status.activity_log_waits = counters.activity_log.waits;
   status.activity_log_evictions = counters.activity_log.evictions;
+  status.mended_reads = volume.mirror->mended_reads_count();
   status.lower_pending = store.in_flight_count();
   status.upper_pending = volume.mirror->in_flight_count();
   status.out_of_sync_bytes = has_peer() ? store.dirty().dirty_bytes() : 0;

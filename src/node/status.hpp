@@ -42,6 +42,7 @@ struct VolumeStatus {
   std::uint64_t activity_log_misses = 0;     ///< changes that waited for a transaction
   std::uint64_t activity_log_waits = 0;      ///< times that a change had to wait for a slot
   std::uint64_t activity_log_evictions = 0;  ///< extents that gave way to others
+  std::uint64_t mended_reads = 0;            ///< that the own disk failed: read at the peer and written back
   std::uint64_t received_bytes = 0;          ///< from the peer
   std::uint64_t sent_bytes = 0;              ///< to the peer
   std::uint64_t out_of_sync_bytes = 0;

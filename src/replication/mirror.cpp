@@ -365,6 +365,7 @@ void Mirror::Request::on_mended(BlockRequest&) {
     return mirror->mend_piece(*this, done_bytes);
   const bool is_failed = local.status == BlockStatus::io_error || local.status == BlockStatus::timed_out;
   if (is_failed) mirror->tell_failed(local.status);
+  if (local.status == BlockStatus::good) ++mirror->mended_reads_count_;
   mirror->end_rescue(*this);
 }
 

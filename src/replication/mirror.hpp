@@ -64,6 +64,8 @@ class Mirror final : public blockdev::BlockBackend {
   void set_failure_listener(Callback<void(bool is_hung)> on_failed) noexcept { on_failed_ = on_failed; }
   /// Told of each read and change, once its copies are done, how long they took.
   void set_latency_listener(Callback<void(Duration)> on_latency) noexcept { on_latency_ = on_latency; }
+  /// Reads that the own disk failed: read at the peer, and written back.
+  [[nodiscard]] std::uint64_t mended_reads_count() const noexcept { return mended_reads_count_; }
   /// Flushes when something has been unstable since the last tick. Called each flush_interval.
   void tick();
 
@@ -142,6 +144,7 @@ class Mirror final : public blockdev::BlockBackend {
   bool is_frozen_ = false;
   bool is_mirroring_ = false;
   bool is_reading_at_peer_ = false;
+  std::uint64_t mended_reads_count_ = 0;
   PeerCopy peer_copy_;
 
   SlotPool<Request> slots_;

@@ -24,6 +24,7 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
                             .activity_log_misses = 24,
                             .activity_log_waits = 25,
                             .activity_log_evictions = 26,
+                            .mended_reads = 27,
                             .received_bytes = 7,
                             .sent_bytes = 8,
                             .out_of_sync_bytes = 9,
@@ -104,6 +105,7 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
   EXPECT_EQ(got.volumes.at(0).activity_log_misses, 24u);
   EXPECT_EQ(got.volumes.at(0).activity_log_waits, 25u);
   EXPECT_EQ(got.volumes.at(0).activity_log_evictions, 26u);
+  EXPECT_EQ(got.volumes.at(0).mended_reads, 27u);
   EXPECT_EQ(got.volumes.at(0).sync_seconds_left, 16u);
   EXPECT_EQ(got.volumes.at(0).resync_suspended, "user,peer");
   EXPECT_EQ(got.volumes.at(0).replication_reason, "r5");
