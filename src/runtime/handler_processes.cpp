@@ -1,6 +1,7 @@
 #include "runtime/handler_processes.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <poll.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -112,36 +113,36 @@ class HandlerProcesses::Worker {
     const pid_t pid = spawn(job.call);
     const int pidfd = pid < 0 ? -1 : ::pidfd_open(pid, 0);
     if (pidfd < 0) {
-      log_error("handler {}: cannot be run: {}", job.call.name, std::strerror(errno));
+      const std::string problem = fmt::format("handler {}: cannot be run: {}", job.call.name, std::strerror(errno));
       if (pid >= 0) {
         ::kill(-pid, SIGKILL);
         ::waitpid(pid, nullptr, 0);
       }
-      return answer(job.id, kNoAnswer);
+      return answer({job.id, kNoAnswer, problem});
     }
     running_.push_back({job.id, job.call.name, pid, pidfd, Clock::now() + job.call.timeout});
   }
 
   bool is_over(const Running& one) {
     siginfo_t info{};
-    int exit_code = kNoAnswer;
+    Answer ended{one.id, kNoAnswer, {}};
     if (::waitid(P_PIDFD, static_cast<id_t>(one.pidfd), &info, WEXITED | WNOHANG) == 0 && info.si_pid != 0) {
-      exit_code = exit_code_of(info);
+      ended.exit_code = exit_code_of(info);
     } else if (Clock::now() >= one.deadline) {
-      log_error("handler {}: does not end in time and is killed", one.name);
+      ended.problem = fmt::format("handler {}: does not end in time and is killed", one.name);
       ::kill(-one.pid, SIGKILL);
       ::waitid(P_PIDFD, static_cast<id_t>(one.pidfd), &info, WEXITED);
     } else {
       return false;
     }
     ::close(one.pidfd);
-    answer(one.id, exit_code);
+    answer(std::move(ended));
     return true;
   }
 
-  void answer(std::uint64_t id, int exit_code) {
+  void answer(Answer answer) {
     // The box has room for all that can be waited for.
-    static_cast<void>(answers_.post({id, exit_code}));
+    static_cast<void>(answers_.post(std::move(answer)));
   }
 
   Mailbox<Job>& jobs_;
@@ -169,11 +170,12 @@ void HandlerProcesses::run(ports::HandlerCall call, Done done) {
   const std::string name = call.name;
   waiting_.emplace(id, std::move(done));
   if (waiting_.size() <= kWaitingMax && jobs_.post({id, std::move(call)})) return;
-  log_error("handler {}: not run: {} others are still waited for", name, waiting_.size() - 1);
-  static_cast<void>(answers_.post({id, kNoAnswer}));
+  static_cast<void>(answers_.post(
+      {id, kNoAnswer, fmt::format("handler {}: not run: {} others are still waited for", name, waiting_.size() - 1)}));
 }
 
 void HandlerProcesses::on_answer(Answer& answer) {
+  if (!answer.problem.empty()) log_error("{}", answer.problem);
   const auto found = waiting_.find(answer.id);
   const Done done = std::move(found->second);
   waiting_.erase(found);

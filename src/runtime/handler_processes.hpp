@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <string>
 #include <thread>
 
 #include "ports/handlers.hpp"
@@ -34,6 +35,7 @@ class HandlerProcesses final : public ports::Handlers {
   struct Answer {
     std::uint64_t id = 0;
     int exit_code = kNoAnswer;
+    std::string problem;  ///< for the log, which the reactor's thread writes: at the end it closes it
   };
   class Worker;
   void on_answer(Answer& answer);
