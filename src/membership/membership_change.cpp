@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/assert.hpp"
 #include "membership/claim.hpp"
 #include "membership/membership_machine.hpp"
 #include "membership/transitions.hpp"
@@ -54,6 +55,8 @@ bool MembershipMachine::wants_to_go_alone(Instant now) {
     case Link::met:
       return direction_ == Meeting::Direction::source;
     case Link::established:
+      return is_leaving_peer_;
+    case Link::waiting:
     case Link::source:
     case Link::target:
       return false;
@@ -69,6 +72,10 @@ bool MembershipMachine::pair_is_over(Instant now) {
   if (primary == kNoNode && !is_wanted_) return false;
   const bool was_connected = connected_term_ == record_.configuration.term;
   if (primary == self() && was_connected) return true;
+  if (is_apart_ && !is_wanted_) {
+    claim_reason_ = "the administrator keeps the nodes apart: takes no role";
+    return false;
+  }
   if (is_maintenance_ || is_standby_) {
     claim_reason_ = is_maintenance_ ? "maintenance: no role moves by itself" : "standby: takes no role";
     return false;
@@ -96,6 +103,7 @@ bool MembershipMachine::pair_is_over(Instant now) {
 /// protocol.md 3.7: it gave way to a change that its peer never acted upon, and the peer may have lost its cache since.
 bool MembershipMachine::may_take_over_outdated(Instant now) const {
   if (!record_.is_outdated || record_.is_inconsistent || is_disk_failed_ || may_have_lost_cache_) return false;
+  if (is_just_created()) return false;
   const Heartbeat& theirs = peer_.heartbeat;
   return is_peer_alive(now) && record_.configuration.is_sole(peer()) && theirs.may_have_lost_cache &&
          theirs.configuration.term < record_.configuration.term && theirs.configuration.has_member(self()) &&
@@ -105,7 +113,7 @@ bool MembershipMachine::may_take_over_outdated(Instant now) const {
 /// It gave way to a peer that it could not hear (`ping`), and now hears it. If the peer went on, it refuses; if it did
 /// not, or gave way too, its agreement is as good as ever.
 bool MembershipMachine::may_take_back(Instant now) const {
-  const bool gave_way_unheard = record_.is_outdated && record_.configuration.has_member(self());
+  const bool gave_way_unheard = record_.is_outdated && record_.configuration.has_member(self()) && !is_just_created();
   return gave_way_unheard && !record_.is_inconsistent && !is_disk_failed_ && link_ == Link::none &&
          is_peer_alive(now) && !peer_.heartbeat.is_serving;
 }
@@ -119,7 +127,8 @@ bool MembershipMachine::has_waited_for_peer(Instant now) const {
 bool MembershipMachine::may_trust_copy(Instant now) const {
   if (!may_have_lost_cache_) return true;
   const Heartbeat& theirs = peer_.heartbeat;
-  const bool is_peer_whole = !theirs.may_have_lost_cache && !theirs.is_inconsistent && !theirs.has_failed_disk;
+  const bool is_peer_whole =
+      !theirs.may_have_lost_cache && !theirs.is_inconsistent && !theirs.has_failed_disk && !theirs.current.is_none();
   return has_waited_for_peer(now) && !(is_peer_alive(now) && is_peer_whole);
 }
 
@@ -128,8 +137,8 @@ bool MembershipMachine::may_trust_copy(Instant now) const {
 /// Names a term for the request, once that is needed. True: a record is on its way.
 bool MembershipMachine::ask(Instant now) {
   if (!is_peer_alive(now)) return false;
-  const bool is_planned = link_ == Link::met && direction_ == Meeting::Direction::source;
-  if (may_have_lost_cache_ && !peer_.heartbeat.may_have_lost_cache && !is_planned) return false;
+  const bool is_source = is_planned(Meeting::Direction::source);
+  if (may_have_lost_cache_ && !peer_.heartbeat.may_have_lost_cache && !is_source) return false;
   if (has_named_claim()) return false;
   const bool has_agreed =
       peer_.heartbeat.configuration.term == ask_.term && peer_.heartbeat.configuration.is_sole(self());
@@ -189,9 +198,11 @@ void MembershipMachine::claim(Instant now) {
 }
 
 /// What decides without a memory must not be asked while the peer can be heard, nor before it had the time to speak: a
-/// node that stood still itself finds its connection broken and its peer serving.
+/// node that stood still itself finds its connection broken and its peer serving. A peer that says that its disk has
+/// failed will not serve in this run, and gets nothing from them in its next one.
 bool MembershipMachine::has_listened(Instant now) const {
-  return !is_peer_alive(now) && now - stalled_at_ >= lease_length();
+  const bool may_serve = is_peer_alive(now) && (peer_.heartbeat.is_serving || !peer_.heartbeat.has_failed_disk);
+  return !may_serve && now - stalled_at_ >= lease_length();
 }
 
 bool MembershipMachine::was_connected_member() const noexcept {
@@ -274,8 +285,13 @@ blockdev::NodeIndex MembershipMachine::primary_when_alone() const {
 
 /// {term, {me}, primary} and a new current generation.
 void MembershipMachine::become_alone(std::uint64_t term, blockdev::NodeIndex primary, Instant now) {
+  RB_ASSERT(!is_just_created());
   forget_changes();
-  end_connection("this node goes on alone", now);
+  if (is_planned(Meeting::Direction::source)) {
+    is_source_starting_ = true;
+  } else {
+    end_connection("this node goes on alone", now);
+  }
   may_have_lost_cache_ = false;
   is_mandate_begun_ = true;
   is_wanted_ = false;
@@ -290,6 +306,7 @@ void MembershipMachine::forget_changes() {
   claim_ = {};
   claim_reason_.clear();
   own_doubt_ = 0;
+  is_leaving_peer_ = false;
   proposal_.reset();
 }
 

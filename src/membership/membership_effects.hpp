@@ -42,6 +42,8 @@ struct EstablishedEffect {
 };
 /// The target's record is durable: blocks may come.
 struct TargetReadyEffect {};
+/// The source is the only member, durably: the resync may begin.
+struct SourceReadyEffect {};
 /// Admit nothing new; when every frame is acknowledged flush both copies; then flushed(number, …).
 struct DrainAndFlushEffect {
   std::uint64_t number = 0;
@@ -74,8 +76,8 @@ struct ServiceEffect {
 
 using Effect =
     std::variant<PersistEffect, SendHeartbeatEffect, SendProposalEffect, SendProposalAckEffect, EndConnectionEffect,
-                 EstablishedEffect, TargetReadyEffect, DrainAndFlushEffect, FlushOwnEffect, ReadArbiterEffect,
-                 ReplaceRecordEffect, OverwriteRecordEffect, ProbeAddressesEffect, ServiceEffect>;
+                 EstablishedEffect, TargetReadyEffect, SourceReadyEffect, DrainAndFlushEffect, FlushOwnEffect,
+                 ReadArbiterEffect, ReplaceRecordEffect, OverwriteRecordEffect, ProbeAddressesEffect, ServiceEffect>;
 using Effects = std::vector<Effect>;
 
 }  // namespace replblk::membership

@@ -67,8 +67,11 @@ void MembershipMachine::advance(Instant now) {
   }
   if (persist_out_ == 0 && is_forcing_) {
     take_by_force(now);
-  } else if (persist_out_ == 0) {
+  } else if (persist_out_ == 0 && start_.has_value()) {
+    begin_as_target();
+  } else if (persist_out_ == 0 && !is_stopping_) {
     if (is_sole()) flush_own(now);
+    if (given_up_.has_value()) keep_after_split(now);
     pursue(now);
     arrange_roles(now);
   }
@@ -116,6 +119,7 @@ void MembershipMachine::persisted(std::uint64_t number, Instant now) {
         {record_.arbiter_record_id, configuration.term, configuration.members, self(), current.term, current.nonce}});
   }
   if (std::exchange(is_target_starting_, false) && link_ == Link::target) effects_.emplace_back(TargetReadyEffect{});
+  if (std::exchange(is_source_starting_, false) && link_ == Link::met) begin_as_source();
   if (proposal_.has_value() && proposal_->stage == Proposal::Stage::naming) {
     proposal_->stage = Proposal::Stage::out;
     effects_.emplace_back(SendProposalEffect{{proposal_->term, proposal_->members, proposal_->primary},
@@ -142,6 +146,7 @@ void MembershipMachine::persisted(std::uint64_t number, Instant now) {
   }
   advance(now);
   send_heartbeat(now);
+  if (persist_out_ == 0 && std::exchange(is_parting_, false)) end_connection("the peer goes on without this node", now);
 }
 
 // ---- heartbeats that go out ------------------------------------------------------------------------------------
@@ -190,7 +195,9 @@ void MembershipMachine::link_gone(Instant now) {
   link_lost_at_ = now;
   lease_.drop();
   echo_ = wanted_echo_ = {};
-  is_target_starting_ = false;
+  is_target_starting_ = is_source_starting_ = is_parting_ = false;
+  start_.reset();
+  given_up_.reset();
   if (proposal_.has_value() && proposal_->stage != Proposal::Stage::deciding) proposal_.reset();
 }
 
@@ -212,21 +219,92 @@ void MembershipMachine::connected(const Meeting& meeting, Instant now) {
   direction_ = meeting.direction;
   const auto& mine = record_.configuration;
   const auto& theirs = meeting.peer_configuration;
-  const bool is_agreed = mine.term == theirs.term && mine.members == theirs.members;
-  const bool is_bound = is_in_doubt() && !record_.is_outdated;
-  if (is_agreed && !mine.is_pair() && !is_bound) link_ = is_sole() ? Link::source : Link::target;
+  switch (meeting.direction) {
+    case Meeting::Direction::equal:
+      break;
+    case Meeting::Direction::wait:
+      link_ = Link::waiting;
+      break;
+    case Meeting::Direction::source:
+      if (meeting.is_split) {
+        given_up_ = meeting.given_up;
+      } else if (is_sole() && !is_in_doubt() && mine.term >= theirs.term) {
+        begin_as_source();
+      }
+      break;
+    case Meeting::Direction::target:
+      if (!theirs.is_sole(peer()) || theirs.term < mine.term) {
+        if (meeting.is_split) link_ = Link::target;
+        break;
+      }
+      link_ = Link::target;
+      if (!meeting.is_split && persist_out_ == 0 && theirs != mine) {
+        forget_changes();
+        persist(give_way(record_, theirs));
+      }
+      break;
+  }
   advance(now);
 }
 
 void MembershipMachine::resync_begins(const blockdev::Configuration& source, Instant now) {
   const auto& mine = record_.configuration;
+  const bool may_be_left = mine.primary != self() || !mine.has_member(self());
   const bool is_expected =
-      link_ == Link::target && persist_out_ == 0 && source.is_sole(peer()) && source.term == mine.term;
-  if (!is_expected) return end_connection("a resync began that was not agreed upon", now);
-  is_target_starting_ = true;
-  frames_may_come();
-  persist(become_sync_target(record_, source));
+      link_ == Link::target && !start_.has_value() && source.is_sole(peer()) && source.term >= mine.term && may_be_left;
+  if (!is_expected) {
+    end_connection("a resync began that was not agreed upon", now);
+  } else {
+    start_ = source;
+  }
   advance(now);
+}
+
+void MembershipMachine::begin_as_target() {
+  is_target_starting_ = true;
+  forget_changes();
+  frames_may_come();
+  persist(become_sync_target(record_, *std::exchange(start_, std::nullopt)));
+}
+
+void MembershipMachine::begin_as_source() {
+  link_ = Link::source;
+  effects_.emplace_back(SourceReadyEffect{});
+}
+
+// ---- both have gone on alone -----------------------------------------------------------------------------------
+
+/// A sole member that is in doubt has proposed to add the peer, which may have agreed and gone on: that is no split.
+bool MembershipMachine::are_both_alone(const blockdev::Configuration& theirs) const noexcept {
+  return is_sole() && theirs.is_sole(peer()) && !is_in_doubt();
+}
+
+/// protocol.md 3.3, 3.5: of one term neither answers. Of two terms the lower one holds its answers: without an arbiter
+/// that remembers, nobody has decided against its copy, and what was written there must be weighed when the nodes meet.
+/// With one, only a person can have, and the higher one is adopted.
+bool MembershipMachine::has_split(const blockdev::Configuration& theirs) const noexcept {
+  if (!are_both_alone(theirs)) return false;
+  const auto mine = record_.configuration.term;
+  return theirs.term == mine || (theirs.term > mine && options_.arbiter != ArbiterKind::etcd);
+}
+
+void MembershipMachine::split_found(const blockdev::Configuration& theirs, Instant now) {
+  peer_seen_ = std::max(peer_seen_, theirs.term);
+  is_split_ = has_split(theirs);
+  advance(now);
+}
+
+/// protocol.md 5.1 row 9: the copy that is given up becomes the base of this one, durably, before anything is copied.
+void MembershipMachine::keep_after_split(Instant now) {
+  if (!is_sole() || !is_copy_whole()) return end_connection("the copy that is to be kept is not whole", now);
+  if (!is_flushed_) return;
+  const blockdev::Generation given_up = *std::exchange(given_up_, std::nullopt);
+  const auto primary = record_.configuration.primary;
+  forget_changes();
+  is_mandate_begun_ = true;
+  is_split_ = is_wanted_ = false;
+  is_source_starting_ = true;
+  persist(membership::keep_after_split(record_, self(), primary, peer_seen_, fresh_nonce(), given_up));
 }
 
 void MembershipMachine::resynced(Instant now) {
@@ -280,7 +358,7 @@ bool MembershipMachine::is_in_doubt() const noexcept { return membership::is_in_
 
 bool MembershipMachine::is_copy_whole() const {
   return !record_.is_outdated && !record_.is_inconsistent && !is_disk_failed_ && !is_metadata_failed_ &&
-         !record_.generations.current.is_none();
+         !is_just_created();
 }
 
 bool MembershipMachine::is_peer_alive(Instant now) const {
@@ -294,6 +372,7 @@ bool MembershipMachine::holds_mandate(Instant now) const {
     return false;
   }
   if (!is_copy_whole() || may_have_lost_cache_ || is_split_ || !promise_.has_run_out(now)) return false;
+  if (is_leaving_peer_ || is_stopping_) return false;
   if (proposal_.has_value() && proposal_->stage != Proposal::Stage::draining) return false;
   if (is_sole()) return is_flushed_;
   return link_ == Link::established && lease_.is_valid(now);
@@ -304,24 +383,26 @@ bool MembershipMachine::may_answer(Instant now) const { return holds_mandate(now
 bool MembershipMachine::may_apply_frames() const {
   if (persist_out_ != 0 || is_disk_failed_) return false;
   if (link_ == Link::target) return record_.is_inconsistent && record_.configuration.is_sole(peer());
-  return link_ == Link::established && record_.configuration.primary != self() && !is_in_doubt();
+  return link_ == Link::established && record_.configuration.is_pair() && record_.configuration.primary != self() &&
+         !is_in_doubt();
 }
 
 bool MembershipMachine::is_settled() const {
   const bool is_bound = is_in_doubt() && !record_.is_outdated;
   const bool is_failed = is_disk_failed_ || is_metadata_failed_;
   return persist_out_ == 0 && !is_bound && !is_failed && !is_forcing_ && claim_.stage == Claim::Stage::idle &&
-         !proposal_.has_value();
+         !proposal_.has_value() && !is_stopping_;
 }
 
 void MembershipMachine::update_service(Instant now) {
   const bool is_mine = record_.configuration.primary == self() && record_.configuration.has_member(self()) &&
-                       !record_.is_outdated && !record_.is_inconsistent;
+                       !record_.is_outdated && !record_.is_inconsistent && !is_stopping_;
   Service next = is_mine ? Service::frozen : Service::stopped;
   if (holds_mandate(now) && !proposal_.has_value()) next = Service::serving;
   reason_ = next == Service::serving ? std::string() : why_not_serving(now);
   if (next == service_) return;
   service_ = next;
+  has_served_ = next != Service::stopped && (has_served_ || next == Service::serving);
   effects_.emplace_back(ServiceEffect{next});
   send_heartbeat(now);
 }
@@ -329,14 +410,17 @@ void MembershipMachine::update_service(Instant now) {
 std::string MembershipMachine::why_not_serving(Instant now) const {
   const auto& configuration = record_.configuration;
   if (is_metadata_failed_) return "the metadata cannot be written: this node agrees to nothing and serves nothing";
-  if (is_split_) return "split: both nodes went on alone at one term; neither answers until a person decides";
+  if (is_stopping_) return "the resource is being taken down";
+  if (is_split_)
+    return "split: both nodes went on alone; this one answers nothing until it is decided whose copy is kept";
   if (is_disk_failed_) return "the local disk has failed: waits for the peer to take over";
   if (is_forcing_) return flush_failure_.empty() ? "the copy is being flushed before it is taken" : flush_failure_;
-  if (record_.generations.current.is_none()) return "the copy was just created: run `primary --force` on one node once";
+  if (is_just_created()) return "the copy was just created: run `primary --force` on one node once";
   if (record_.is_inconsistent) return "the copy is Inconsistent: a resync towards it has not finished";
   if (record_.is_outdated) return "the copy is Outdated: the peer went on without it";
   if (persist_out_ != 0) return "a change of the configuration is being recorded";
   if (proposal_.has_value()) return "both nodes are agreeing on a change of the configuration";
+  if (is_leaving_peer_) return "the peer is being left behind";
   if (may_have_lost_cache_) {
     return "the copy may have lost answered writes with its host's power: waits for the peer, or degraded_start_after";
   }

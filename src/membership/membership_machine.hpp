@@ -45,10 +45,18 @@ struct MembershipStart {
 
 /// What the two nodes' Introductions came to (replication/meeting).
 struct Meeting {
-  enum class Direction : std::uint8_t { equal, source, target };
+  enum class Direction : std::uint8_t {
+    equal,
+    source,
+    target,
+    wait,  ///< both copies were just created: one is forced primary, then they meet anew
+  };
   Direction direction = Direction::equal;  ///< of this node
   blockdev::Configuration peer_configuration;
   std::uint64_t peer_seen = 0;
+  /// Both copies were changed apart, and policies or a person have said whose is given up: the target's.
+  bool is_split = false;
+  blockdev::Generation given_up = {};  ///< source after a split: the current generation of that copy
 };
 
 /// The answer to an administrator's verb: whether it was taken up, and a sentence.
@@ -68,6 +76,8 @@ class MembershipMachine {
   /// Both sides are connected, neither is_settled() was false, and both have read the other's Introduction.
   void connected(const Meeting& meeting, Instant now);
   void disconnected(Instant now);
+  /// The nodes met, both copies were changed apart, and nobody's is given up. They are not connected.
+  void split_found(const blockdev::Configuration& theirs, Instant now);
   /// The peer still sends, and acknowledges nothing, for peer_timeout.
   void acknowledgements_stalled(Instant now);
   /// A resync towards this copy is about to begin: its record must say so first (TargetReadyEffect).
@@ -91,6 +101,13 @@ class MembershipMachine {
   [[nodiscard]] Verdict switch_over(Instant now);
   void set_standby(bool is_standby, Instant now);
   void set_maintenance(bool is_maintenance, Instant now);
+  /// The connected peer is left behind: it is asked to give way over the connection, which ends when it has.
+  /// (`disconnect` of the primary; `invalidate` of the peer's copy, once every block counts as different, durably.)
+  [[nodiscard]] Verdict leave_peer(Instant now);
+  /// The administrator keeps the nodes apart: nobody takes over because of it.
+  void set_apart(bool is_apart, Instant now);
+  /// The daemon ends: serves no more and begins nothing, but still agrees to what the peer asks.
+  void stop(Instant now);
 
   // ---- answers ----
   /// The mandate, at this very moment. Asked before each answer to an initiator, after the data was read.
@@ -103,6 +120,9 @@ class MembershipMachine {
   /// Why this node does not serve, or what it waits for; empty when it serves, or is a Secondary with nothing to tell.
   [[nodiscard]] const std::string& reason() const noexcept { return reason_; }
   [[nodiscard]] Service service() const noexcept { return service_; }
+  /// It has served in this run and was not stopped since: initiators may wait for its answers
+  /// (Introduction.is_primary).
+  [[nodiscard]] bool is_primary() const noexcept { return has_served_; }
   [[nodiscard]] const blockdev::ResourceRecord& record() const noexcept { return record_; }
   [[nodiscard]] bool is_established() const noexcept { return link_ == Link::established; }
   [[nodiscard]] bool is_source() const noexcept { return link_ == Link::source; }
@@ -116,7 +136,7 @@ class MembershipMachine {
   [[nodiscard]] Effects take_effects() { return std::exchange(effects_, {}); }
 
  private:
-  enum class Link : std::uint8_t { none, met, source, target, established };
+  enum class Link : std::uint8_t { none, waiting, met, source, target, established };
   struct Peer {
     Heartbeat heartbeat;
     Instant heard_at{};
@@ -151,6 +171,11 @@ class MembershipMachine {
   [[nodiscard]] Heartbeat compose(Instant now);
   void end_connection(const std::string& reason, Instant now);
   void link_gone(Instant now);
+  void begin_as_target();
+  void begin_as_source();
+  void keep_after_split(Instant now);
+  [[nodiscard]] bool are_both_alone(const blockdev::Configuration& theirs) const noexcept;
+  [[nodiscard]] bool has_split(const blockdev::Configuration& theirs) const noexcept;
   void flush_own(Instant now);
   void take_by_force(Instant now);
   void frames_may_come() noexcept;
@@ -160,6 +185,11 @@ class MembershipMachine {
   [[nodiscard]] bool is_copy_whole() const;
   [[nodiscard]] bool is_in_doubt() const noexcept;
   [[nodiscard]] bool is_sole() const noexcept { return record_.configuration.is_sole(self()); }
+  [[nodiscard]] bool is_just_created() const noexcept { return record_.generations.current.is_none(); }
+  /// Met, and the plan is a resync in this direction that has not begun.
+  [[nodiscard]] bool is_planned(Meeting::Direction direction) const noexcept {
+    return link_ == Link::met && direction_ == direction;
+  }
   [[nodiscard]] bool is_peer_alive(Instant now) const;
   [[nodiscard]] Duration lease_length() const noexcept { return milliseconds(options_.lease_ms); }
   [[nodiscard]] blockdev::NodeIndex self() const noexcept { return options_.self; }
@@ -223,6 +253,10 @@ class MembershipMachine {
   Instant lease_lost_at_{};
   bool is_joining_ = false;  ///< a proposal of the peer's is being made durable
   bool is_target_starting_ = false;
+  bool is_source_starting_ = false;  ///< the only member as soon as that is durable, with this connection
+  bool is_parting_ = false;          ///< agreed to be left behind: the reply goes over the connection before it ends
+  std::optional<blockdev::Configuration> start_;  ///< the resync that the peer has begun
+  std::optional<blockdev::Generation> given_up_;  ///< of the copy that loses a split that this node wins
 
   std::optional<Proposal> proposal_;
   std::uint64_t own_doubt_ = 0;  ///< the term of a proposal of this run's whose outcome is unknown
@@ -243,13 +277,17 @@ class MembershipMachine {
   bool is_metadata_failed_ = false;
   bool is_standby_ = false;
   bool is_maintenance_ = false;
-  bool is_wanted_ = false;  ///< the administrator asked for the role here, and nobody has had it since
-  bool is_split_ = false;
+  bool is_apart_ = false;         ///< the administrator keeps the nodes apart
+  bool is_leaving_peer_ = false;  ///< leave_peer(), until this node is the only member or has given way
+  bool is_stopping_ = false;
+  bool is_wanted_ = false;         ///< the administrator asked for the role here, and nobody has had it since
+  bool is_split_ = false;          ///< both went on alone; the other one's configuration is not below this node's
   bool is_forcing_ = false;        ///< a person took this copy; waits for the flush
   bool is_overwrite_due_ = false;  ///< the arbiter is told once the forced record is durable
   std::string claim_reason_;
   std::string reason_;
   Service service_ = Service::stopped;
+  bool has_served_ = false;
 };
 
 }  // namespace replblk::membership

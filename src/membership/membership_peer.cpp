@@ -23,7 +23,7 @@ void MembershipMachine::heartbeat_received(const Heartbeat& heartbeat, Instant n
   peer_seen_ = std::max({peer_seen_, heartbeat.seen, heartbeat.configuration.term});
   const auto& mine = record_.configuration;
   const auto& theirs = heartbeat.configuration;
-  is_split_ = mine.term == theirs.term && mine.is_sole(self()) && theirs.is_sole(peer());
+  is_split_ = has_split(theirs);
   if (persist_out_ == 0) {
     const bool counts = link_ == Link::established && mine.is_pair() && mine.primary == self() && !is_in_doubt();
     if (counts) lease_.count(heartbeat.echo, mine, now);
@@ -43,10 +43,10 @@ bool MembershipMachine::adopt(const Heartbeat& heartbeat, Instant now) {
   const auto& theirs = heartbeat.configuration;
   const auto& mine = record_.configuration;
   const bool is_higher = theirs.term > mine.term || (theirs.term == mine.term && mine.is_pair() && !theirs.is_pair());
-  if (!is_higher) return false;
+  if (!is_higher || is_split_) return false;
   if (theirs.is_sole(self())) {
     // It gave way to this node, or to an earlier run of it; the reply was lost.
-    if (record_.is_inconsistent || is_disk_failed_) return false;
+    if (record_.is_inconsistent || is_disk_failed_ || is_just_created()) return false;
     if (may_have_lost_cache_ && !heartbeat.may_have_lost_cache) return false;
     flush_own(now);
     if (!is_flushed_) return false;  // The next heartbeat says it again.
@@ -55,14 +55,18 @@ bool MembershipMachine::adopt(const Heartbeat& heartbeat, Instant now) {
   }
   if (theirs.is_sole(peer())) {
     forget_changes();
-    end_connection("the peer went on without this node", now);
+    if (is_planned(Meeting::Direction::target)) {
+      link_ = Link::target;
+    } else {
+      end_connection("the peer went on without this node", now);
+    }
     persist(give_way(record_, theirs));
     return true;
   }
   // Both are members: the answer to a proposal of this node's was lost, or this is a restart after it.
   const bool is_answer_on_its_way = proposal_.has_value() && link_ != Link::none;
   if (!theirs.is_pair() || theirs.term < record_.seen || record_.is_outdated || record_.is_inconsistent ||
-      is_answer_on_its_way) {
+      is_just_created() || is_answer_on_its_way) {
     return false;
   }
   if (own_doubt_ == theirs.term) connected_term_ = theirs.term;
@@ -73,14 +77,22 @@ bool MembershipMachine::adopt(const Heartbeat& heartbeat, Instant now) {
   return true;
 }
 
-/// protocol.md 3.3: to mark itself Outdated. The reply leaves with the next heartbeat, which says what is durable.
+/// protocol.md 3.3: to mark itself Outdated. The reply leaves with the next heartbeat, which says what is durable. A
+/// copy that was just created holds nothing and stands in nobody's way.
 void MembershipMachine::agree_to_removal(const Heartbeat& heartbeat, Instant now) {
   const RemovalTicket& request = heartbeat.request;
   if (persist_out_ != 0 || request.is_none() || request.term <= record_.seen) return;
-  if (!record_.configuration.has_member(peer()) || holds_mandate(now)) return;
+  if ((!record_.configuration.has_member(peer()) && !is_just_created()) || holds_mandate(now)) return;
+  if (heartbeat.current.is_none()) return;
   if (heartbeat.may_have_lost_cache && !may_have_lost_cache_ && is_copy_whole()) return;
   forget_changes();
-  end_connection("the peer goes on without this node", now);
+  if (is_planned(Meeting::Direction::target)) {
+    link_ = Link::target;
+  } else if (link_ == Link::established) {
+    is_parting_ = true;
+  } else {
+    end_connection("the peer goes on without this node", now);
+  }
   reply_ = request;
   persist(become_outdated(record_, {request.term, static_cast<std::uint8_t>(1u << peer()), peer()}));
 }

@@ -90,7 +90,7 @@ void MembershipMachine::arrange_roles(Instant now) {
     if (proposer == self() && is_peer_alive(now)) propose(choose_primary(), now);
     return;
   }
-  if (link_ != Link::established || is_maintenance_ || !is_peer_alive(now)) return;
+  if (link_ != Link::established || is_maintenance_ || is_leaving_peer_ || !is_peer_alive(now)) return;
   const Heartbeat& theirs = peer_.heartbeat;
   if (configuration.primary == self() && holds_mandate(now)) {
     if (is_standby_ && !theirs.is_standby && !theirs.has_failed_disk) propose(peer(), now);
@@ -107,7 +107,7 @@ Verdict MembershipMachine::make_primary(Instant now) {
   if (is_disk_failed_ || is_metadata_failed_) return {false, "the local disk has failed"};
   if (record_.is_inconsistent) return {false, "the local copy is Inconsistent: a resync towards it has not finished"};
   if (record_.is_outdated) return {false, "the local copy is Outdated: the peer went on without it"};
-  if (record_.generations.current.is_none()) return {false, "the local copy was just created: use --force once"};
+  if (is_just_created()) return {false, "the local copy was just created: use --force once"};
   if (record_.configuration.primary == peer() && link_ == Link::established) {
     return {false, "the peer is primary: use switchover there"};
   }
@@ -170,6 +170,30 @@ void MembershipMachine::take_by_force(Instant now) {
 void MembershipMachine::set_standby(bool is_standby, Instant now) {
   if (is_standby_ && !is_standby && record_.configuration.primary == kNoNode) is_wanted_ = true;
   is_standby_ = is_standby;
+  advance(now);
+  send_heartbeat(now);
+}
+
+Verdict MembershipMachine::leave_peer(Instant now) {
+  if (link_ != Link::established || !is_copy_whole())
+    return {false, "the nodes are not connected, or the copy is not whole"};
+  if (persist_out_ != 0 || proposal_.has_value() || is_in_doubt()) {
+    return {false, "a change of the configuration is under way; try again"};
+  }
+  if (record_.configuration.primary == peer()) return {false, "the peer is primary"};
+  is_leaving_peer_ = true;
+  advance(now);
+  return {true, "the peer is being left behind"};
+}
+
+void MembershipMachine::set_apart(bool is_apart, Instant now) {
+  is_apart_ = is_apart;
+  advance(now);
+}
+
+void MembershipMachine::stop(Instant now) {
+  is_stopping_ = true;
+  is_wanted_ = false;
   advance(now);
   send_heartbeat(now);
 }

@@ -55,6 +55,7 @@ void MembershipWorld::draw_fault() {
         for (Node& each : nodes_) each.is_path_cut.fill(true);
         is_deaf(seconds(20));
       }
+      if (has_disk_failures_ && random_.chance(0.3)) return replace_disk(index);
       if (random_.chance(0.25)) kill(static_cast<Index>(1 - index), has_power_loss_ && random_.chance(0.5));
       return kill(index, has_power_loss_ && random_.chance(0.5));
     case 7:
@@ -88,7 +89,7 @@ void MembershipWorld::draw_fault() {
 
 void MembershipWorld::administer(Node& node) {
   const Instant now = local(node);
-  switch (random_.below(8)) {
+  switch (random_.below(11)) {
     case 0:
     case 1:
     case 2:
@@ -109,9 +110,49 @@ void MembershipWorld::administer(Node& node) {
     case 7:
       static_cast<void>(node.machine->switch_over(now));
       break;
+    case 8:
+      static_cast<void>(node.machine->leave_peer(now));
+      break;
+    case 9:
+      node.machine->set_apart(random_.chance(0.5), now);
+      break;
+    case 10:
+      // The daemon ends in order; the connection first.
+      trace(node, "is stopped");
+      node.machine->stop(now);
+      at_node(index_of(node), milliseconds(100), [this](Node& at) {
+        close_link(at);
+        at.machine->disconnected(local(at));
+      });
+      at_node(index_of(node), milliseconds(200), [this](Node& at) { kill(index_of(at), false); });
+      break;
     default:
       break;
   }
+}
+
+/// The peer's copy holds everything: this one's disk is taken out, and an empty one put in.
+void MembershipWorld::replace_disk(Index index) {
+  Node& node = nodes_[index];
+  const Node& peer = other(node);
+  const auto& left = peer.record;
+  const bool has_all = left.configuration.has_member(1 - index) && !left.is_outdated && !left.is_inconsistent &&
+                       !peer.lost_cache && !peer.is_disk_broken && !left.generations.current.is_none() &&
+                       left.configuration.term >= node.record.configuration.term;
+  // A claim of the daemon on the old disk may commit after the disk is gone, and its `seen` with it: then the arbiter's
+  // record names a copy that is no more, and a person must force the other one. Here none is out.
+  const bool are_both_settled = node.run != 0 && peer.run != 0 && node.machine->is_established() &&
+                                peer.machine->is_established() && !node.record_out.has_value();
+  if (!has_all || !are_both_settled || has_arbiter_faults_) return;
+  kill(index, false);
+  if (node.record.configuration.is_sole(index) || node.record.configuration.term > left.configuration.term) return;
+  trace(node, "gets an empty disk");
+  const Uuid id = node.record.arbiter_record_id;
+  node.record = {};
+  node.record.arbiter_record_id = id;
+  node.data = node.stable = 0;
+  node.lost_cache = false;
+  node.has_written_alone = false;
 }
 
 /// No fault any more. One node may stay away for good, if the other one can do without it.
@@ -142,6 +183,7 @@ void MembershipWorld::heal() {
     const auto ask_for_service = [this](Node& node) {
       node.machine->set_maintenance(false, local(node));
       node.machine->set_standby(false, local(node));
+      node.machine->set_apart(false, local(node));
     };
     at_node(index, milliseconds(20), ask_for_service);
   }
@@ -163,7 +205,9 @@ bool MembershipWorld::is_service_owed() const {
   const Node& two = nodes_[1];
   if (one.run != 0 && two.run != 0) {
     if (options_.arbiter == ArbiterKind::etcd) return true;
-    return !(one.record.configuration.is_sole(0) && two.record.configuration.is_sole(1)) && now_ > deaf_until_;
+    // One disk was replaced, and then the other one's host lost its power: a person must say what is left to serve.
+    if (one.record.generations.current.is_none() || two.record.generations.current.is_none()) return false;
+    return now_ > deaf_until_;
   }
   if (options_.arbiter != ArbiterKind::etcd) return false;
   const Index left = one.run != 0 ? 0 : 1;

@@ -111,7 +111,7 @@ replication::Introduction MembershipWorld::introduce(const Node& node) const {
   intro.is_crashed_primary = node.is_crashed_primary;
   intro.may_have_lost_cache = node.machine->may_have_lost_cache();
   intro.survived_connected = node.machine->has_survived_connected();
-  intro.is_primary = node.service == Service::serving;
+  intro.is_primary = node.machine->is_primary();
   return intro;
 }
 
@@ -127,28 +127,81 @@ void MembershipWorld::try_connect() {
   ++link_number_;
   const std::array delays = {random_.duration(microseconds(50), milliseconds(5)),
                              random_.duration(microseconds(50), milliseconds(5))};
+  std::array<replication::Plan, 2> plans;
   for (Index index = 0; index < 2; ++index) {
-    const replication::Plan plan = replication::plan_meeting(index, intros[index], intros[1 - index]);
-    if (plan.kind == replication::PlanKind::apart || plan.kind == replication::PlanKind::wait) {
-      trace(nodes_[index], "apart: " + plan.reason);
-      nodes_[0].is_linked = nodes_[1].is_linked = false;
-      return;
-    }
-    membership::Meeting meeting;
-    meeting.direction = plan.kind == replication::PlanKind::agree         ? membership::Meeting::Direction::equal
-                        : plan.kind == replication::PlanKind::sync_source ? membership::Meeting::Direction::source
-                                                                          : membership::Meeting::Direction::target;
-    meeting.peer_configuration = intros[1 - index].configuration;
-    meeting.peer_seen = intros[1 - index].seen;
-    nodes_[index].is_linked = true;
+    plans[index] = replication::plan_meeting(index, intros[index], intros[1 - index]);
+    if (plans[index].kind != replication::PlanKind::apart) continue;
+    if (plans[index].is_split) return split_found(intros);
+    trace(nodes_[index], "apart: " + plans[index].reason);
+    return;
+  }
+  for (Index index = 0; index < 2; ++index) {
+    meet(index, plans[index], intros[1 - index], delays[index]);
     link_order_[index] = now_ + delays[1 - index];  // Nothing comes before the other's Introduction.
-    at_node(index, delays[index],
-            [this, meeting, number = link_number_, before = nodes_[index].machine->record()](Node& node) {
-              if (!node.is_linked || number != link_number_) return;
-              if (node.machine->record() != before || !node.machine->is_settled()) return close_link(node);
-              trace(node, fmt::format("connected, {}", static_cast<int>(meeting.direction)));
-              node.machine->connected(meeting, local(node));
-            });
+  }
+}
+
+void MembershipWorld::meet(Index index, const replication::Plan& plan, const replication::Introduction& theirs,
+                           Duration delay) {
+  using Direction = membership::Meeting::Direction;
+  membership::Meeting meeting;
+  switch (plan.kind) {
+    case replication::PlanKind::agree:
+      meeting.direction = Direction::equal;
+      break;
+    case replication::PlanKind::sync_source:
+      meeting.direction = Direction::source;
+      break;
+    case replication::PlanKind::sync_target:
+      meeting.direction = Direction::target;
+      break;
+    case replication::PlanKind::wait:
+    case replication::PlanKind::apart:
+      meeting.direction = Direction::wait;
+      break;
+  }
+  meeting.peer_configuration = theirs.configuration;
+  meeting.peer_seen = theirs.seen;
+  meeting.is_split = plan.is_split;
+  meeting.given_up = theirs.generations.current;
+  nodes_[index].is_linked = true;
+  at_node(index, delay, [this, meeting, number = link_number_, before = nodes_[index].machine->record()](Node& node) {
+    if (!node.is_linked || number != link_number_) return;
+    if (node.machine->record() != before || !node.machine->is_settled()) return close_link(node);
+    trace(node, fmt::format("connected, {}{}", static_cast<int>(meeting.direction), meeting.is_split ? ", split" : ""));
+    node.machine->connected(meeting, local(node));
+  });
+}
+
+/// Nobody merges; the administrator comes now and then, and gives up one copy: of a primary only after its role.
+void MembershipWorld::split_found(const std::array<replication::Introduction, 2>& intros) {
+  trace(nodes_[0], "the copies have split");
+  for (Index index = 0; index < 2; ++index) {
+    at_node(index, milliseconds(1), [this, theirs = intros[1 - index].configuration](Node& node) {
+      node.machine->split_found(theirs, local(node));
+    });
+  }
+  for (Node& node : nodes_) node.is_split_decided = false;
+  if (!random_.chance(is_healing_ ? 0.5 : 0.1)) return;
+  if (!nodes_[0].is_discarding && !nodes_[1].is_discarding) nodes_[random_.below(2)].is_discarding = true;
+  const Index loser = nodes_[0].is_discarding ? 0 : 1;
+  Node& given_up = nodes_[loser];
+  if (given_up.machine->is_primary()) {
+    return at_node(loser, {}, [this](Node& node) { static_cast<void>(node.machine->make_secondary(local(node))); });
+  }
+  if (!intros[1 - loser].generations.current.is_none() && !intros[1 - loser].is_outdated &&
+      !intros[1 - loser].is_inconsistent) {
+    for (Index index = 0; index < 2; ++index) {
+      replication::Plan plan;
+      plan.kind = index == loser ? replication::PlanKind::sync_target : replication::PlanKind::sync_source;
+      plan.is_split = true;
+      nodes_[index].is_split_decided = true;
+      const Duration delay = random_.duration(microseconds(50), milliseconds(5));
+      meet(index, plan, intros[1 - index], delay);
+      link_order_[1 - index] = now_ + delay;
+    }
+  } else {
+    given_up.is_discarding = false;
   }
 }
 
@@ -201,12 +254,6 @@ void MembershipWorld::receive_frame(Node& node, const Frame& frame) {
     case FrameKind::sync_ack:
       return machine.resynced(local(node));
   }
-}
-
-void MembershipWorld::sync_if_possible(Node& node) {
-  if (node.machine == nullptr || !node.is_linked || !node.machine->is_source() || node.is_syncing) return;
-  node.is_syncing = true;
-  send_frame(node, {.kind = FrameKind::sync_start, .configuration = node.machine->record().configuration});
 }
 
 // ---- the arbiter -----------------------------------------------------------------------------------------------
@@ -264,6 +311,7 @@ void MembershipWorld::answer_if_possible(Node& node) {
   const bool is_target_behind = node.machine->is_source() && node.is_synced && !node.is_acknowledged;
   if ((is_pair && !node.is_acknowledged) || is_target_behind) return;
   floor_ = std::max(floor_, node.pending_write);
+  if (!is_pair) node.has_written_alone = true;
   if (is_pair) floor_both_ = std::max(floor_both_, node.pending_write);
   node.pending_write = 0;
 }

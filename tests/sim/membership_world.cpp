@@ -164,7 +164,7 @@ void MembershipWorld::kill(Index index, bool is_power_lost) {
   node.session.reset();
   node.service = membership::Service::stopped;
   node.pending_write = node.drain_number = 0;
-  node.is_syncing = node.is_synced = node.is_flushing = false;
+  node.is_syncing = node.is_synced = node.is_flushing = node.is_discarding = false;
   node.has_dirty = false;
   if (is_power_lost) note_power_loss(node);
   if (was != 0 && !is_healing_) {
@@ -191,7 +191,6 @@ void MembershipWorld::pump(Node& node) {
   }
   answer_if_possible(node);
   drain_if_possible(node);
-  sync_if_possible(node);
 }
 
 void MembershipWorld::carry_out(Node& node, membership::Effect& effect) {
@@ -207,7 +206,11 @@ void MembershipWorld::carry_out(Node& node, membership::Effect& effect) {
       at.record = *at.record_out;
       at.record_out.reset();
       if (at.record.configuration.has_member(index_of(at)) && !at.machine->may_have_lost_cache()) at.lost_cache = false;
-      if (at.record.configuration.is_pair()) at.is_crashed_primary = at.has_dirty = false;
+      if (at.record.configuration.is_pair()) {
+        at.is_crashed_primary = at.has_dirty = at.is_discarding = false;
+        // Whoever agrees to a pair has everything that both answered.
+        for (Node& each : nodes_) each.has_written_alone = false;
+      }
       at.machine->persisted(number, local(at));
       // The worst moment to die is when something has just become true.
       if (has_crashes_ && !is_healing_ && random_.chance(0.02)) {
@@ -237,6 +240,9 @@ void MembershipWorld::carry_out(Node& node, membership::Effect& effect) {
     node.lost_cache = false;
     node.data = node.stable = 0;
     send_frame(node, {.kind = FrameKind::target_ready});
+  } else if (std::holds_alternative<membership::SourceReadyEffect>(effect)) {
+    node.is_syncing = true;
+    send_frame(node, {.kind = FrameKind::sync_start, .configuration = node.record.configuration});
   } else if (const auto* drain = std::get_if<membership::DrainAndFlushEffect>(&effect)) {
     node.drain_number = drain->number;
   } else if (const auto* flush = std::get_if<membership::FlushOwnEffect>(&effect)) {
@@ -307,6 +313,17 @@ void MembershipWorld::check_record(Node& node, const ResourceRecord& before, con
   const Index peer = blockdev::other_node(self);
   if (now.configuration.term < before.configuration.term || now.seen < before.seen) fail("I6: a term goes down");
   const Configuration& next = now.configuration;
+  const bool had_agreed = before.seen > before.configuration.term;  // It had proposed to add the peer.
+  if (now.is_outdated && !before.is_outdated && options_.arbiter != ArbiterKind::etcd && node.has_written_alone &&
+      before.configuration.is_sole(self) && !had_agreed && !node.is_split_decided) {
+    fail("P4: a copy that was written alone gives way, and nobody has decided on the split");
+  }
+  if (now.is_inconsistent && !before.is_inconsistent) {
+    if (node.has_written_alone && !node.is_split_decided) {
+      fail("P4: a copy that was written alone is overwritten, and nobody said that there is a split");
+    }
+    node.has_written_alone = node.is_split_decided = false;
+  }
   if (next.is_sole(self) && now.seen > next.term && node.run != 0) node.run_terms.insert(now.seen);
   if (next != before.configuration) {
     ++changes_;
@@ -349,7 +366,8 @@ void MembershipWorld::note_degraded_start(Node& node) {
   const bool has_waited =
       options_.degraded_start_after.has_value() && local(node) - node.started_at >= *options_.degraded_start_after;
   const Node& peer = other(node);
-  const bool is_peer_whole = !peer.lost_cache && !peer.record.is_inconsistent && !peer.is_disk_broken;
+  const bool is_peer_whole = !peer.lost_cache && !peer.record.is_inconsistent && !peer.is_disk_broken &&
+                             !peer.record.generations.current.is_none();
   const bool is_peer_heard = peer.run != 0 && now_ - node.peer_heard_at < milliseconds(500);
   if (!node.lost_cache || !has_waited || (is_peer_heard && is_peer_whole)) return;
   for (std::uint64_t* floor : {&floor_, &floor_both_, &floor_flush_}) *floor = std::min(*floor, node.data);

@@ -6,10 +6,11 @@
 // at one end first; an arbiter that a node cannot reach, answers that are lost, claims that commit late; processes that
 // die, also while a record is being written (which may or may not be durable then), restart, pause longer than a lease;
 // hosts that lose power and what their caches held; clocks whose rates differ by less than the margin and begin anew at
-// a boot; failing disks; an administrator.
+// a boot; failing disks, and disks that are replaced by empty ones; an administrator.
 //
 // Held after every event: I1 (with `ping` and `none` only while the nodes could hear each other), I6, I7, and that who
-// may answer has every answered write. At the end, without faults, within a bound: I9.
+// may answer has every answered write (with `ping` and `none`: no copy that was written alone is overwritten unless the
+// meeting said that there is a split). At the end, without faults, within a bound: I9.
 #pragma once
 
 #include <array>
@@ -87,6 +88,8 @@ class MembershipWorld {
     Instant started_at{};
     bool is_crashed_primary = false;
     bool has_dirty = false;
+    bool is_discarding = false;     ///< the administrator gives this copy up, should there be a split
+    bool is_split_decided = false;  ///< the present meeting is one that the administrator has decided
     membership::Service service = membership::Service::stopped;
     std::uint64_t pending_write = 0;  ///< not yet answered
     bool is_acknowledged = false;
@@ -105,6 +108,7 @@ class MembershipWorld {
     std::array<bool, 3> is_path_cut{};  ///< outgoing; the last one is the connection's
     // ghosts
     bool lost_cache = false;
+    bool has_written_alone = false;  ///< answered, and no pair was agreed upon since
     std::set<std::uint64_t> granted_terms;
     std::set<std::uint64_t> agreed_terms;    ///< the peer made itself Outdated for this node
     std::set<std::uint64_t> asked_terms;     ///< this node's requests
@@ -149,13 +153,15 @@ class MembershipWorld {
   void load(Node& node);
   void answer_if_possible(Node& node);
   void drain_if_possible(Node& node);
-  void sync_if_possible(Node& node);
+  void meet(Index index, const replication::Plan& plan, const replication::Introduction& theirs, Duration delay);
+  void split_found(const std::array<replication::Introduction, 2>& intros);
   void note_power_loss(Node& node);
 
   // membership_faults.cpp
   void draw_fault();
   void heal();
   void administer(Node& node);
+  void replace_disk(Index index);
   [[nodiscard]] bool is_service_owed() const;
 
   Seeded random_;

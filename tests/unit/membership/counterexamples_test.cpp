@@ -180,7 +180,7 @@ TEST(Counterexamples, T15_nothing_is_proposed_before_both_are_flushed) {
   node.trace.clear();
   node.machine->resynced(node.now);
   node.pass(milliseconds(20));
-  EXPECT_EQ(node.take(), (Trace{"drain and flush both", "freeze"}));
+  EXPECT_EQ(node.take(), (Trace{"source ready", "drain and flush both", "freeze"}));
   node.pass_hearing(seconds(1));
   EXPECT_EQ(node.take(), Trace{});
   node.flush();

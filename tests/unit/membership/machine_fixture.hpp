@@ -174,6 +174,8 @@ class MachineFixture {
       trace.push_back("established");
     } else if (std::holds_alternative<TargetReadyEffect>(effect)) {
       trace.push_back("target ready");
+    } else if (std::holds_alternative<SourceReadyEffect>(effect)) {
+      trace.push_back("source ready");
     } else if (const auto* drain = std::get_if<DrainAndFlushEffect>(&effect)) {
       flush_out = drain->number;
       trace.push_back("drain and flush both");

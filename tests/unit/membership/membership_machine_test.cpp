@@ -253,6 +253,238 @@ TEST(MembershipMachine, Two_only_members_of_one_term_both_stop) {
   EXPECT_NE(node.machine->reason().find("split"), std::string::npos);
 }
 
+// Broken if a copy that was written alone gave way to another one on a heartbeat's word: what stood in it would be
+// overwritten without anybody having said that there is a split.
+TEST(MembershipMachine, Of_two_only_members_the_lower_one_holds_its_answers_until_the_nodes_meet) {
+  MachineFixture node(0, sole_record(0), ArbiterKind::none);
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+  ASSERT_TRUE(node.may_answer());
+  node.trace.clear();
+  node.peer.configuration = {9, 2, 1};
+  node.peer.seen = 9;
+  node.hear();
+  EXPECT_EQ(node.take(), (Trace{"freeze"}));
+  EXPECT_FALSE(node.machine->record().is_outdated);
+  EXPECT_TRUE(node.machine->is_primary());
+  EXPECT_NE(node.machine->reason().find("split"), std::string::npos);
+
+  MachineFixture higher(0, sole_record(0), ArbiterKind::none);
+  higher.pass(milliseconds(20));
+  higher.flush();
+  higher.persist();
+  higher.peer.configuration = {2, 2, 1};
+  higher.hear();
+  EXPECT_TRUE(higher.may_answer());
+
+  // With an arbiter that remembers, only a person can have decided so.
+  MachineFixture decided(0, sole_record(0), ArbiterKind::etcd);
+  decided.pass(milliseconds(20));
+  decided.flush();
+  decided.persist();
+  decided.trace.clear();
+  decided.peer.configuration = {9, 2, 1};
+  decided.hear();
+  EXPECT_EQ(decided.take(), (Trace{"persist (9,{1},1) seen 9 Outdated", "stop"}));
+}
+
+TEST(MembershipMachine, A_split_without_heartbeats_is_found_by_the_meeting) {
+  MachineFixture node(0, sole_record(0), ArbiterKind::none);
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+  node.trace.clear();
+  node.machine->split_found({9, 2, 1}, node.now);
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), (Trace{"freeze"}));
+}
+
+// protocol.md 5.1 row 9: the decision is durable, as this copy's base, before the resync begins.
+TEST(MembershipMachine, The_winner_of_a_split_records_whose_copy_is_given_up_and_then_begins) {
+  MachineFixture node(0, sole_record(0), ArbiterKind::none);
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+  node.peer.configuration = {9, 2, blockdev::kNoNode};
+  node.peer.seen = 9;
+  node.hear();
+  node.trace.clear();
+  node.machine->connected({Meeting::Direction::source, {9, 2, blockdev::kNoNode}, 9, true, {9, 99}}, node.now);
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), (Trace{"persist (10,{0},0) seen 10"}));
+  EXPECT_EQ(node.machine->record().generations.base, (blockdev::Generation{9, 99}));
+  node.persist();
+  EXPECT_EQ(node.take(), (Trace{"source ready", "serve"}));
+}
+
+TEST(MembershipMachine, The_loser_of_a_split_keeps_its_record_until_the_resync_begins) {
+  MachineFixture node(1, sole_record(1), ArbiterKind::none);
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+  ASSERT_TRUE(node.machine->make_secondary(node.now).is_accepted);
+  node.pass(milliseconds(20));
+  node.persist();
+  node.trace.clear();
+  node.machine->connected({Meeting::Direction::target, {2, 1, 0}, 2, true}, node.now);
+  node.peer.configuration = {8, 1, 0};
+  node.peer.seen = 8;
+  node.hear();
+  EXPECT_EQ(node.take(), Trace{});
+  node.machine->resync_begins({8, 1, 0}, node.now);
+  node.pass(milliseconds(20));
+  node.persist();
+  EXPECT_EQ(node.take(), (Trace{"persist (8,{0},0) seen 8 Outdated", "target ready"}));
+}
+
+// The connection on which the nodes met is the one over which the resync goes.
+TEST(MembershipMachine, The_source_of_a_pair_asks_its_peer_to_give_way_and_begins_on_the_same_connection) {
+  MachineFixture node(0);
+  node.hear();
+  node.machine->connected({Meeting::Direction::source, {1, 3, 0}, 1}, node.now);
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+  ASSERT_EQ(node.sent.request.term, 2u);
+  node.peer.reply = node.sent.request;
+  node.hear();
+  node.persist();
+  EXPECT_EQ(node.take(), (Trace{"freeze", "flush", "persist (1,{01},0) seen 2", "persist (2,{0},0) seen 2",
+                                "source ready", "serve"}));
+
+  MachineFixture target(1);
+  target.machine->connected({Meeting::Direction::target, {1, 3, 0}, 1}, target.now);
+  target.peer.request = {2, 22};
+  target.hear();
+  target.persist();
+  target.machine->resync_begins({2, 1, 0}, target.now);
+  target.pass(milliseconds(20));
+  target.persist();
+  EXPECT_EQ(target.take(),
+            (Trace{"persist (2,{0},0) seen 2 Outdated", "persist (2,{0},0) seen 2 Outdated", "target ready"}));
+}
+
+// Broken if an empty copy became a member because its peer's configuration names both, or served because the peer gave
+// way to what stood on the disk before.
+TEST(MembershipMachine, A_copy_that_was_just_created_becomes_no_member_and_stands_in_nobodys_way) {
+  MachineFixture node(1, blockdev::ResourceRecord{});
+  node.peer.current = {4, 44};
+  node.peer.configuration = {4, 3, 0};
+  node.peer.seen = 4;
+  node.hear();
+  EXPECT_EQ(node.take(), Trace{});
+  node.peer.configuration = {4, 2, 1};
+  node.hear();
+  EXPECT_EQ(node.take(), Trace{});
+  node.peer.configuration = {4, 3, 0};
+  node.peer.request = {5, 55};
+  node.hear();
+  EXPECT_EQ(node.take(), (Trace{"persist (5,{0},0) seen 5 Outdated"}));
+  node.persist();
+  EXPECT_EQ(node.sent.reply, (RemovalTicket{5, 55}));
+  node.trace.clear();
+  node.peer.request = {};
+  node.peer.may_have_lost_cache = true;  // Nor does it take over from one that has lost something.
+  node.pass_hearing(seconds(5));
+  EXPECT_EQ(node.take(), Trace{});
+
+  MachineFixture asked(0);
+  asked.peer.current = {};
+  asked.peer.request = {5, 55};
+  asked.hear();
+  EXPECT_EQ(asked.machine->record().seen, 1u);
+}
+
+TEST(MembershipMachine, Two_copies_that_were_just_created_wait_until_one_is_forced) {
+  MachineFixture node(0, blockdev::ResourceRecord{});
+  node.peer.configuration = {};
+  node.hear();
+  node.machine->connected({Meeting::Direction::wait, {}, 0}, node.now);
+  node.pass_hearing(seconds(30));
+  EXPECT_EQ(node.take(), Trace{});
+  ASSERT_TRUE(node.machine->force_primary(node.now).is_accepted);
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+  EXPECT_EQ(node.take(),
+            (Trace{"end connection", "flush", "persist (1,{0},0) seen 1", "freeze", "overwrite arbiter 1", "serve"}));
+}
+
+// `disconnect` of a primary, `invalidate` of the peer's copy: the peer knows that it is left behind before the
+// connection ends, so that nobody promotes it by mistake.
+TEST(MembershipMachine, A_peer_is_left_behind_over_the_connection) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.grant_lease();
+  node.trace.clear();
+  ASSERT_TRUE(node.machine->leave_peer(node.now).is_accepted);
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), (Trace{"flush", "freeze"}));
+  node.flush();
+  node.persist();
+  node.peer.reply = node.sent.request;
+  node.hear();
+  node.persist();
+  EXPECT_EQ(node.take(), (Trace{"persist (2,{01},0) seen 3", "end connection", "persist (3,{0},0) seen 3", "serve"}));
+
+  MachineFixture left(1);
+  left.establish(0);
+  left.peer.request = {3, 33};
+  left.hear();
+  EXPECT_FALSE(left.machine->may_apply_frames());
+  EXPECT_EQ(left.take(), (Trace{"persist (3,{0},0) seen 3 Outdated"}));
+  left.persist();
+  EXPECT_EQ(left.sent.reply, (RemovalTicket{3, 33}));
+  EXPECT_EQ(left.take(), (Trace{"end connection"}));
+}
+
+TEST(MembershipMachine, A_node_that_the_administrator_keeps_apart_does_not_take_over) {
+  MachineFixture node(1, MachineFixture::pair_record(0), ArbiterKind::none);
+  node.establish(0);
+  node.machine->set_apart(true, node.now);
+  node.lose_connection();
+  node.pass(seconds(30));
+  EXPECT_EQ(node.take(), Trace{});
+  EXPECT_NE(node.machine->reason().find("apart"), std::string::npos);
+  node.machine->set_apart(false, node.now);
+  node.pass(seconds(1));
+  EXPECT_EQ(node.take(), (Trace{"flush"}));
+}
+
+TEST(MembershipMachine, A_node_that_stops_serves_no_more_and_still_agrees_to_give_way) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.grant_lease();
+  node.trace.clear();
+  node.machine->stop(node.now);
+  node.lose_connection();
+  EXPECT_EQ(node.take(), (Trace{"stop"}));
+  node.pass_hearing(seconds(3));
+  EXPECT_EQ(node.take(), Trace{});
+  EXPECT_TRUE(node.sent.is_frozen);
+  node.peer.request = {3, 33};
+  node.hear();
+  EXPECT_EQ(node.take(), (Trace{"persist (3,{1},1) seen 3 Outdated"}));
+  node.persist();
+  EXPECT_EQ(node.sent.reply, (RemovalTicket{3, 33}));
+}
+
+// It will not serve in this run, and is granted nothing in its next one; but only if it says so itself.
+TEST(MembershipMachine, Without_an_arbiter_a_primary_whose_disk_failed_is_taken_over_though_it_is_heard) {
+  MachineFixture node(1, MachineFixture::pair_record(0), ArbiterKind::none);
+  node.establish(0);
+  node.give_promise();
+  node.peer.has_failed_disk = node.peer.is_frozen = true;
+  node.peer.is_serving = false;
+  node.hear();
+  node.flush();
+  node.persist();
+  node.trace.clear();
+  node.pass_hearing(milliseconds(2500));
+  EXPECT_EQ(node.take(), (Trace{"persist (4,{1},1) seen 4", "freeze"}));
+}
+
 TEST(MembershipMachine, Without_an_arbiter_a_node_that_was_not_connected_waits_and_says_why) {
   MachineFixture node(0, MachineFixture::pair_record(0), ArbiterKind::none);
   ASSERT_TRUE(node.machine->make_primary(node.now).is_accepted);
