@@ -1,5 +1,5 @@
 // Collects what is wrong in a node.conf: one sentence per error with its place, and gives them in the file's order.
-// Knows nothing of the rules. Used by config_file only.
+// Knows nothing of the rules. Used by ConfigText and ConfigChecker.
 #pragma once
 
 #include <cstddef>

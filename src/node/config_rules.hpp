@@ -1,5 +1,5 @@
 // The rules that single values of node.conf obey: names, numeric addresses, iSCSI names, paths. Pure functions on text.
-// Not responsible for places in the file or for rules between values: config_file does that, and is the only caller.
+// Not responsible for places in the file or for rules between values: ConfigChecker does that, and is the only caller.
 #pragma once
 
 #include <optional>

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/buffer_pool.hpp"
+#include "ports/datagram.hpp"
 #include "ports/disk.hpp"
 #include "ports/handlers.hpp"
 #include "ports/loop.hpp"
@@ -15,7 +16,8 @@ struct World {
   Random& random;
   Network& network;
   BufferPool& buffers;
-  Handlers* handlers = nullptr;  ///< null: there are none
+  Handlers* handlers = nullptr;    ///< null: there are none
+  Datagrams* datagrams = nullptr;  ///< null: nothing but the replication connection carries heartbeats
 };
 
 }  // namespace replblk::ports

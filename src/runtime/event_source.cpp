@@ -16,7 +16,9 @@ struct ReadableWatch::Armed {
 
   void arm() noexcept { io_uring_prep_poll_add(&reactor.prepare(op), fd, POLLIN); }
   void on_polled(std::int32_t result) {
+    is_in_callback = true;
     if (is_watched && result > 0) on_readable();
+    is_in_callback = false;
     if (is_watched && result != -ECANCELED) {
       arm();
     } else if (!is_watched) {
@@ -29,6 +31,7 @@ struct ReadableWatch::Armed {
   Callback<void()> on_readable;
   Op op;
   bool is_watched = true;
+  bool is_in_callback = false;
 };
 
 ReadableWatch::ReadableWatch(Reactor& reactor, int fd, Callback<void()> on_readable)
@@ -38,10 +41,11 @@ ReadableWatch::ReadableWatch(Reactor& reactor, int fd, Callback<void()> on_reada
 
 ReadableWatch::~ReadableWatch() {
   armed_->is_watched = false;
+  if (armed_->is_in_callback) return;  // It frees itself after the callback.
   if (armed_->op.is_in_flight) {
     armed_->reactor.cancel(armed_->op);
   } else {
-    assertion_failed("a watch is destroyed from its own callback", __FILE__, __LINE__);
+    delete armed_;
   }
 }
 

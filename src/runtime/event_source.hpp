@@ -1,6 +1,6 @@
 // Wake-ups of a reactor from outside its ring: an eventfd that other threads may signal, and a descriptor that
-// becomes readable (signalfd). Used by Mailbox and Signals; netlink will use it too.
-// Not for sockets or disks. Invariant: no callback after destruction; what the kernel still holds frees itself.
+// becomes readable (signalfd). Used by Mailbox, Signals and UdpDatagrams.
+// Not for streams or disks. Invariant: no callback after destruction; what the kernel still holds frees itself.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@
 
 namespace replblk::runtime {
 
-/// Tells when `fd` is readable, over and over; the callback reads it. The descriptor is the caller's and may be
-/// closed after this object's destruction.
+/// Tells when `fd` is readable, over and over; the callback reads it, and may destroy the watch. The descriptor is the
+/// caller's and may be closed after this object's destruction.
 class ReadableWatch {
  public:
   ReadableWatch(Reactor& reactor, int fd, Callback<void()> on_readable);

@@ -21,6 +21,8 @@ constexpr int kKeepIdleS = 5;
 constexpr int kKeepIntervalS = 2;
 constexpr int kKeepCount = 3;
 constexpr int kUserTimeoutMs = 10'000;
+// CS6 (RFC 4594 3.2, network control): where queues have classes, a heartbeat does not wait behind a resync.
+constexpr int kTrafficClassControl = 0xc0;
 
 void set_option(int fd, int level, int name, int value) noexcept {
   static_cast<void>(::setsockopt(fd, level, name, &value, sizeof value));
@@ -31,6 +33,15 @@ T read_as(const SocketAddress& address) noexcept {
   T value;
   std::memcpy(&value, &address.storage, sizeof value);
   return value;
+}
+
+/// The address need not be on this node now.
+void set_free_bind(int fd, const SocketAddress& address) noexcept {
+  if (address.family() == AF_INET6) {
+    set_option(fd, IPPROTO_IPV6, IPV6_FREEBIND, 1);
+  } else {
+    set_option(fd, SOL_IP, IP_FREEBIND, 1);
+  }
 }
 
 int close_and_fail(int fd) noexcept {
@@ -113,13 +124,7 @@ int open_listening_socket(const ports::Endpoint& local, const SocketAddress& add
   set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
   // "All addresses" means both families; an address that was written down means itself.
   if (address.family() == AF_INET6) set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, local.address.empty() ? 0 : 1);
-  if (may_be_absent) {
-    if (address.family() == AF_INET6) {
-      set_option(fd, IPPROTO_IPV6, IPV6_FREEBIND, 1);
-    } else {
-      set_option(fd, SOL_IP, IP_FREEBIND, 1);
-    }
-  }
+  if (may_be_absent) set_free_bind(fd, address);
   if (::bind(fd, address.get(), address.length) != 0) return close_and_fail(fd);
   if (::listen(fd, kBacklog) != 0) return close_and_fail(fd);
   return fd;
@@ -134,6 +139,21 @@ int open_connecting_socket(const SocketAddress& remote, const SocketAddress* loc
     set_option(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     if (::bind(fd, local->get(), local->length) != 0) return close_and_fail(fd);
   }
+  return fd;
+}
+
+int open_datagram_socket(const SocketAddress& local) noexcept {
+  const int fd = ::socket(local.family(), SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return -errno;
+  set_free_bind(fd, local);
+  set_option(fd, SOL_SOCKET, SO_RXQ_OVFL, 1);
+  if (local.family() == AF_INET6) {
+    set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    set_option(fd, IPPROTO_IPV6, IPV6_TCLASS, kTrafficClassControl);
+  } else {
+    set_option(fd, SOL_IP, IP_TOS, kTrafficClassControl);
+  }
+  if (::bind(fd, local.get(), local.length) != 0) return close_and_fail(fd);
   return fd;
 }
 

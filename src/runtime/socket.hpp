@@ -1,5 +1,5 @@
-// TCP sockets as system calls: addresses, options, making and binding. Plain functions over descriptors, used by the
-// connection and the listener; they return a negated errno. Not responsible for the ring or for state.
+// TCP and UDP sockets as system calls: addresses, options, making and binding. Plain functions over descriptors; they
+// return a negated errno. Not responsible for the ring or for state.
 #pragma once
 
 #include <netinet/in.h>
@@ -38,5 +38,7 @@ void set_reset_on_close(int fd) noexcept;
 [[nodiscard]] int open_listening_socket(const ports::Endpoint& local, const SocketAddress& address,
                                         bool may_be_absent) noexcept;
 [[nodiscard]] int open_connecting_socket(const SocketAddress& remote, const SocketAddress* local) noexcept;
+/// Bound, also to an address that is not on this node now.
+[[nodiscard]] int open_datagram_socket(const SocketAddress& local) noexcept;
 
 }  // namespace replblk::runtime

@@ -86,6 +86,18 @@ void draw_hung_disks(RunOptions& options, std::uint64_t seed) {
   options.disk.timeout = is_short ? random.duration(milliseconds(600), seconds(3)) : seconds(8);
 }
 
+/// Likewise. A few lost ones in a row are what a lease must bear; many are a cut path.
+void draw_datagrams(RunOptions& options, std::uint64_t seed) {
+  Seeded random(mix64(seed) ^ 0x6461746167);
+  NetworkModel& network = options.network;
+  network.datagram_seed = random.next();
+  if (options.is_lite) return;
+  if (random.chance(0.5)) network.datagram_loss_probability = random.chance(0.5) ? 0.02 : 0.25;
+  if (random.chance(0.3)) network.datagram_double_probability = 0.05;
+  if (random.chance(0.4)) network.datagram_late_probability = 0.05;
+  network.datagram_late_max = random.duration(milliseconds(10), seconds(3));
+}
+
 }  // namespace
 
 std::string_view to_string(Fault fault) noexcept {
@@ -219,6 +231,7 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
   const bool may_spread = !is_lite && !options.has(Fault::split) && !options.has_silent_difference;
   if (may_spread && more.chance(0.35)) spread_over_volumes(options, static_cast<std::uint32_t>(more.between(2, 3)));
   draw_hung_disks(options, seed);
+  draw_datagrams(options, seed);
   options.has_handlers = !is_lite && Seeded(mix64(seed) ^ 0x68616e646c65).chance(0.15);
   return options;
 }
@@ -241,6 +254,9 @@ std::string RunOptions::describe() const {
   text += activity_log.updates
               ? fmt::format(" log {} of {} KiB;", activity_log.extents, (1u << activity_log.extent_shift) >> 10)
               : " no log;";
+  text += fmt::format(" datagrams lost {} doubled {} late {} {} ms;", network.datagram_loss_probability,
+                      network.datagram_double_probability, network.datagram_late_probability,
+                      to_ms(network.datagram_late_max));
   if (has_silent_difference) text += " silent difference;";
   if (has_handlers) text += " handlers;";
   for (std::size_t index = 0; index < kFaultCount; ++index) {

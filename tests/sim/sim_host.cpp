@@ -129,6 +129,7 @@ node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::Nod
 SimHost::Process::Process(SimFabric& fabric, SimHost& host)
     : loop(fabric.timeline(), kNodeName[host.index_], host.options_.clock_rate[host.index_]),
       network(fabric, loop, host.address_),
+      datagrams(fabric, loop),
       handlers(loop, host.may_handlers_refuse_),
       buffers(std::make_unique<BufferPool>(std::size_t{host.options_.buffer_memory_mib} << 20)) {
   for (Medium& medium : host.data_) data.emplace_back(medium, loop, host.options_.disk);
@@ -257,8 +258,12 @@ void SimHost::start() {
   Process& process = *process_;
   process.loop.post([this, &process] {
     std::vector<std::vector<node::VolumeDisks>> disks(1, open(0));
-    const ports::World world{process.loop, fabric_.timeline().random(), process.network, *process.buffers,
-                             options_.has_handlers ? &process.handlers : nullptr};
+    const ports::World world{process.loop,
+                             fabric_.timeline().random(),
+                             process.network,
+                             *process.buffers,
+                             options_.has_handlers ? &process.handlers : nullptr,
+                             &process.datagrams};
     node::ClusterConfig config = make_cluster_config(options_, index_);
     if (config_edit_) config_edit_(config);
     process.node = std::make_unique<node::Node>(std::move(config), world, boot_id_, std::move(disks),

@@ -18,6 +18,7 @@
 #include "node/node.hpp"
 #include "node/resource.hpp"
 #include "options.hpp"
+#include "sim_datagrams.hpp"
 #include "sim_disk.hpp"
 #include "sim_network.hpp"
 
@@ -116,6 +117,7 @@ class SimHost final : private node::DiskOwner {
     Process(SimFabric& fabric, SimHost& host);
     SimLoop loop;
     SimNetwork network;
+    SimDatagrams datagrams;
     SimHandlers handlers;
     std::deque<SimDisk> data;
     std::deque<SimDisk> metadata;

@@ -128,6 +128,7 @@ bool SimFabric::can_pass(const std::string& from, const std::string& to) {
 
 void SimFabric::heal_all() {
   for (auto& [key, state] : links_) state = {};
+  has_datagram_faults_ = false;
 }
 
 void SimFabric::reset_connections(const std::string& host, const std::string& other, bool is_one_sided) {

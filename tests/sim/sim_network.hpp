@@ -36,6 +36,12 @@ struct NetworkModel {
   Duration latency_min = microseconds(30);
   Duration latency_max = microseconds(200);
   Duration user_timeout = seconds(10);
+  // Of datagrams only (sim_datagrams.hpp); drawn from a sequence of their own.
+  std::uint64_t datagram_seed = 1;
+  double datagram_loss_probability = 0;
+  double datagram_double_probability = 0;
+  double datagram_late_probability = 0;
+  Duration datagram_late_max{};
 };
 
 struct LinkState {
@@ -46,6 +52,7 @@ struct LinkState {
 class SimFabric;
 class SimNetwork;
 class SimStream;
+class SimDatagramSocket;
 
 namespace detail {
 
@@ -107,10 +114,12 @@ class SimFabric {
   static constexpr std::size_t kKernelSendBytes = 512 << 10;
   static constexpr std::size_t kKernelReceiveBytes = 1 << 20;
 
-  SimFabric(Timeline& timeline, const NetworkModel& model) : timeline_(timeline), model_(model) {}
+  SimFabric(Timeline& timeline, const NetworkModel& model)
+      : timeline_(timeline), model_(model), datagram_random_(model.datagram_seed) {}
 
   /// The direction from one host to another.
   [[nodiscard]] LinkState& link(const std::string& from, const std::string& to) { return links_[{from, to}]; }
+  /// Every link is whole again, and datagrams have no more faults of their own.
   void heal_all();
   void set_powered(const std::string& host, bool is_powered) { powered_[host] = is_powered; }
   /// Every connection between the two hosts; `is_one_sided`: only the first host's end hears of it.
@@ -120,6 +129,8 @@ class SimFabric {
  private:
   friend class SimNetwork;
   friend class SimStream;
+  friend class SimDatagrams;
+  friend class SimDatagramSocket;
   using End = detail::End;
   using ConnectionRef = detail::ConnectionRef;
 
@@ -146,6 +157,9 @@ class SimFabric {
   std::map<std::string, SimNetwork*> processes_;  ///< by host address: the one process that uses the network there
   std::map<std::uint64_t, std::weak_ptr<detail::Connection>> connections_;
   std::uint64_t next_id_ = 1;
+  Seeded datagram_random_;
+  bool has_datagram_faults_ = true;
+  std::map<std::pair<std::string, std::uint16_t>, SimDatagramSocket*> datagram_sockets_;  ///< by local end
 };
 
 class SimNetwork final : public ports::Network {

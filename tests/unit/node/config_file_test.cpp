@@ -377,7 +377,7 @@ TEST_F(ConfigFile, Secret_file_is_checked) {
             "/dev/urandom | base64 > "
             "DIR/g) and copy it to the other");
   EXPECT_EQ(with_secret(directory_),
-            "node.conf:5:3: cluster.secret_file: \"DIR\" is not a file; a file with the shared secret");
+            "node.conf:5:3: cluster.secret_file: \"DIR\" is not a file; a file with a secret");
 }
 
 TEST_F(ConfigFile, Node_is_chosen_by_host_name_or_by_option) {
