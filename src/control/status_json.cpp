@@ -171,6 +171,18 @@ Json virtual_ips(const ResourceStatus& resource) {
   return list;
 }
 
+Json heartbeat_paths(const ResourceStatus& resource) {
+  Json list = Json::array();
+  for (const node::HeartbeatPathStatus& path : resource.heartbeat_paths) {
+    list.push_back({{"name", path.name},
+                    {"heard", path.is_heard},
+                    {"heard-by-peer", path.is_heard_by_peer},
+                    {"round-trip-us", path.round_trip_us},
+                    {"reason", path.reason}});
+  }
+  return list;
+}
+
 Json resource_json(const Status& status, const ResourceStatus& resource) {
   Json devices = Json::array();
   for (const VolumeStatus& volume : resource.volumes) devices.push_back(device(resource, volume));
@@ -195,6 +207,7 @@ Json resource_json(const Status& status, const ResourceStatus& resource) {
           {"current-generation", resource.current_generation},
           {"split-brain", split_brain(resource)},
           {"virtual-ips", virtual_ips(resource)},
+          {"heartbeat-paths", heartbeat_paths(resource)},
           {"sessions", sessions(resource)}};
 }
 

@@ -112,6 +112,10 @@ void add_resource(Text& text, const ResourceStatus& resource, const Status& stat
   if (options.is_verbose) {
     for (const node::VirtualIpStatus& ip : resource.virtual_ips)
       text.add("  virtual-ip:{} state:{}\n", ip.name, ip.state);
+    for (const node::HeartbeatPathStatus& path : resource.heartbeat_paths) {
+      text.add("  heartbeat:{} heard:{} heard-by-peer:{}\n", path.name, path.is_heard ? "yes" : "no",
+               path.is_heard_by_peer ? "yes" : "no");
+    }
   }
   for (const VolumeStatus& volume : resource.volumes) add_device(text, resource, volume, options);
   if (!resource.peer_name.empty()) add_connection(text, resource, status, options);
@@ -160,6 +164,7 @@ std::string status_reasons(const Status& status) {
     add("role " + resource.role, resource.role_reason);
     if (resource.is_suspended) add("suspended", resource.suspended_reason);
     for (const node::VirtualIpStatus& ip : resource.virtual_ips) add("virtual IP " + ip.state, ip.reason);
+    for (const node::HeartbeatPathStatus& path : resource.heartbeat_paths) add("heartbeat " + path.name, path.reason);
     for (const VolumeStatus& volume : resource.volumes) {
       add(fmt::format("volume {} disk {}", volume.volume, volume.disk_state), volume.disk_reason);
       add(fmt::format("volume {} replication {}", volume.volume, volume.replication_state), volume.replication_reason);

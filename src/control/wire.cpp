@@ -272,6 +272,14 @@ void put(const node::ResourceStatus& from, api::ResourceStatus& to) {
     ip.set_state(item.state);
     ip.set_reason(item.reason);
   }
+  for (const node::HeartbeatPathStatus& item : from.heartbeat_paths) {
+    api::HeartbeatPath& path = *to.add_heartbeat_paths();
+    path.set_name(item.name);
+    path.set_is_heard(item.is_heard);
+    path.set_is_heard_by_peer(item.is_heard_by_peer);
+    path.set_round_trip_us(item.round_trip_us);
+    path.set_reason(item.reason);
+  }
 }
 
 node::ResourceStatus get(const api::ResourceStatus& from) {
@@ -295,6 +303,10 @@ node::ResourceStatus get(const api::ResourceStatus& from) {
   for (const api::SplitSide& item : from.split()) to.split.push_back(get(item));
   for (const api::VirtualIp& item : from.virtual_ips())
     to.virtual_ips.push_back({item.name(), item.state(), item.reason()});
+  for (const api::HeartbeatPath& item : from.heartbeat_paths()) {
+    to.heartbeat_paths.push_back(
+        {item.name(), item.is_heard(), item.is_heard_by_peer(), item.round_trip_us(), item.reason()});
+  }
   return to;
 }
 

@@ -164,6 +164,11 @@ std::uint64_t resource_key(std::string_view cluster, std::string_view resource) 
   return load_le<std::uint64_t>(reinterpret_cast<const std::byte*>(digest.data()));
 }
 
+std::optional<std::uint64_t> resource_key_of(ConstBytes bytes) noexcept {
+  if (bytes.size() != kHeartbeatBytes) return std::nullopt;
+  return load_le<std::uint64_t>(&bytes[8]);
+}
+
 HeartbeatBytes encode(const HeartbeatMessage& message, std::string_view secret) {
   HeartbeatBytes bytes{};
   std::ranges::copy(kMagic, bytes.begin());

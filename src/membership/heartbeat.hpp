@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "base/bytes.hpp"
@@ -93,6 +94,9 @@ enum class HeartbeatError : std::uint8_t {
 
 /// First eight bytes of SHA-256 over both names: tells resources of one secret apart.
 [[nodiscard]] std::uint64_t resource_key(std::string_view cluster, std::string_view resource);
+
+/// Whose they may be, before anything is checked but the size; for who passes them on.
+[[nodiscard]] std::optional<std::uint64_t> resource_key_of(ConstBytes bytes) noexcept;
 
 [[nodiscard]] HeartbeatBytes encode(const HeartbeatMessage& message, std::string_view secret);
 /// Checks size, magic, version, then the MAC, then every field; never reads past the bytes.

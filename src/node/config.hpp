@@ -22,6 +22,20 @@ struct NodeConfig {
 };
 
 enum class IoMode : std::uint8_t { direct, buffered };
+/// A heartbeat's way besides the one between the nodes' addresses and the replication connection.
+struct HeartbeatPathConfig {
+  std::array<std::string, 2> addresses;  ///< numeric, by NodeIndex
+  friend bool operator==(const HeartbeatPathConfig&, const HeartbeatPathConfig&) = default;
+};
+
+struct HeartbeatConfig {
+  Duration interval = milliseconds(100);
+  Duration lease = seconds(1);
+  std::uint16_t port = 7789;  ///< UDP, of all paths
+  std::vector<HeartbeatPathConfig> paths;
+  friend bool operator==(const HeartbeatConfig&, const HeartbeatConfig&) = default;
+};
+
 enum class ArbiterKind : std::uint8_t { none };  ///< etcd and ping come with automatic failover
 
 struct DiskConfig {
@@ -119,6 +133,7 @@ struct ClusterConfig {
   Duration ping_timeout = seconds(2);   ///< no byte from the peer for this long after a ping: connection is dead
   Duration peer_timeout = seconds(2);   ///< acknowledgements stop while bytes still come
   Duration flush_interval = seconds(1);
+  HeartbeatConfig heartbeat;
 
   /// What must be equal on both nodes, as "key=value" lines in a fixed order: the handshake compares them and names
   /// those that differ. Node-local values (secret, admin socket, buffer memory) are not in it.

@@ -7,6 +7,7 @@
 
 #include "base/assert.hpp"
 #include "base/log.hpp"
+#include "node/heartbeat_paths.hpp"
 #include "node/reported_reasons.hpp"
 #include "node/resource.hpp"
 #include "version.hpp"
@@ -34,6 +35,7 @@ class Node::Impl final : private ports::AcceptSink {
         virtual_ips_(std::move(virtual_ips)),
         disk_owner_(disk_owner),
         reopenings_(config_.resources.size()),
+        heartbeat_paths_(config_, world_.datagrams),
         portal_(iscsi::PortalConfig{}, world_),
         reopen_timer_(Callback<void()>::to<&Impl::reopen_what_answers>(*this)),
         replace_task_(Callback<void()>::to<&Impl::replace_stopped>(*this)),
@@ -51,6 +53,10 @@ class Node::Impl final : private ports::AcceptSink {
 
   Result<void, std::string> start() {
     if (auto listening = listen_all(); !listening) return listening;
+    if (auto opened = heartbeat_paths_.open(); !opened) {
+      listeners_.clear();
+      return opened;
+    }
     for (const auto& resource : resources_) resource->start();
     if (disk_owner_ != nullptr) world_.loop.arm(reopen_timer_, world_.loop.now() + kReopenLookInterval);
     return {};
@@ -136,6 +142,7 @@ class Node::Impl final : private ports::AcceptSink {
     void on_acknowledge(std::uint64_t, replication::OperationStatus) override { RB_UNREACHABLE(); }
     void on_bitmap_page(const replication::FrameHeader&, ConstBytes) override { RB_UNREACHABLE(); }
     void on_checksums(const replication::FrameHeader&, ConstBytes) override { RB_UNREACHABLE(); }
+    void on_heartbeat_frame(ConstBytes) override { RB_UNREACHABLE(); }
     void on_channel_ended(replication::ChannelEnd, const std::string& reason) override {
       node->unnamed_ended(*this, reason);
     }
@@ -147,7 +154,7 @@ class Node::Impl final : private ports::AcceptSink {
 
   std::unique_ptr<Resource> make_resource(std::size_t index, std::vector<VolumeDisks> disks) {
     return std::make_unique<Resource>(config_, config_.resources[index], world_, portal_, boot_id_, incarnation_,
-                                      std::move(disks), virtual_ips_[index]);
+                                      std::move(disks), virtual_ips_[index], heartbeat_paths_);
   }
 
   /// A device that hung and has answered everything is opened again by itself. Each time later than the last: a copy
@@ -364,6 +371,7 @@ class Node::Impl final : private ports::AcceptSink {
   };
   std::vector<Reopening> reopenings_;  ///< by resource
   std::vector<Stopped> stopped_;       ///< resources whose disks are to be replaced
+  HeartbeatPaths heartbeat_paths_;
   iscsi::Portal portal_;
   std::vector<std::unique_ptr<Resource>> resources_;
   std::vector<std::unique_ptr<ports::Listener>> listeners_;

@@ -27,7 +27,7 @@ constexpr Duration kStopTimeout = seconds(10);
 
 Resource::Resource(const ClusterConfig& cluster, const ResourceConfig& config, ports::World& world,
                    iscsi::Portal& portal, Uuid boot_id, std::uint64_t incarnation, std::vector<VolumeDisks> disks,
-                   const std::vector<ports::VirtualIp*>& virtual_ips)
+                   const std::vector<ports::VirtualIp*>& virtual_ips, HeartbeatPaths& heartbeat_paths)
     : cluster_(cluster),
       config_(config),
       world_(world),
@@ -44,6 +44,8 @@ Resource::Resource(const ClusterConfig& cluster, const ResourceConfig& config, p
       dial_timer_(Callback<void()>::to<&Resource::dial>(*this)),
       tick_timer_(Callback<void()>::to<&Resource::on_tick>(*this)),
       stop_timer_(Callback<void()>::to<&Resource::finish_stop>(*this)),
+      heartbeat_timer_(Callback<void()>::to<&Resource::send_heartbeat>(*this)),
+      heartbeats_(cluster, config.name, fresh_nonce(), world.loop, heartbeat_paths, *this),
       keep_task_(Callback<void()>::to<&Resource::start_keeping>(*this)),
       link_(world.loop) {
   candidate_.resource = this;
@@ -63,6 +65,7 @@ Resource::~Resource() {
   world_.loop.cancel(dial_timer_);
   world_.loop.cancel(tick_timer_);
   world_.loop.cancel(stop_timer_);
+  world_.loop.cancel(heartbeat_timer_);
   if (target_ != nullptr) portal_.remove_target(*target_);
 }
 
@@ -140,6 +143,7 @@ void Resource::all_opened() {
   server_->set_failure_listener(Callback<void(std::uint16_t, bool)>::to<&Resource::server_disk_failed>(*this));
   build_target();
   is_opened_ = true;
+  if (has_peer()) send_heartbeat();
   apply_pause();
 
   ResourceRecord next = record_;
@@ -465,6 +469,7 @@ void Resource::finish_stop() {
   world_.loop.cancel(stop_timer_);
   world_.loop.cancel(tick_timer_);
   world_.loop.cancel(dial_timer_);
+  world_.loop.cancel(heartbeat_timer_);
   if (channel_ != nullptr) end_channel("Unconnected", "the daemon stops", nullptr);
   std::exchange(stop_done_, {})();
 }

@@ -25,6 +25,7 @@
 #include "iscsi/target.hpp"
 #include "node/admin.hpp"
 #include "node/config.hpp"
+#include "node/heartbeat_link.hpp"
 #include "node/node.hpp"
 #include "node/reported_reasons.hpp"
 #include "node/virtual_ips.hpp"
@@ -60,11 +61,13 @@ inline constexpr Duration kDialBackoffMax = seconds(10);
 
 using AdminReplyCallback = std::function<void(AdminReply)>;
 
-class Resource final : private replication::PeerChannelObserver, private scsi::ReservationKeeper {
+class Resource final : private replication::PeerChannelObserver,
+                       private scsi::ReservationKeeper,
+                       private HeartbeatLink::Listener {
  public:
   Resource(const ClusterConfig& cluster, const ResourceConfig& config, ports::World& world, iscsi::Portal& portal,
            Uuid boot_id, std::uint64_t incarnation, std::vector<VolumeDisks> disks,
-           const std::vector<ports::VirtualIp*>& virtual_ips);
+           const std::vector<ports::VirtualIp*>& virtual_ips, HeartbeatPaths& heartbeat_paths);
   Resource(const Resource&) = delete;
   Resource& operator=(const Resource&) = delete;
   ~Resource();
@@ -225,6 +228,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void on_operation(const replication::FrameHeader& header, BufferRef data) override;
   void on_acknowledge(std::uint64_t sequence, replication::OperationStatus status) override;
   void on_checksums(const replication::FrameHeader& header, ConstBytes entries) override;
+  void on_heartbeat_frame(ConstBytes bytes) override;
   void on_channel_ended(replication::ChannelEnd end, const std::string& reason) override;
   void candidate_proven();
   void candidate_ended(replication::ChannelEnd end, const std::string& reason);
@@ -242,6 +246,11 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   [[nodiscard]] replication::Introduction introduction() const;
   /// Wraps a continuation so that it runs only while the present channel is still the channel.
   [[nodiscard]] std::function<void()> for_this_channel(std::function<void()> then);
+
+  // resource_heartbeat.cpp: what the nodes keep telling each other
+  void send_heartbeat();
+  [[nodiscard]] membership::Heartbeat compose_heartbeat() const;
+  void on_heartbeat(const membership::Heartbeat& heartbeat) override;
 
   // resource_proposal.cpp: changes of the configuration that both make together
   static constexpr std::uint8_t kBoth = 3;  ///< Configuration::members of a pair
@@ -357,6 +366,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
     void on_acknowledge(std::uint64_t, replication::OperationStatus) override {}
     void on_bitmap_page(const replication::FrameHeader&, ConstBytes) override {}
     void on_checksums(const replication::FrameHeader&, ConstBytes) override {}
+    void on_heartbeat_frame(ConstBytes) override {}
     void on_channel_ended(replication::ChannelEnd end, const std::string& reason) override {
       resource->candidate_ended(end, reason);
     }
@@ -404,6 +414,9 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   std::uint64_t peer_seen_ = 0;  ///< the highest term that the peer has named to this run
   Instant last_flush_tick_{};
   bool is_saving_progress_ = false;
+
+  ports::Timer heartbeat_timer_;
+  HeartbeatLink heartbeats_;
 
   /// Tables of reservations that wait to be kept, the first one being kept while is_keeping_.
   struct Keeping {

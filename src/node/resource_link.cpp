@@ -151,6 +151,7 @@ void Resource::on_channel_ended(ChannelEnd end, const std::string& reason) {
 /// Ends the channel, if it has not ended, and everything that stood on it.
 void Resource::end_channel(const std::string& state, const std::string& reason, const Refusal* refusal) {
   RB_ASSERT(channel_ != nullptr);
+  heartbeats_.set_channel(nullptr);
   if (refusal != nullptr) {
     channel_->end(*refusal);
   } else {
@@ -245,6 +246,7 @@ void Resource::remove_peer() {
 // ---- meeting ---------------------------------------------------------------------------------------------------
 
 void Resource::on_proven() {
+  if (channel_->protocol_version() >= replication::kVersionOfHeartbeat) heartbeats_.set_channel(channel_.get());
   phase_ = LinkPhase::introducing;
   connection_state_ = "Connected";
   connection_reason_.clear();

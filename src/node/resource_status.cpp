@@ -227,6 +227,7 @@ ResourceStatus Resource::status() const {
     status.peer_role = !is_known ? "Unknown" : is_peer_primary_ ? "Primary" : "Secondary";
   }
   status.virtual_ips = virtual_ips_.status();
+  if (has_peer() && is_opened_) status.heartbeat_paths = heartbeats_.status();
   for (const auto& volume : volumes_) status.volumes.push_back(volume_status(*volume));
   if (target_ != nullptr) {
     const Instant now = world_.loop.now();

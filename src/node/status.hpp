@@ -87,6 +87,15 @@ struct VirtualIpStatus {
   std::string reason;
 };
 
+/// One way on which the two nodes' heartbeats go.
+struct HeartbeatPathStatus {
+  std::string name;                 ///< "10.0.0.1 to 10.0.0.2", or "replication connection"
+  bool is_heard = false;            ///< within a lease
+  bool is_heard_by_peer = false;    ///< as the peer says
+  std::uint64_t round_trip_us = 0;  ///< of the last one; 0: not known
+  std::string reason;               ///< why not, and what to look at
+};
+
 struct SessionStatus {
   std::string initiator_name;
   std::string isid;  ///< 12 hex digits
@@ -114,6 +123,7 @@ struct ResourceStatus {
   std::vector<VolumeStatus> volumes;
   std::vector<SessionStatus> sessions;
   std::vector<VirtualIpStatus> virtual_ips;
+  std::vector<HeartbeatPathStatus> heartbeat_paths;
 };
 
 struct Status {

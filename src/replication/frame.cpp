@@ -36,6 +36,8 @@ bool is_length_right(const FrameHeader& header) noexcept {
     case FrameType::checksums:
       return payload >= kChecksumEntryBytes && payload % kChecksumEntryBytes == 0 &&
              payload <= kChecksumEntryBytes * kChecksumEntriesMax;
+    case FrameType::heartbeat:
+      return payload == kHeartbeatFrameBytes;
     case FrameType::flush:
     case FrameType::ping:
     case FrameType::pong:
@@ -85,7 +87,7 @@ Result<FrameHeader, FrameError> decode_frame_header(ConstBytes bytes) noexcept {
   if (load_le<std::uint32_t>(&bytes[0]) != kMagic) return fail(FrameError::magic);
   if (load_le<std::uint32_t>(&bytes[60]) != crc32c(bytes.first(60))) return fail(FrameError::header_checksum);
   const auto type = std::to_integer<std::uint8_t>(bytes[4]);
-  if (type < 1 || type > static_cast<std::uint8_t>(FrameType::read_data)) return fail(FrameError::type);
+  if (type < 1 || type > static_cast<std::uint8_t>(FrameType::heartbeat)) return fail(FrameError::type);
   const auto flags = std::to_integer<std::uint8_t>(bytes[5]);
   if ((flags & ~kFlagDurable) != 0) return fail(FrameError::flags);
   for (std::size_t index = 48; index < 60; ++index) {

@@ -29,6 +29,7 @@ enum class FrameType : std::uint8_t {
   checksums = 13,
   read_request = 14,
   read_data = 15,
+  heartbeat = 16,
 };
 
 /// Of an acknowledgement.
@@ -46,6 +47,7 @@ inline constexpr std::uint32_t kAcknowledgeEntriesMax = 256;
 inline constexpr std::uint32_t kBitmapPageBytes = 4096;
 inline constexpr std::uint32_t kChecksumEntryBytes = 16;
 inline constexpr std::uint32_t kChecksumEntriesMax = 1024;
+inline constexpr std::uint32_t kHeartbeatFrameBytes = 256;
 
 struct FrameHeader {
   FrameType type = FrameType::ping;

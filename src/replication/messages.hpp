@@ -16,12 +16,14 @@
 namespace replblk::replication {
 
 inline constexpr std::uint32_t kProtocolVersionMin = 1;
-inline constexpr std::uint32_t kProtocolVersionMax = 3;
+inline constexpr std::uint32_t kProtocolVersionMax = 4;
 /// From this version on the peer knows SyncPause, SyncProgress, VerifyRequest, and the frames checksum_request and
 /// checksums.
 inline constexpr std::uint32_t kVersionOfVerify = 2;
 /// Failing disks: TakeOver, read_request and read_data.
 inline constexpr std::uint32_t kVersionOfTakeOver = 3;
+/// Heartbeats inside the connection.
+inline constexpr std::uint32_t kVersionOfHeartbeat = 4;
 inline constexpr std::size_t kNonceBytes = 32;
 
 struct Hello {

@@ -296,6 +296,9 @@ void PeerChannel::payload_complete() {
     case FrameType::checksums:
       observer_->on_checksums(header, payload);
       return;
+    case FrameType::heartbeat:
+      observer_->on_heartbeat_frame(payload);
+      return;
     case FrameType::ping: {
       FrameHeader pong;
       pong.type = FrameType::pong;

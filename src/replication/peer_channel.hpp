@@ -39,6 +39,8 @@ class PeerChannelObserver {
   virtual void on_bitmap_page(const FrameHeader& header, ConstBytes page) = 0;
   /// `entries` only during the call.
   virtual void on_checksums(const FrameHeader& header, ConstBytes entries) = 0;
+  /// docs/heartbeat.md; `bytes` only during the call.
+  virtual void on_heartbeat_frame(ConstBytes bytes) = 0;
   virtual void on_channel_ended(ChannelEnd end, const std::string& reason) = 0;
 
  protected:

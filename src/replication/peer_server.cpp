@@ -38,6 +38,7 @@ BlockOp block_op(FrameType type) {
       return BlockOp::read;
     case FrameType::checksums:
     case FrameType::read_data:
+    case FrameType::heartbeat:
     case FrameType::control:
     case FrameType::acknowledge:
     case FrameType::bitmap:

@@ -162,6 +162,7 @@ class BadPeer final : private ports::AcceptSink, private replication::PeerChanne
   void on_acknowledge(std::uint64_t, replication::OperationStatus) override {}
   void on_bitmap_page(const FrameHeader&, ConstBytes) override {}
   void on_checksums(const FrameHeader&, ConstBytes) override {}
+  void on_heartbeat_frame(ConstBytes) override {}
   void on_channel_ended(ChannelEnd, const std::string&) override {}
 
   World& world_;
@@ -187,7 +188,7 @@ TEST(BadPeer, Whatever_it_does_is_told_once_and_tried_again_ever_more_slowly) {
       {Manner::garbage, "wrong magic: the other side does not speak this protocol"},
       {Manner::closes, "the peer ended the connection in the handshake without a reason"},
       {Manner::is_silent, "the peer did not finish the handshake in time"},
-      {Manner::other_version, "no common protocol version: b speaks 1 to 3, a speaks 7 to 9"},
+      {Manner::other_version, "no common protocol version: b speaks 1 to 4, a speaks 7 to 9"},
       {Manner::other_secret, "the shared secret differs: secret_file must have the same content on both nodes"},
       {Manner::other_cluster, "cluster name: b belongs to \"sim\", a to \"another\""},
       {Manner::same_node, "both nodes are configured as \"b\": start each with its own name"},

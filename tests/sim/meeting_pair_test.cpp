@@ -165,5 +165,27 @@ TEST(MeetingPair, A_choice_to_discard_is_for_one_meeting_and_never_for_a_primary
   }
 }
 
+// Broken if an operator could not see which ways between the nodes work before they are needed.
+TEST(MeetingPair, Each_way_of_the_heartbeats_is_shown_with_why_it_does_not_work) {
+  World world;
+  world.begin({}, {});
+  world.run(seconds(2));
+  for (std::size_t node = 0; node < 2; ++node) {
+    const auto paths = world.status(node).heartbeat_paths;
+    ASSERT_EQ(paths.size(), 2u);
+    for (const auto& path : paths) {
+      EXPECT_TRUE(path.is_heard && path.is_heard_by_peer) << path.name << ": " << path.reason;
+      EXPECT_GT(path.round_trip_us, 0u);
+    }
+    EXPECT_EQ(paths.back().name, "replication connection");
+  }
+  world.fabric.link(world.hosts[0]->address(), world.hosts[1]->address()).is_cut = true;
+  world.run(seconds(2));
+  EXPECT_FALSE(world.status(1).heartbeat_paths.front().is_heard);
+  EXPECT_NE(world.status(1).heartbeat_paths.front().reason.find("nothing was heard for"), std::string::npos);
+  EXPECT_TRUE(world.status(0).heartbeat_paths.front().is_heard);
+  EXPECT_NE(world.status(0).heartbeat_paths.front().reason.find("one way is cut"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace replblk::sim

@@ -124,7 +124,10 @@ void MembershipWorld::administer(Node& node) {
         close_link(at);
         at.machine->disconnected(local(at));
       });
-      at_node(index_of(node), milliseconds(200), [this](Node& at) { kill(index_of(at), false); });
+      at_node(index_of(node), milliseconds(200), [this](Node& stopped) {
+        kill(index_of(stopped), false);
+        if (is_healing_) at(milliseconds(100), [this, index = index_of(stopped)] { start(index); });
+      });
       break;
     default:
       break;

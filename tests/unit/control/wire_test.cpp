@@ -80,7 +80,8 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
             .volumes = {{.volume = 1, .changed_bytes = 21, .ranges = {{22, 23}, {24, 25}}, .are_all_ranges = false}}}},
       .volumes = {volume},
       .sessions = {session},
-      .virtual_ips = {{"192.0.2.100/24 on eth0", "failed", "r7"}}};
+      .virtual_ips = {{"192.0.2.100/24 on eth0", "failed", "r7"}},
+      .heartbeat_paths = {{"10.0.0.1 to 10.0.0.2", true, true, 131, "r9"}}};
   const node::AdminReply reply{
       .outcome = node::AdminOutcome::refused,
       .message = "why",
@@ -116,6 +117,9 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
   EXPECT_EQ(got.volumes.at(0).verify.differing_ranges, (std::vector<blockdev::ByteRange>{{30, 31}, {32, 33}}));
   EXPECT_EQ(got.peer_role, "Secondary");
   EXPECT_EQ(got.term, 19u);
+  EXPECT_TRUE(got.heartbeat_paths.at(0).is_heard && got.heartbeat_paths.at(0).is_heard_by_peer);
+  EXPECT_EQ(got.heartbeat_paths.at(0).round_trip_us, 131u);
+  EXPECT_EQ(got.heartbeat_paths.at(0).reason, "r9");
   EXPECT_EQ(got.split.at(0).volumes.at(0).ranges.at(1).length_bytes, 25u);
 }
 

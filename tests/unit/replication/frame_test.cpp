@@ -89,8 +89,14 @@ TEST(Frame, What_a_type_does_not_allow_is_refused_although_the_checksum_is_right
   EXPECT_EQ(decode_read(FrameType::read_request, 512, 512).error(), FrameError::length);
   EXPECT_TRUE(decode_read(FrameType::read_data, 4096, 4096).has_value());
   EXPECT_EQ(decode_read(FrameType::read_data, 4096, 8192).error(), FrameError::length);
+  const auto decode_heartbeat = [&](std::uint32_t payload) {
+    return decode_with(
+        [=](FrameHeader& h) { h.type = FrameType::heartbeat, h.payload_length_bytes = payload, h.length_bytes = 0; });
+  };
+  EXPECT_TRUE(decode_heartbeat(256).has_value());
+  EXPECT_EQ(decode_heartbeat(255).error(), FrameError::length);
   FrameHeaderBytes bytes = encode_frame_header(write_header());
-  bytes[4] = std::byte{16};
+  bytes[4] = std::byte{17};
   reseal(bytes);
   EXPECT_EQ(decode_frame_header(bytes).error(), FrameError::type);
   bytes = encode_frame_header(write_header());
