@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "base/time.hpp"
 #include "blockdev/record.hpp"
+#include "ports/stream.hpp"
 #include "replication/split_brain.hpp"
 
 namespace replblk::node {
@@ -22,7 +24,42 @@ struct NodeConfig {
 };
 
 enum class IoMode : std::uint8_t { direct, buffered };
-enum class ArbiterKind : std::uint8_t { none };  ///< etcd and ping come with automatic failover
+
+/// A heartbeat's way besides the one between the nodes' addresses and the replication connection.
+struct HeartbeatPathConfig {
+  std::array<std::string, 2> addresses;  ///< numeric, by NodeIndex
+  friend bool operator==(const HeartbeatPathConfig&, const HeartbeatPathConfig&) = default;
+};
+
+struct HeartbeatConfig {
+  Duration interval = milliseconds(100);
+  Duration lease = seconds(1);
+  std::uint16_t port = 7789;  ///< UDP, of all paths
+  std::vector<HeartbeatPathConfig> paths;
+  friend bool operator==(const HeartbeatConfig&, const HeartbeatConfig&) = default;
+};
+
+/// By hand, or what the nodes' own words decide.
+struct NoArbiterConfig {};
+
+struct EtcdConfig {
+  std::vector<ports::Endpoint> endpoints;
+  std::string user;  ///< empty: without authentication
+  std::string password;
+  bool has_tls = false;
+  std::string ca_file;    ///< empty: what the system trusts
+  std::string cert_file;  ///< empty: none
+  std::string key_file;
+  std::string server_name;  ///< empty: the endpoint's address
+  Duration timeout = seconds(2);
+};
+
+struct PingConfig {
+  std::vector<ports::Endpoint> addresses;  ///< port 0: an ICMP echo instead of a connection
+  Duration timeout = seconds(1);
+};
+
+using ArbiterConfig = std::variant<NoArbiterConfig, EtcdConfig, PingConfig>;
 
 struct DiskConfig {
   std::string path;           ///< backing device or file
@@ -119,6 +156,8 @@ struct ClusterConfig {
   Duration ping_timeout = seconds(2);   ///< no byte from the peer for this long after a ping: connection is dead
   Duration peer_timeout = seconds(2);   ///< acknowledgements stop while bytes still come
   Duration flush_interval = seconds(1);
+  HeartbeatConfig heartbeat;
+  ArbiterConfig arbiter;
 
   /// What must be equal on both nodes, as "key=value" lines in a fixed order: the handshake compares them and names
   /// those that differ. Node-local values (secret, admin socket, buffer memory) are not in it.

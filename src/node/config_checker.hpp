@@ -1,6 +1,6 @@
 // The rules of node.conf between its values, and the ClusterConfig that a file which keeps them all becomes. One pass
 // over the whole file; every error is reported with its place. Rules of single values are in config_rules. The sections
-// of the file have a source file each: config_cluster, config_resource, config_target, config_volume.
+// of the file have a source file each: config_cluster, config_arbiter, config_resource, config_target, config_volume.
 #pragma once
 
 #include <map>
@@ -45,6 +45,13 @@ class ConfigChecker {
   void check_node(const ConfigSection& section);
   void choose_self(const ConfigSection& section);
   void check_secret(const ConfigSection& section);
+  HeartbeatConfig check_heartbeat(const ConfigSection& section);
+  HeartbeatPathConfig check_heartbeat_path(const ConfigSection& section);
+
+  ArbiterConfig check_arbiter(const ConfigSection& section);
+  EtcdConfig check_etcd(const ConfigSection& section);
+  static void check_tls(const ConfigSection& section, EtcdConfig& made);
+  PingConfig check_ping(const ConfigSection& section);
 
   void check_resource(const ConfigSection& section);
   static HandlersConfig check_handlers(const ConfigSection& section);
@@ -64,6 +71,8 @@ class ConfigChecker {
   const ConfigSection& root_;
   ClusterConfig config_;
   std::set<std::string> node_addresses_;
+  std::set<std::string> path_addresses_;
+  std::set<std::string> probed_addresses_;
   std::set<std::string> virtual_addresses_;
   std::set<std::string> resource_names_;
   std::set<std::string> target_names_;

@@ -4,7 +4,9 @@
 
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <system_error>
+#include <variant>
 
 #include "node/config_checker.hpp"
 #include "node/config_report.hpp"
@@ -15,6 +17,14 @@ namespace replblk::node {
 namespace {
 
 constexpr std::size_t kFileBytesMax = std::size_t{1} << 20;
+
+/// What the schema has and the daemon does not use yet: refused, since nothing in the file is ever ignored.
+std::optional<std::string_view> unused_yet(const ClusterConfig& config) {
+  if (!std::holds_alternative<NoArbiterConfig>(config.arbiter))
+    return "cluster.arbiter: only none {} is used yet; the role is given by hand";
+  if (config.heartbeat != HeartbeatConfig{}) return "cluster.heartbeat: is not used yet; the role is given by hand";
+  return std::nullopt;
+}
 
 }  // namespace
 
@@ -46,7 +56,10 @@ Result<ClusterConfig, std::vector<std::string>> load_config(const LoadOptions& o
   if (stream.bad()) return refuse("cannot be read");
   text.resize(static_cast<std::size_t>(stream.gcount()));
   if (text.size() > kFileBytesMax) return refuse("is larger than 1 MiB, which is no configuration");
-  return parse_config(text, options);
+  auto config = parse_config(text, options);
+  if (!config) return config;
+  if (const auto sentence = unused_yet(*config)) return refuse(*sentence);
+  return config;
 }
 
 }  // namespace replblk::node

@@ -79,6 +79,13 @@ VirtualIpConfig ConfigChecker::check_virtual_ip(const ConfigSection& section) {
   } else if (node_addresses_.contains(parsed->address.canonical)) {
     section.complain("address", fmt::format("{} is the address of a node", in_quotes(section.text("address"))),
                      "an address that moves is no node's own");
+  } else if (path_addresses_.contains(parsed->address.canonical)) {
+    section.complain("address", fmt::format("{} is an end of a heartbeat's path", in_quotes(section.text("address"))),
+                     "an address that moves is no node's own");
+  } else if (probed_addresses_.contains(parsed->address.canonical)) {
+    section.complain("address",
+                     fmt::format("{} is an address that the arbiter pings", in_quotes(section.text("address"))),
+                     "the node that holds it would hear itself");
   } else if (!virtual_addresses_.insert(parsed->address.canonical).second) {
     section.complain("address", fmt::format("{} is used twice", in_quotes(section.text("address"))),
                      "each is named once in the file");
