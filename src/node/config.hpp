@@ -51,12 +51,12 @@ struct EtcdConfig {
   std::string cert_file;  ///< empty: none
   std::string key_file;
   std::string server_name;  ///< empty: the endpoint's address
-  Duration timeout = seconds(2);
+  Duration timeout = seconds(1);
 };
 
 struct PingConfig {
   std::vector<ports::Endpoint> addresses;  ///< port 0: an ICMP echo instead of a connection
-  Duration timeout = seconds(1);
+  Duration timeout = seconds(3);
 };
 
 using ArbiterConfig = std::variant<NoArbiterConfig, EtcdConfig, PingConfig>;

@@ -65,7 +65,7 @@ TEST_F(ConfigArbiter, Etcd_is_read) {
   EXPECT_NE(std::ranges::find(config->shared_fields, "cluster.arbiter=etcd"), config->shared_fields.end());
   const auto plain = parse(with_arbiter(R"(etcd { endpoint: "http://192.0.2.9:2379" })"));
   EXPECT_FALSE(std::get<EtcdConfig>(plain->arbiter).has_tls);
-  EXPECT_EQ(std::get<EtcdConfig>(plain->arbiter).timeout, seconds(2));
+  EXPECT_EQ(std::get<EtcdConfig>(plain->arbiter).timeout, seconds(1));
 }
 
 TEST_F(ConfigArbiter, Ping_is_read) {
@@ -73,7 +73,7 @@ TEST_F(ConfigArbiter, Ping_is_read) {
   ASSERT_TRUE(config);
   const auto& ping = std::get<PingConfig>(config->arbiter);
   EXPECT_EQ(ping.addresses, (std::vector<ports::Endpoint>{{"192.0.2.254", 0}, {"2001:db8::1", 22}}));
-  EXPECT_EQ(ping.timeout, seconds(1));
+  EXPECT_EQ(ping.timeout, seconds(3));
   EXPECT_NE(std::ranges::find(config->shared_fields, "cluster.arbiter=ping"), config->shared_fields.end());
   EXPECT_TRUE(std::holds_alternative<NoArbiterConfig>(parse(pair_with())->arbiter));
 }
