@@ -13,7 +13,6 @@ using blockdev::kNoNode;
 
 namespace {
 
-constexpr Duration kArbiterTimeout = seconds(1);
 constexpr Duration kClaimBackoffMin = milliseconds(100);
 constexpr Duration kClaimBackoffMax = seconds(2);
 
@@ -167,7 +166,7 @@ void MembershipMachine::claim(Instant now) {
   if (is_peer_alive(now) && !ask_.is_none() && now - asked_at_ < 2 * lease_length()) return;
   if (options_.arbiter != ArbiterKind::etcd && !has_listened(now)) return;
   claim_.number = ++number_;
-  claim_.deadline = now + kArbiterTimeout;
+  claim_.deadline = now + options_.arbiter_timeout;
   if (options_.arbiter == ArbiterKind::etcd) {
     claim_.stage = Claim::Stage::reading;
     effects_.emplace_back(ReadArbiterEffect{claim_.number});
@@ -224,7 +223,7 @@ void MembershipMachine::arbiter_read(std::uint64_t number, const ports::ArbiterR
       claim_.revision = reading.revision;
       claim_.term = std::max(judgement.term, next_term(record_, peer_seen_));
       claim_.configuration = record_.configuration;
-      claim_.deadline = now + kArbiterTimeout;
+      claim_.deadline = now + options_.arbiter_timeout;
       persist(name_term(record_, claim_.term));
       break;
   }

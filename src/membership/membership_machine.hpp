@@ -30,6 +30,8 @@ struct MembershipOptions {
   Duration interval = milliseconds(100);
   std::uint32_t lease_ms = 1000;
   Duration peer_timeout = seconds(2);
+  /// A question to the arbiter is asked anew after that: longer than the arbiter takes to say that it cannot answer.
+  Duration arbiter_timeout = seconds(1);
   /// How long a node that starts waits for its peer before it serves alone (with `etcd`, before it claims). nullopt:
   /// for ever.
   std::optional<Duration> degraded_start_after;
