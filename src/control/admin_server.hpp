@@ -13,6 +13,10 @@
 #include "base/time.hpp"
 #include "node/admin.hpp"
 
+namespace boost::asio {
+class io_context;
+}
+
 namespace replblk::control {
 
 struct AdminServerOptions {
@@ -35,6 +39,8 @@ class AdminServer {
   AdminServer& operator=(const AdminServer&) = delete;
   /// Ends the thread and removes the socket. Replies that come later go nowhere.
   ~AdminServer();
+  /// Of the control thread, for what else lives there. Ends with this object.
+  [[nodiscard]] boost::asio::io_context& io() noexcept;
 
  private:
   class Core;

@@ -5,7 +5,6 @@
 // answer, within that time and a little, unless its Arbiter is destroyed.
 #pragma once
 
-#include <boost/asio/io_context.hpp>
 #include <memory>
 #include <string>
 
@@ -13,6 +12,10 @@
 #include "node/config.hpp"
 #include "ports/arbiter.hpp"
 #include "runtime/reactor.hpp"
+
+namespace boost::asio {
+class io_context;
+}
 
 namespace replblk::control {
 
