@@ -3,33 +3,35 @@
 #include <fmt/format.h>
 #include <openssl/err.h>
 
+#include <algorithm>
+#include <array>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl/host_name_verification.hpp>
 #include <boost/asio/ssl/stream.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
-#include <boost/beast/http.hpp>
-#include <boost/beast/ssl.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/http/error.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
 #include <utility>
-#include <variant>
 
 namespace replblk::control {
 
 namespace {
 
 namespace asio = boost::asio;
-namespace beast = boost::beast;
-namespace http = beast::http;
+namespace http = boost::beast::http;
 namespace ssl = asio::ssl;
 using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
-using PlainStream = beast::tcp_stream;
-using TlsStream = beast::ssl_stream<beast::tcp_stream>;
+using asio::ip::tcp;
 
 // A record with etcd's envelope around it has less than 1 KiB.
 constexpr std::size_t kBodyBytesMax = std::size_t{64} << 10;
 constexpr std::uint32_t kHeaderBytesMax = 8192;
 
+/// Written out by hand and parsed piece by piece: Beast's composed operations over both kinds of stream would take the
+/// compiler minutes and gigabytes.
 class EtcdCall : public std::enable_shared_from_this<EtcdCall> {
  public:
   EtcdCall(asio::io_context& io, std::shared_ptr<EtcdAccess> access, const ports::Endpoint& endpoint,
@@ -38,12 +40,10 @@ class EtcdCall : public std::enable_shared_from_this<EtcdCall> {
         endpoint_(endpoint),
         request_(std::move(request)),
         deadline_(deadline),
-        handler_(std::move(handler)) {
-    if (access_->tls.has_value()) {
-      stream_.emplace<TlsStream>(io, *access_->tls);
-    } else {
-      stream_.emplace<PlainStream>(io);
-    }
+        handler_(std::move(handler)),
+        socket_(io),
+        timer_(io) {
+    if (access_->tls.has_value()) tls_.emplace(socket_, *access_->tls);
   }
 
   void start() {
@@ -51,30 +51,29 @@ class EtcdCall : public std::enable_shared_from_this<EtcdCall> {
     error_code error;
     const auto address = asio::ip::make_address(endpoint_.address, error);
     if (error) return give_up({.sentence = "is not an address"});
-    socket().expires_at(deadline_);
-    socket().async_connect(asio::ip::tcp::endpoint(address, endpoint_.port),
-                           [self = shared_from_this()](error_code connect_error) {
-                             if (connect_error) return self->broken("cannot be connected to", connect_error);
-                             self->secure();
-                           });
+    timer_.expires_at(deadline_);
+    timer_.async_wait([self = weak_from_this()](error_code cancelled) {
+      const auto alive = self.lock();
+      if (cancelled || !alive) return;
+      alive->is_out_of_time_ = true;
+      alive->hang_up();  // What is pending comes back with an error.
+    });
+    socket_.async_connect({address, endpoint_.port}, [self = shared_from_this()](error_code connect_error) {
+      if (connect_error) return self->broken("cannot be connected to", connect_error);
+      self->secure();
+    });
   }
 
  private:
-  [[nodiscard]] PlainStream& socket() {
-    TlsStream* tls = std::get_if<TlsStream>(&stream_);
-    return tls != nullptr ? tls->next_layer() : std::get<PlainStream>(stream_);
-  }
-
   void secure() {
-    TlsStream* tls = std::get_if<TlsStream>(&stream_);
-    if (tls == nullptr) return authenticate_or_ask();
+    if (!tls_.has_value()) return authenticate_or_ask();
     const std::string& name = access_->server_name.empty() ? endpoint_.address : access_->server_name;
-    tls->set_verify_callback(ssl::host_name_verification(name));
+    tls_->set_verify_callback(ssl::host_name_verification(name));
     // RFC 6066 3: a name, never an address.
     if (!access_->server_name.empty())
-      SSL_ctrl(tls->native_handle(), SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name,
+      SSL_ctrl(tls_->native_handle(), SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name,
                const_cast<char*>(name.c_str()));
-    tls->async_handshake(ssl::stream_base::client, [self = shared_from_this()](error_code error) {
+    tls_->async_handshake(ssl::stream_base::client, [self = shared_from_this()](error_code error) {
       if (error) return self->broken("TLS failed", error);
       self->authenticate_or_ask();
     });
@@ -124,37 +123,66 @@ class EtcdCall : public std::enable_shared_from_this<EtcdCall> {
   }
 
   using Next = void (EtcdCall::*)(unsigned status, const std::string& body);
+  using Done = std::function<void(error_code, std::size_t)>;
 
   void exchange(const EtcdRequest& request, const std::string& token, Next next) {
-    http_request_ = {http::verb::post, request.target, 11, request.body};
-    http_request_.set(http::field::host, ports::to_string(endpoint_));
-    http_request_.set(http::field::content_type, "application/json");
-    if (!token.empty()) http_request_.set(http::field::authorization, token);
-    http_request_.prepare_payload();
+    next_ = next;
+    input_bytes_ = 0;
+    output_ = fmt::format(
+        "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{}{}{}\r\n{}",
+        request.target, ports::to_string(endpoint_), request.body.size(), token.empty() ? "" : "Authorization: ", token,
+        token.empty() ? "" : "\r\n", request.body);
     parser_.emplace();
     parser_->body_limit(kBodyBytesMax);
     parser_->header_limit(kHeaderBytesMax);
-    std::visit(
-        [&](auto& stream) {
-          if constexpr (!std::is_same_v<std::decay_t<decltype(stream)>, std::monostate>) send(stream, next);
-        },
-        stream_);
+    parser_->eager(true);
+    const Done written = [self = shared_from_this()](error_code error, std::size_t) {
+      if (error) return self->broken("the connection broke", error);
+      self->read_some();
+    };
+    if (tls_.has_value()) {
+      asio::async_write(*tls_, asio::buffer(output_), written);
+    } else {
+      asio::async_write(socket_, asio::buffer(output_), written);
+    }
   }
 
-  template <class Stream>
-  void send(Stream& stream, Next next) {
-    http::async_write(stream, http_request_, [self = shared_from_this(), &stream, next](error_code error, std::size_t) {
-      if (error) return self->broken("the connection broke", error);
-      http::async_read(stream, self->buffer_, *self->parser_, [self, next](error_code read_error, std::size_t) {
-        if (read_error) return self->broken("no answer", read_error);
-        const auto& response = self->parser_->get();
-        ((*self).*next)(response.result_int(), response.body());
-      });
-    });
+  void read_some() {
+    const Done received = [self = shared_from_this()](error_code error, std::size_t count) {
+      self->on_received(error, count);
+    };
+    const auto room = asio::buffer(input_.data() + input_bytes_, input_.size() - input_bytes_);
+    if (tls_.has_value()) {
+      tls_->async_read_some(room, received);
+    } else {
+      socket_.async_read_some(room, received);
+    }
+  }
+
+  void on_received(error_code error, std::size_t count) {
+    input_bytes_ += count;
+    error_code parse_error;
+    if (input_bytes_ > 0) {
+      const std::size_t used = parser_->put(asio::buffer(input_.data(), input_bytes_), parse_error);
+      std::copy(input_.begin() + static_cast<std::ptrdiff_t>(used),
+                input_.begin() + static_cast<std::ptrdiff_t>(input_bytes_), input_.begin());
+      input_bytes_ -= used;
+    }
+    if (parse_error == http::error::need_more) parse_error = {};
+    // An answer without a length ends with the connection.
+    if (error == asio::error::eof && !parse_error && !parser_->is_done() && parser_->got_some()) {
+      error_code ignored;
+      parser_->put_eof(ignored);
+    }
+    if (parse_error) return broken("no answer", parse_error);
+    if (parser_->is_done()) return (this->*next_)(parser_->get().result_int(), parser_->get().body());
+    if (error) return broken("no answer", error);
+    if (input_bytes_ == input_.size()) return give_up({.sentence = "no answer: a header line is too long"});
+    read_some();
   }
 
   void broken(std::string_view what, error_code error) {
-    if (error == beast::error::timeout) {
+    if (is_out_of_time_) {
       const auto waited = std::chrono::round<std::chrono::milliseconds>(deadline_ - started_at_);
       return give_up({.sentence = fmt::format("no answer within {} ms", waited.count())});
     }
@@ -175,7 +203,8 @@ class EtcdCall : public std::enable_shared_from_this<EtcdCall> {
 
   void hang_up() {
     error_code ignored;
-    socket().socket().close(ignored);
+    timer_.cancel();
+    socket_.close(ignored);
   }
 
   std::shared_ptr<EtcdAccess> access_;
@@ -184,10 +213,15 @@ class EtcdCall : public std::enable_shared_from_this<EtcdCall> {
   const Clock::time_point deadline_;
   Clock::time_point started_at_{};
   EtcdCallHandler handler_;
-  std::variant<std::monostate, PlainStream, TlsStream> stream_;
-  http::request<http::string_body> http_request_;
+  tcp::socket socket_;
+  asio::steady_timer timer_;
+  std::optional<ssl::stream<tcp::socket&>> tls_;
+  std::string output_;
+  std::array<char, kHeaderBytesMax> input_{};
+  std::size_t input_bytes_ = 0;
   std::optional<http::response_parser<http::string_body>> parser_;
-  beast::flat_buffer buffer_;
+  Next next_ = nullptr;
+  bool is_out_of_time_ = false;
   bool is_token_new_ = false;
   bool is_sent_ = false;  ///< the question itself, and nothing is known of it
 };

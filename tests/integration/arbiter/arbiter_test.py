@@ -404,6 +404,29 @@ def no_etcd_at_all(_etcd, _folder):
     check_in("etcdserver: request timed out", a("read"), "etcd's own words")
 
 
+def answers_in_pieces(_etcd, _folder):
+    """As any HTTP server may send them."""
+    body = b'{"header":{"revision":"7"}}'
+
+    def byte_by_byte(text):
+        def serve(connection):
+            read_request(connection)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for byte in text:
+                connection.sendall(bytes([byte]))
+            time.sleep(30)
+        return serve
+
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n" + body[:5] + b"\r\n%x\r\n" % len(body[5:]) + body[5:]
+    chunked += b"\r\n0\r\n\r\n"
+    for name, serve in {"with a length": byte_by_byte(http(body)), "in chunks": byte_by_byte(chunked),
+                        "until the end": answering(b"HTTP/1.1 200 OK\r\n\r\n" + body),
+                        "a long one": answering(http(b'{"header":{"revision":"7"},"more":"' + b"x" * 60000 + b'"}'))}.items():
+        a = Client(Server(serve))
+        check(a("read"), "no record at 0", f"an answer {name}")
+        check(a("replace 0 1 3"), "not replaced", f"another answer {name}")
+
+
 def passwords(etcd, _folder):
     def b64(text):
         return base64.b64encode(text.encode()).decode()
@@ -542,9 +565,9 @@ def majority(_etcd, folder):
             etcd.kill()
 
 
-SCENARIOS = [claims, persons_decision, lost_answers, death_and_pause, endpoints_in_turn, no_etcd_at_all, passwords, certificates,
-             majority]
-WITHOUT_ETCD = {no_etcd_at_all, certificates, majority}
+SCENARIOS = [claims, persons_decision, lost_answers, death_and_pause, endpoints_in_turn, no_etcd_at_all, answers_in_pieces, passwords,
+             certificates, majority]
+WITHOUT_ETCD = {no_etcd_at_all, answers_in_pieces, certificates, majority}
 
 
 def main():
