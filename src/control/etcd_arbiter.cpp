@@ -95,7 +95,7 @@ class Inquiry : public std::enable_shared_from_this<Inquiry> {
       if (const auto* overwrite = std::get_if<Overwrite>(&question_.what)) {
         write_over(*reading, overwrite->record);
       } else {
-        answer(std::move(*reading));
+        answer(*reading);
       }
       return true;
     });
@@ -208,8 +208,6 @@ class EtcdArbiters::Impl {
   ~Impl() {
     RB_ASSERT(arbiters_.empty());
     answers_->detach();
-    // The rest belongs to the control thread.
-    asio::post(io_, [core = std::move(core_)] {});
   }
 
   [[nodiscard]] std::unique_ptr<ports::Arbiter> make(const std::string& resource, ports::ArbiterSink& sink) {
