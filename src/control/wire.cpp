@@ -37,6 +37,8 @@ api::Verb to_wire(node::AdminVerb verb) noexcept {
       return api::VERB_DETACH;
     case node::AdminVerb::attach:
       return api::VERB_ATTACH;
+    case node::AdminVerb::resize:
+      return api::VERB_RESIZE;
   }
   RB_UNREACHABLE();
 }
@@ -69,6 +71,8 @@ std::optional<node::AdminVerb> from_wire(int verb) noexcept {
       return node::AdminVerb::detach;
     case api::VERB_ATTACH:
       return node::AdminVerb::attach;
+    case api::VERB_RESIZE:
+      return node::AdminVerb::resize;
     default:
       return std::nullopt;  // a newer replblkctl's
   }

@@ -258,6 +258,9 @@ class Node::Impl final : private ports::AcceptSink {
       case AdminVerb::invalidate_remote:
         resource.invalidate_remote(reply);
         return;
+      case AdminVerb::resize:
+        resource.resize(reply);
+        return;
       case AdminVerb::verify:
         resource.verify(request, reply);
         return;

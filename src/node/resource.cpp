@@ -136,6 +136,7 @@ void Resource::all_opened() {
     volume->verify =
         std::make_unique<replication::Verify>(world_, *volume->store, *volume->mirror, link_, governor_, volume->index);
   }
+  growth_.set_stores(stores);
   server_ = std::make_unique<replication::PeerServer>(world_, std::move(stores));
   server_->set_failure_listener(Callback<void(std::uint16_t, bool)>::to<&Resource::server_disk_failed>(*this));
   build_target();
@@ -330,7 +331,7 @@ std::uint64_t Resource::fresh_nonce() {
 
 bool Resource::is_settled() const {
   return is_opened_ && persists_out_ == 0 && !is_removing_peer_ && !is_changing_role_ && !is_copy_failed_ &&
-         server_->is_idle() && are_copiers_idle();
+         server_->is_idle() && are_copiers_idle() && !growth_.is_busy();
 }
 
 void Resource::on_tick() {
@@ -341,6 +342,7 @@ void Resource::on_tick() {
   if (is_stop_ending_ && is_quiet()) return finish_stop();
   const Instant now = world_.loop.now();
   if (is_copy_failed_) return tick_with_failed_copy(now);
+  answer_long_resize(now);
   if (channel_ != nullptr) {
     if (link_.is_overdue(cluster_.peer_timeout)) {
       RB_PROBE("peer_acknowledges_nothing");
@@ -397,6 +399,7 @@ void Resource::stop(std::function<void()> done) {
   }
   stop_serving("the daemon stops");
   end_verify("the daemon stopped");
+  end_resize("the daemon stops");
   drain_all([this] {
     for (const auto& volume : volumes_) volume->resync->stop();
     flush_all([this](bool is_flushed) {

@@ -28,6 +28,7 @@
 #include "node/node.hpp"
 #include "node/reported_reasons.hpp"
 #include "node/virtual_ips.hpp"
+#include "node/volumes_growth.hpp"
 #include "ports/world.hpp"
 #include "replication/meeting.hpp"
 #include "replication/mirror.hpp"
@@ -86,6 +87,8 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void pause_sync(AdminReplyCallback reply);
   void resume_sync(AdminReplyCallback reply);
   void verify(const AdminRequest& request, AdminReplyCallback reply);
+  /// The volumes become as large as the devices of both nodes are now.
+  void resize(AdminReplyCallback reply);
   /// The whole copy here, or there, is overwritten by the other one.
   void invalidate(AdminReplyCallback reply);
   void invalidate_remote(AdminReplyCallback reply);
@@ -285,6 +288,8 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   [[nodiscard]] bool may_peer_serve() const;
   void overwrite_peer();
   [[nodiscard]] std::string why_no_verify() const;
+  /// Of two members that are connected: what must end first; empty: nothing.
+  [[nodiscard]] std::string why_members_are_busy() const;
   void begin_verify(blockdev::ByteRange range, bool is_repair);
   void volume_verified();
   void begin_repair();
@@ -297,6 +302,26 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void check_copiers_idle();
   [[nodiscard]] replication::SyncProgress::Activity activity() const;
   void send_progress();
+
+  // resource_resize.cpp: the volumes grow
+  struct Resizing {
+    bool is_driver = false;                  ///< asked for on this node, not by the peer
+    std::vector<std::uint64_t> sizes_bytes;  ///< what the volumes are to have; empty: not yet known
+    bool is_zeroed_here = false;
+    bool is_zeroed_there = false;
+    AdminReplyCallback reply;
+    Instant began_at{};
+  };
+  [[nodiscard]] std::string why_no_resize() const;
+  void resize_measured(const std::vector<std::uint64_t>& rooms_there);
+  void resize_zeroed();
+  void resize_grow();
+  void sizes_changed();
+  void end_resize(const std::string& failure);
+  void answer_long_resize(Instant now);
+  void receive(const replication::Resize& message);
+  void receive(const replication::ResizeReply& message);
+  [[nodiscard]] bool level_sizes();
 
   // resource_status.cpp
   [[nodiscard]] std::string disk_state() const;
@@ -392,6 +417,8 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   bool is_verify_repair_ = false;    ///< what it finds is to be mended
   bool is_repairing_ = false;        ///< resyncs run between two members, after a verify
   std::function<void()> on_copiers_idle_;
+  VolumesGrowth growth_;
+  std::unique_ptr<Resizing> resizing_;       ///< null: no resize is under way
   replication::SyncProgress peer_progress_;  ///< what the peer does with the copies
   replication::SyncProgress::Activity told_activity_ = replication::SyncProgress::Activity::none;
   Instant last_progress_sent_{};

@@ -74,6 +74,7 @@ void Resource::copy_failed(Volume& volume, const std::string& what, bool is_hung
   log_error("resource {}: {}", config_.name, sentence);
   for (const auto& one : volumes_) one->failure = sentence;
   end_verify("the disk failed");
+  end_resize(sentence);
   stop_serving("the disk failed");
   is_primary_ = false;
   refuse_keeping();

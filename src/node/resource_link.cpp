@@ -176,6 +176,7 @@ void Resource::link_lost() {
   peer_introduction_.reset();
   set_peer_primary(false);
   end_verify("the connection broke");
+  end_resize("the connection broke");
   peer_progress_ = {};
   told_activity_ = replication::SyncProgress::Activity::none;
   pause_.forget_peer();
@@ -266,6 +267,7 @@ replication::Introduction Resource::introduction() const {
     VolumeIntroduction& one = intro.volumes.emplace_back();
     one.uuid = store.volume_uuid();
     one.size_bytes = store.geometry().size_bytes;
+    one.room_bytes = store.room_bytes();
     one.logical_block_bytes = store.geometry().logical_block_bytes;
     one.bitmap_block_bytes = store.bitmap_block_bytes();
   }
@@ -341,6 +343,7 @@ void Resource::set_peer_primary(bool is_primary) {
 }
 
 void Resource::meet() {
+  if (level_sizes()) return;
   replication::Plan plan = plan_meeting(self(), *my_introduction_, *peer_introduction_);
   split_.clear();
   // The choice to discard is for one meeting; both nodes have it in the Introductions.

@@ -117,6 +117,14 @@ std::string Resource::why_no_verify() const {
   if (phase_ != LinkPhase::established || is_stopping_) {
     return "a verify compares two members: the nodes must be connected, and both copies UpToDate; see `status`";
   }
+  if (resizing_ != nullptr) return "a resize is under way; see `status`";
+  if (channel_->protocol_version() < replication::kVersionOfVerify) {
+    return fmt::format("{} runs an older version, which cannot verify", cluster_.nodes[peer()].name);
+  }
+  return why_members_are_busy();
+}
+
+std::string Resource::why_members_are_busy() const {
   // A table of reservations on its way to the record changes neither role nor configuration.
   const bool is_record_changing = persists_out_ > 0 && !is_keeping_;
   if (is_changing_role_ || is_removing_peer_ || is_record_changing || proposed_term_ != 0) {
@@ -127,9 +135,6 @@ std::string Resource::why_no_verify() const {
     return "a verify is already running; see `status`";
   }
   if (!are_copiers_idle()) return "the last verify is still ending; try again";
-  if (channel_->protocol_version() < replication::kVersionOfVerify) {
-    return fmt::format("{} runs an older version, which cannot verify", cluster_.nodes[peer()].name);
-  }
   return {};
 }
 

@@ -16,12 +16,14 @@
 namespace replblk::replication {
 
 inline constexpr std::uint32_t kProtocolVersionMin = 1;
-inline constexpr std::uint32_t kProtocolVersionMax = 3;
+inline constexpr std::uint32_t kProtocolVersionMax = 4;
 /// From this version on the peer knows SyncPause, SyncProgress, VerifyRequest, and the frames checksum_request and
 /// checksums.
 inline constexpr std::uint32_t kVersionOfVerify = 2;
 /// Failing disks: TakeOver, read_request and read_data.
 inline constexpr std::uint32_t kVersionOfTakeOver = 3;
+/// Resize, ResizeReply.
+inline constexpr std::uint32_t kVersionOfResize = 4;
 inline constexpr std::size_t kNonceBytes = 32;
 
 struct Hello {
@@ -52,6 +54,7 @@ struct VolumeIntroduction {
   std::uint32_t bitmap_block_bytes = 0;
   bool has_dirty_blocks = false;
   std::uint64_t dirty_bytes = 0;
+  std::uint64_t room_bytes = 0;  ///< how large it can become there without more ado; 0: not told
   /// The first runs of dirty blocks, ascending: what was changed since the copies parted. All volumes of an
   /// Introduction together have at most kDirtyRangesMax.
   std::vector<blockdev::ByteRange> dirty_ranges;
@@ -147,9 +150,23 @@ struct TakeOver {};
 /// The sender's administrator gives the sender's copy up: the receiver is to overwrite it.
 struct Invalidate {};
 
-using Message =
-    std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck, RoleChange,
-                 SyncPause, SyncProgress, VerifyRequest, Reservations, ReservationsAck, TakeOver, Invalidate>;
+/// The volumes become larger (docs/peer_protocol.md 3): the sender's administrator asked for it, the receiver follows.
+enum class ResizeStep : std::uint8_t { measure, zero, grow, give_up };
+struct Resize {
+  ResizeStep step = ResizeStep::measure;
+  std::vector<std::uint64_t> sizes_bytes;  ///< zero, grow: what each volume is to have
+};
+
+/// The receiver has taken the step, durably, or says why not.
+struct ResizeReply {
+  ResizeStep step = ResizeStep::measure;
+  std::vector<std::uint64_t> sizes_bytes;  ///< measure: how large each volume can be there
+  std::string failure;                     ///< empty: done
+};
+
+using Message = std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck,
+                             RoleChange, SyncPause, SyncProgress, VerifyRequest, Reservations, ReservationsAck,
+                             TakeOver, Invalidate, Resize, ResizeReply>;
 
 [[nodiscard]] std::string encode(const Message& message);
 [[nodiscard]] std::optional<Message> decode(ConstBytes bytes);

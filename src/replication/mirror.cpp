@@ -556,6 +556,12 @@ void Mirror::round_part_done() {
   while (FlushWaiter* waiter = done.pop_front()) waiter->on_flushed(is_good);
 }
 
+bool Mirror::take_size() {
+  if (peer_copy_.volume_size_bytes() == store_.geometry().size_bytes) return false;
+  peer_copy_.grow(store_.geometry().size_bytes);
+  return true;
+}
+
 void Mirror::peer_lost() {
   is_mirroring_ = false;
   is_reading_at_peer_ = false;

@@ -54,6 +54,8 @@ class Mirror final : public blockdev::BlockBackend {
   /// Before PeerLink::detach(): unstable blocks become dirty, later changes too.
   void peer_lost();
 
+  /// The store may have grown. False: it did not.
+  bool take_size();
   /// Flushes both copies; joins the next round when one is under way. Works while frozen.
   void flush(FlushWaiter& waiter);
   /// Called each time the last request in flight (held ones do not count) has finished.

@@ -80,6 +80,16 @@ void Administrator::request_aside(NodeIndex node, AdminVerb verb) {
   host.request({.verb = verb, .resource = {}}, [] { return true; }, [](const node::AdminReply&) {});
 }
 
+void Administrator::resize(NodeIndex node) {
+  SimHost& host = *hosts_[node];
+  if (!host.is_running() || host.is_stopping()) return;
+  node::AdminRequest request;
+  request.verb = AdminVerb::resize;
+  host.ask(request, [this, node](const node::AdminReply& reply) {
+    timeline_.note("admin: {} answers {}: {}", kNodeName[node], static_cast<int>(reply.outcome), reply.message);
+  });
+}
+
 void Administrator::attach(NodeIndex node) { request_aside(node, AdminVerb::attach); }
 
 void Administrator::invalidate(NodeIndex node, bool is_remote) {

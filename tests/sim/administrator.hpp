@@ -32,6 +32,7 @@ class Administrator {
   void invalidate(blockdev::NodeIndex node, bool is_remote);
   /// On both nodes.
   void resume_sync();
+  void resize(blockdev::NodeIndex node);
   void verify(blockdev::NodeIndex node);
   /// Looks after the pair; called every few hundred milliseconds.
   void look();

@@ -60,6 +60,8 @@ class Checkers {
   [[nodiscard]] bool is_established();
 
  private:
+  [[nodiscard]] std::uint64_t common_bytes(std::size_t volume) const;
+
   std::array<SimHost*, 2> hosts_;
   Oracle& oracle_;
   std::uint64_t data_bytes_ = 0;

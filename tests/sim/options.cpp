@@ -86,6 +86,14 @@ void draw_hung_disks(RunOptions& options, std::uint64_t seed) {
   options.disk.timeout = is_short ? random.duration(milliseconds(600), seconds(3)) : seconds(8);
 }
 
+/// Likewise. A split, and damage that a verify is to find, are compared with volumes of one size.
+void draw_growth(RunOptions& options, std::uint64_t seed) {
+  Seeded random(mix64(seed) ^ 0x67726f77);
+  if (options.is_lite || options.has(Fault::split) || options.has_silent_difference || !random.chance(0.25)) return;
+  options.weight[static_cast<std::size_t>(Fault::resize)] = static_cast<double>(random.between(2, 10));
+  options.growth_bytes = random.between(32, random.chance(0.5) ? 40 : 512) * 4096;
+}
+
 }  // namespace
 
 std::string_view to_string(Fault fault) noexcept {
@@ -140,6 +148,8 @@ std::string_view to_string(Fault fault) noexcept {
       return "split";
     case Fault::hung_disk:
       return "hung_disk";
+    case Fault::resize:
+      return "resize";
   }
   RB_UNREACHABLE();
 }
@@ -214,6 +224,7 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
       initiator.reservation_share = random.chance(0.5) ? 0.02 : 0.1;
   }
   if (options.has(Fault::split)) options.split_policies = draw_policies(seed);
+  draw_growth(options, seed);
   Seeded more(mix64(seed) ^ 0x766f6c756d6573);
   // What a split and silent damage are compared with knows one volume.
   const bool may_spread = !is_lite && !options.has(Fault::split) && !options.has_silent_difference;
@@ -243,6 +254,7 @@ std::string RunOptions::describe() const {
               : " no log;";
   if (has_silent_difference) text += " silent difference;";
   if (has_handlers) text += " handlers;";
+  if (growth_bytes > 0) text += fmt::format(" grows by {} KiB;", growth_bytes >> 10);
   for (std::size_t index = 0; index < kFaultCount; ++index) {
     if (weight[index] > 0) text += fmt::format(" {}={}", to_string(static_cast<Fault>(index)), weight[index]);
   }

@@ -73,10 +73,13 @@ class Scenario {
   void cut_power(SimHost& host);
   void start_due_hosts();
   void spring_ambush();
+  void spring_growth_ambush();
   void watch_frozen();
   void check_not_frozen(const std::string& address);
   void heal_due();
   void heal_later(Duration delay, std::function<void()> heal);
+  void grow_devices(double probability);
+  void finish_growth();
   void expect_disk_errors(const SimHost& host, Duration how_long);
   void hang_disk(SimHost& host, Duration how_long);
   void break_disk(Fault fault, SimHost& host, Duration how_long);
@@ -95,6 +98,7 @@ class Scenario {
   std::array<Instant, 2> start_at_{Instant::max(), Instant::max()};
   std::multimap<Instant, std::function<void()>> heals_;
   std::uint64_t next_value_ = 16;
+  Instant growth_ambush_until_{};
   std::array<Instant, 2> ambush_until_{};
   std::array<Instant, 2> ambush_springs_at_{Instant::max(), Instant::max()};
   Duration recovery_{};

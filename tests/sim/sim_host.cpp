@@ -68,7 +68,8 @@ struct Aside {
   /// The metadata only: internal, it is at the end. Whole devices would be most of what a run costs.
   static void copy(Medium& to, const Medium& from, bool is_stable_only) {
     const std::uint64_t size = from.geometry().size_bytes;
-    const std::uint64_t begin = size - std::min(size, kMetadataBytesMax);
+    // After the device grew it may still be where it was.
+    const std::uint64_t begin = size == from.first_bytes() ? size - std::min(size, kMetadataBytesMax) : 0;
     to.preset(begin, {(is_stable_only ? from.stable() : from.content()) + begin, size - begin});
   }
   template <class Condition>
@@ -154,7 +155,7 @@ SimHost::SimHost(SimFabric& fabric, const RunOptions& options, blockdev::NodeInd
     : fabric_(fabric), options_(options), index_(index), address_(kNodeAddress[index]) {
   for (std::size_t volume = 0; volume < options.volumes_count; ++volume) {
     const std::string name = medium_name(index, volume);
-    data_.emplace_back(fabric.timeline(), name, geometry_of(options));
+    data_.emplace_back(fabric.timeline(), name, geometry_of(options), options.growth_bytes);
     if (options.has_external_metadata) metadata_.push_back(make_metadata_medium(fabric.timeline(), options, name));
   }
   fabric.timeline().random().fill(boot_id_.bytes);
@@ -213,15 +214,24 @@ blockdev::Superblock SimHost::superblock(bool is_stable_only, std::size_t volume
   const Medium& medium = metadata_.empty() ? data_[volume] : *metadata_[volume];
   const std::byte* bytes = is_stable_only ? medium.stable() : medium.content();
   const auto placement = metadata_.empty() ? blockdev::Placement::internal : blockdev::Placement::external;
-  const auto offsets = blockdev::superblock_offsets(placement, medium.geometry().size_bytes / 4096 * 4096);
-  RB_ASSERT(offsets.has_value());
-  std::array<blockdev::SuperblockCopy, 2> copies;
-  for (std::uint8_t copy = 0; copy < 2; ++copy)
-    copies[copy] = blockdev::decode_superblock({bytes + (*offsets)[copy], blockdev::kSuperblockSlotBytes}, copy);
-  const blockdev::SuperblockVerdict verdict = blockdev::judge_superblocks(copies);
-  using Kind = blockdev::SuperblockVerdict::Kind;
-  RB_ASSERT(verdict.kind == Kind::good || verdict.kind == Kind::one_only);  // Written in turn, one is always whole.
-  return copies[verdict.chosen].superblock;
+  // Where the device ends, or ended before it grew.
+  for (const std::uint64_t device_bytes : {medium.geometry().size_bytes, medium.first_bytes()}) {
+    const auto offsets = blockdev::superblock_offsets(placement, device_bytes);
+    RB_ASSERT(offsets.has_value());
+    std::array<blockdev::SuperblockCopy, 2> copies;
+    for (std::uint8_t copy = 0; copy < 2; ++copy)
+      copies[copy] = blockdev::decode_superblock({bytes + (*offsets)[copy], blockdev::kSuperblockSlotBytes}, copy);
+    const blockdev::SuperblockVerdict verdict = blockdev::judge_superblocks(copies);
+    using Kind = blockdev::SuperblockVerdict::Kind;
+    if (verdict.kind == Kind::good || verdict.kind == Kind::one_only) return copies[verdict.chosen].superblock;
+  }
+  RB_UNREACHABLE();  // Written in turn, one is always whole.
+}
+
+void SimHost::grow_devices(std::size_t volume) {
+  data_[volume].grow();
+  fabric_.timeline().note("{}: the device of volume {} has {} KiB now", kNodeName[index_], volume,
+                          data_[volume].geometry().size_bytes >> 10);
 }
 
 blockdev::ResourceRecord SimHost::persisted(bool is_stable_only) const {

@@ -63,8 +63,17 @@ class SimHost final : private node::DiskOwner {
   [[nodiscard]] PersistedRecord persisted_with_bits(bool is_stable_only, std::size_t volume = 0) const;
   /// Before a start: the medium has lost the activity log, and every block counts as different.
   void spoil_activity_log();
+  /// The devices of one volume become larger.
+  void grow_devices(std::size_t volume);
+  /// The size of a volume that the superblocks say.
+  [[nodiscard]] std::uint64_t volume_bytes(std::size_t volume) const {
+    return superblock(false, volume).layout.usable_bytes;
+  }
   [[nodiscard]] std::size_t volumes_count() const noexcept { return data_.size(); }
   [[nodiscard]] Medium& data(std::size_t volume = 0) noexcept { return data_[volume]; }
+  [[nodiscard]] std::uint64_t first_sector(std::size_t volume) const noexcept {
+    return volume * options_.volume_sectors();
+  }
   /// What is at a sector, numbered through all volumes.
   [[nodiscard]] const std::byte* content(std::uint64_t sector) const noexcept {
     return data_[volume_of(sector)].content() + sector % options_.volume_sectors() * kSectorBytes;
