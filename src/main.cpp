@@ -32,6 +32,7 @@
 #include "runtime/start_error.hpp"
 #include "runtime/system_random.hpp"
 #include "runtime/tcp_network.hpp"
+#include "runtime/undo_files.hpp"
 
 namespace {
 
@@ -157,7 +158,8 @@ class Daemon {
     runtime::SystemRandom random;
     Disks disks(config_, *reactor_);
     runtime::HandlerProcesses handlers(*reactor_);
-    node::Node node(config_, {*reactor_, random, network, buffers, &handlers}, *boot_id, disks.open_all(),
+    runtime::SparseUndoFiles undo_files(*reactor_);
+    node::Node node(config_, {*reactor_, random, network, buffers, &handlers, &undo_files}, *boot_id, disks.open_all(),
                     virtual_ips.made(), &disks);
     if (auto started = start_when_ports_are_free(node); !started) return fail(started.error());
     node_ = &node;

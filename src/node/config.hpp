@@ -103,6 +103,7 @@ struct ResourceConfig {
   ResyncConfig resync;
   ActivityLogConfig activity_log;
   replication::SplitPolicies after_split_brain;
+  std::string undo_directory;  ///< for what a copy that lost a split brain had; empty: nothing is kept
   HandlersConfig handlers;
 };
 

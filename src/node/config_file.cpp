@@ -404,6 +404,7 @@ class Checker {
     }
     if (resource.has_handlers()) made.handlers = check_handlers(section.child("handlers"));
     made.after_split_brain = check_split_policies(section, resource);
+    if (section.has("undo_directory")) made.undo_directory = check_directory(section, "undo_directory");
     config_.resources.push_back(std::move(made));
   }
 
@@ -643,6 +644,15 @@ class Checker {
       claim_path(section, "metadata_path", made.metadata_path, node);
     }
     return made;
+  }
+
+  static std::string check_directory(const Section& section, const char* key) {
+    std::string text = section.text(key);
+    while (text.size() > 1 && text.ends_with('/')) text.pop_back();
+    if (const auto rule = path_violation(text)) {
+      section.complain(key, fmt::format("{} cannot be used", in_quotes(section.text(key))), *rule);
+    }
+    return normal_path(text);
   }
 
   void claim_path(const Section& section, const char* key, const std::string& path, std::optional<std::size_t> node) {

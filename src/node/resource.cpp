@@ -400,6 +400,7 @@ void Resource::stop(std::function<void()> done) {
   stop_serving("the daemon stops");
   end_verify("the daemon stopped");
   end_resize("the daemon stops");
+  if (undo_ != nullptr) undo_->stop();
   drain_all([this] {
     for (const auto& volume : volumes_) volume->resync->stop();
     flush_all([this](bool is_flushed) {

@@ -27,6 +27,7 @@
 #include "node/config.hpp"
 #include "node/node.hpp"
 #include "node/reported_reasons.hpp"
+#include "node/undo_copy.hpp"
 #include "node/virtual_ips.hpp"
 #include "node/volumes_growth.hpp"
 #include "ports/world.hpp"
@@ -271,6 +272,10 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   void give_up_copy(const std::string& reason);
   void fill_changes(replication::Introduction& intro) const;
   [[nodiscard]] std::vector<SplitSideStatus> split_sides() const;
+  /// What was written here while this node was alone, and is about to be overwritten, is kept first. `then` is not
+  /// called if it cannot be kept, or if the connection has ended meanwhile.
+  void keep_for_undo(bool is_whole, std::function<void()> then);
+  void undo_ended(const std::string& failure);
 
   // resource_sync.cpp: what the administrator asks of resyncs
   void send_pause();
@@ -391,7 +396,7 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   ports::DeferredTask sweep_task_;
   std::uint64_t channel_number_ = 0;  ///< counts connections, for for_this_channel()
   bool is_standalone_ = false;
-  bool is_handler_asked_ = false;                          ///< a resync waits for before_resync_target
+  bool is_resync_beginning_ = false;  ///< as target: waits for before_resync_target, or for what is kept for an undo
   std::shared_ptr<int> lives_ = std::make_shared<int>(0);  ///< for answers that may come when it is gone
   std::string connection_state_ = "Unconnected";
   std::string connection_reason_;
@@ -401,6 +406,9 @@ class Resource final : private replication::PeerChannelObserver, private scsi::R
   bool was_attempt_good_ = false;
   bool is_discarding_ = false;          ///< this copy is given up if the next meeting finds a split
   std::vector<SplitSideStatus> split_;  ///< what the last meeting found; empty: no split
+  std::unique_ptr<UndoCopy> undo_;      ///< of the copy under undo_generation_; goes on when the connection breaks
+  blockdev::Generation undo_generation_;
+  std::function<void()> on_undo_;  ///< what waits for it on the present connection
   ports::Timer dial_timer_;
   ports::Timer tick_timer_;
   ports::Timer stop_timer_;

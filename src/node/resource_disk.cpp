@@ -75,6 +75,7 @@ void Resource::copy_failed(Volume& volume, const std::string& what, bool is_hung
   for (const auto& one : volumes_) one->failure = sentence;
   end_verify("the disk failed");
   end_resize(sentence);
+  if (undo_ != nullptr) undo_->stop();
   stop_serving("the disk failed");
   is_primary_ = false;
   refuse_keeping();
@@ -118,6 +119,8 @@ std::string Resource::why_disks_must_stay() const {
           volume->index, count);
     }
   }
+  if (undo_ != nullptr && undo_->unreturned_count() > 0)
+    return config_.undo_directory + " does not answer: try again when it does";
   return {};
 }
 
@@ -163,7 +166,7 @@ bool Resource::is_quiet() const {
   if (!is_opened_) return opening_count_ == 0;
   const bool is_idle = std::ranges::all_of(
       volumes_, [](const auto& volume) { return volume->mirror->is_idle() && volume->store->in_flight_count() == 0; });
-  return is_idle && server_->is_idle() && are_copiers_idle();
+  return is_idle && server_->is_idle() && are_copiers_idle() && (undo_ == nullptr || !undo_->is_running());
 }
 
 // ---- the peer's copy fails -------------------------------------------------------------------------------------

@@ -167,7 +167,8 @@ void Resource::end_channel(const std::string& state, const std::string& reason, 
 /// protocol.md 3.3: a configuration of two never outlives its connection while one of them serves.
 void Resource::link_lost() {
   const LinkPhase was = std::exchange(phase_, LinkPhase::none);
-  is_handler_asked_ = false;
+  is_resync_beginning_ = false;
+  on_undo_ = nullptr;
   if (was != LinkPhase::none && was != LinkPhase::introducing) tell(HandlerEvent::disconnected);
   // The time without a connection is no standstill of the next resync.
   watched_phase_ = LinkPhase::none;

@@ -71,7 +71,7 @@ ResourceRecord Resource::record_as_source(const replication::Plan& plan) {
 
 void Resource::receive(const replication::SyncStart& message) {
   const Configuration& source = message.configuration;
-  if (phase_ != LinkPhase::target_preparing || server_->is_open() || persists_out_ > 0 || is_handler_asked_) {
+  if (phase_ != LinkPhase::target_preparing || server_->is_open() || persists_out_ > 0 || is_resync_beginning_) {
     protocol_violation("the peer began a resync that was not planned");
     return;
   }
@@ -82,13 +82,16 @@ void Resource::receive(const replication::SyncStart& message) {
   connected_term_ = 0;
   is_discarding_ = false;
   peer_seen_ = std::max(peer_seen_, source.term);
-  ask_before_resync([this, source] {
+  const auto begin = [this, source] {
+    is_resync_beginning_ = false;
     // The own bits are durable before the flags that told of them go (A16, A17).
     settle_all(for_this_channel([this, source] {
       is_crashed_primary_ = false;
       persist(membership::become_sync_target(record_, source), for_this_channel([this] { send_bitmaps(); }));
     }));
-  });
+  };
+  is_resync_beginning_ = true;
+  ask_before_resync([this, begin, is_full = message.is_full] { keep_for_undo(is_full, begin); });
 }
 
 void Resource::send_bitmaps() {

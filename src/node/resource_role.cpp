@@ -62,6 +62,7 @@ void Resource::promote(bool is_forced, AdminReplyCallback reply) {
   if (!is_opened_) return refuse("the volumes are still being opened; try again");
   if (is_primary_) return reply(done(fmt::format("{}: already primary", config_.name)));
   is_discarding_ = false;  // Who serves a copy does not give it up.
+  if (undo_ != nullptr) undo_->stop();
   if (is_changing_role_ || is_removing_peer_ || persists_out_ > 0) {
     return refuse("a change of role or configuration is under way; try again");
   }

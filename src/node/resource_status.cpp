@@ -30,6 +30,10 @@ std::string Resource::disk_reason(const Volume& volume) const {
   if (record_.is_outdated) return "the peer went on without this copy; it needs a resync from the peer";
   if (may_have_lost_cache_)
     return "this host restarted without a clean stop and its write cache may be lost; it needs the peer";
+  if (undo_ != nullptr && undo_->is_running()) {
+    return fmt::format("what is about to be overwritten is being kept in {}: {} of {} KiB", config_.undo_directory,
+                       undo_->kept_bytes() / 1024, undo_->total_bytes() / 1024);
+  }
   if (resizing_ != nullptr && !resizing_->sizes_bytes.empty())
     return fmt::format("grows to {} bytes: what is new is being zeroed", resizing_->sizes_bytes[volume.index]);
   return {};

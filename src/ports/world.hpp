@@ -7,6 +7,7 @@
 #include "ports/handlers.hpp"
 #include "ports/loop.hpp"
 #include "ports/stream.hpp"
+#include "ports/undo_files.hpp"
 
 namespace replblk::ports {
 
@@ -15,7 +16,8 @@ struct World {
   Random& random;
   Network& network;
   BufferPool& buffers;
-  Handlers* handlers = nullptr;  ///< null: there are none
+  Handlers* handlers = nullptr;     ///< null: there are none
+  UndoFiles* undo_files = nullptr;  ///< likewise
 };
 
 }  // namespace replblk::ports

@@ -230,6 +230,7 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
   const bool may_spread = !is_lite && !options.has(Fault::split) && !options.has_silent_difference;
   if (may_spread && more.chance(0.35)) spread_over_volumes(options, static_cast<std::uint32_t>(more.between(2, 3)));
   draw_hung_disks(options, seed);
+  options.has_undo = options.has(Fault::split) && Seeded(mix64(seed) ^ 0x756e646f).chance(0.7);
   options.has_handlers = !is_lite && Seeded(mix64(seed) ^ 0x68616e646c65).chance(0.15);
   return options;
 }
@@ -254,6 +255,7 @@ std::string RunOptions::describe() const {
               : " no log;";
   if (has_silent_difference) text += " silent difference;";
   if (has_handlers) text += " handlers;";
+  if (has_undo) text += " undo;";
   if (growth_bytes > 0) text += fmt::format(" grows by {} KiB;", growth_bytes >> 10);
   for (std::size_t index = 0; index < kFaultCount; ++index) {
     if (weight[index] > 0) text += fmt::format(" {}={}", to_string(static_cast<Fault>(index)), weight[index]);

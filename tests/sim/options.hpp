@@ -76,6 +76,7 @@ struct RunOptions {
   replication::SplitPolicies split_policies;
   std::array<double, 2> clock_rate{1.0,
                                    1.0};  ///< of the hosts; their rates differ by less than the margin (protocol.md P3)
+  bool has_undo = false;                  ///< what a copy that lost a split had is kept first
   bool has_handlers = false;              ///< a person's program is asked before each resync, and takes its time
   std::vector<InitiatorOptions> initiators;
 

@@ -48,6 +48,8 @@ class Scenario {
   /// Asks the node that serves, or either, and waits until its verify, and what it mends, is done.
   void verify_and_wait(blockdev::NodeIndex node, const std::string& repair_from);
   // scenario_split.cpp
+  void check_undo(blockdev::NodeIndex loser, const std::vector<std::byte>& held,
+                  const std::vector<blockdev::ByteRange>& changes);
   void finish_split();
   [[nodiscard]] bool go_apart();
   [[nodiscard]] bool demote(blockdev::NodeIndex node);

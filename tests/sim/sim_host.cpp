@@ -120,6 +120,7 @@ node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::Nod
   resource.resync.rate_max_bytes_per_second = options.rate_max_bytes_per_second;
   resource.activity_log = options.activity_log;
   resource.resync.checksum = options.checksum;
+  if (options.has_undo) resource.undo_directory = "/undo";
   if (options.has_handlers) resource.handlers.commands.fill("a person's");
   config.resources.push_back(resource);
   config.self = self;
@@ -131,6 +132,7 @@ SimHost::Process::Process(SimFabric& fabric, SimHost& host)
     : loop(fabric.timeline(), kNodeName[host.index_], host.options_.clock_rate[host.index_]),
       network(fabric, loop, host.address_),
       handlers(loop, host.may_handlers_refuse_),
+      undo_files(loop, host.undo_files_),
       buffers(std::make_unique<BufferPool>(std::size_t{host.options_.buffer_memory_mib} << 20)) {
   for (Medium& medium : host.data_) data.emplace_back(medium, loop, host.options_.disk);
   for (const auto& medium : host.metadata_) metadata.emplace_back(*medium, loop, host.options_.disk);
@@ -267,8 +269,12 @@ void SimHost::start() {
   Process& process = *process_;
   process.loop.post([this, &process] {
     std::vector<std::vector<node::VolumeDisks>> disks(1, open(0));
-    const ports::World world{process.loop, fabric_.timeline().random(), process.network, *process.buffers,
-                             options_.has_handlers ? &process.handlers : nullptr};
+    const ports::World world{process.loop,
+                             fabric_.timeline().random(),
+                             process.network,
+                             *process.buffers,
+                             options_.has_handlers ? &process.handlers : nullptr,
+                             &process.undo_files};
     node::ClusterConfig config = make_cluster_config(options_, index_);
     if (config_edit_) config_edit_(config);
     process.node = std::make_unique<node::Node>(std::move(config), world, boot_id_, std::move(disks),

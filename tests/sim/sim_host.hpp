@@ -20,6 +20,7 @@
 #include "options.hpp"
 #include "sim_disk.hpp"
 #include "sim_network.hpp"
+#include "sim_undo_files.hpp"
 
 namespace replblk::sim {
 
@@ -88,6 +89,7 @@ class SimHost final : private node::DiskOwner {
     for (const auto& medium : metadata_) at = std::max(at, medium->quiet_at());
     return at;
   }
+  [[nodiscard]] const SimUndoFiles::Kept& undo_files() const noexcept { return undo_files_; }
   /// The device with the metadata.
   [[nodiscard]] Medium& metadata(std::size_t volume = 0) noexcept {
     return metadata_.empty() ? data_[volume] : *metadata_[volume];
@@ -126,6 +128,7 @@ class SimHost final : private node::DiskOwner {
     SimLoop loop;
     SimNetwork network;
     SimHandlers handlers;
+    SimUndoFiles undo_files;
     std::deque<SimDisk> data;
     std::deque<SimDisk> metadata;
     std::unique_ptr<BufferPool> buffers;
@@ -150,6 +153,7 @@ class SimHost final : private node::DiskOwner {
   std::string address_;
   std::deque<Medium> data_;                        ///< by volume
   std::vector<std::unique_ptr<Medium>> metadata_;  ///< by volume; empty: internal
+  SimUndoFiles::Kept undo_files_;                  ///< that were kept
   Uuid boot_id_;
   bool is_powered_ = true;
   bool is_stopping_ = false;

@@ -286,6 +286,8 @@ TEST_F(ConfigFile, Each_broken_rule_is_named_with_its_place_key_value_and_rule) 
        "8"},
       {"resource {", "resource {\n  resync { latency_budget: 0 }",
        "9:12: resource[0].resync.latency_budget: 0 is out of range; 0.01 to 100"},
+      {"resource {", "resource { undo_directory: \"undo\"",
+       "8:12: resource[0].undo_directory: \"undo\" cannot be used; a path is absolute"},
       {"resource {", "resource { after_sb_0pri: \"discard-node-gamma\"",
        "8:12: resource[0].after_sb_0pri: \"discard-node-gamma\" names no node; after discard-node- comes the name of a "
        "node: alpha, beta"},
