@@ -23,7 +23,7 @@ Store::Impl::Impl(ports::World world_, ports::Disk& data_, ports::Disk* metadata
                     Callback<void(ports::IoError)>::to<&Impl::fail_metadata>(*this)}),
       io_(metadata_disk != nullptr ? *metadata_disk : data_disk),
       superblocks_(io_, metadata_disk != nullptr ? Placement::external : Placement::internal),
-      bitmap_(io_),
+      bitmap_(io_, metadata_disk != nullptr ? *metadata_disk : data_disk),
       fail_task_(Callback<void()>::to<&Impl::fail_next_job>(*this)),
       room_task_(Callback<void()>::to<&Impl::tell_room>(*this)),
       refuse_task_(Callback<void()>::to<&Impl::tell_refused>(*this)) {
@@ -231,10 +231,10 @@ std::uint32_t Store::Impl::in_flight_count() const noexcept {
 
 const Store::Counters& Store::Impl::counters() const noexcept {
   counters_ = data.counters();
-  counters_.metadata_writes = io_.writes_count() + activity_log.writes_count();
+  counters_.metadata_writes = io_.writes_count() + bitmap_.saves_count() + activity_log.writes_count();
   counters_.bitmap_page_writes = bitmap_.written_pages_count();
   counters_.activity_log = activity_log.log().counters();
-  counters_.io_errors += io_.errors_count();
+  counters_.io_errors += io_.errors_count() + bitmap_.errors_count();
   return counters_;
 }
 

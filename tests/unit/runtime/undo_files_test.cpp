@@ -43,14 +43,10 @@ TEST_F(UndoFilesTest, Kept_file_is_sparse_private_and_under_its_name_only_when_i
   ASSERT_TRUE(file.has_value()) << file.error();
   EXPECT_EQ((*file)->disk().geometry().size_bytes, 64u << 20);
   std::vector<std::byte> bytes(8192, std::byte{0x7e});
-  Request write;
-  write.op.kind = DiskOpKind::write;
-  write.op.offset_bytes = 40 << 20;
-  write.op.length_bytes = bytes.size();
+  Request write(DiskOpKind::write, 40 << 20, bytes.size());
   write.op.memory = bytes.data();
   perform((*file)->disk(), write);
-  Request flush;
-  flush.op.kind = DiskOpKind::flush;
+  Request flush(DiskOpKind::flush);
   perform((*file)->disk(), flush);
   EXPECT_FALSE(std::filesystem::exists(path));
   ASSERT_TRUE((*file)->keep().has_value());
