@@ -19,9 +19,9 @@ class LoggedPair(targets.ReplblkPair):
 
     is_alone = False
 
-    def __init__(self, updates, *arguments):
+    def __init__(self, updates, is_external, *arguments):
         super().__init__(*arguments)
-        self.updates = updates
+        self.updates, self.is_external = updates, is_external
         self.name = f"{'alone' if self.is_alone else 'pair'}-{'log' if updates else 'nolog'}"
 
     def write_config(self, disks, io_mode):
@@ -30,12 +30,18 @@ class LoggedPair(targets.ReplblkPair):
             text = file.read()
         log = f"activity_log {{ updates: {'true' if self.updates else 'false'} }}"
         with open(self.config, "w") as file:
-            file.write(text.replace("resource {\n", f"resource {{\n  {log}\n"))
+            text = text.replace("resource {\n", f"resource {{\n  {log}\n")
+            for disk in disks if self.is_external else ():
+                text = text.replace(f'path: "{disk}"', f'path: "{disk}" metadata_path: "{disk}.meta"')
+            file.write(text)
 
     def prepare(self, size_bytes, sparse=True):
         direct = targets.accepts_direct_io(self.directory)
         disks = [self.make_file(f"{node}.disk", size_bytes + METADATA_BYTES, True, keep_cached=not direct)
                  for node in self.nodes()]
+        if self.is_external:
+            for node in self.nodes():
+                self.make_file(f"{node}.disk.meta", METADATA_BYTES, False, keep_cached=not direct)
         self.config = os.path.join(self.log_directory, f"{self.name}.conf")
         self.write_config(disks, "direct" if direct else "buffered")
         first, second = self.nodes()
@@ -48,6 +54,8 @@ class LoggedPair(targets.ReplblkPair):
         self.stop()
         if not self.is_alone:
             targets.run_command(["cp", "--sparse=always", disks[0], disks[1]], timeout=120)
+            if self.is_external:
+                targets.run_command(["cp", disks[0] + ".meta", disks[1] + ".meta"], timeout=120)
 
     def start_daemons(self):
         for number, node in enumerate(self.nodes()[:1] if self.is_alone else self.nodes()):
@@ -110,7 +118,7 @@ def run(arguments, placement, generator, binaries, base, log_directory):
     results = {}
     try:
         for kind in (LoggedPair, LoggedAlone):
-            made = [kind(updates, binaries, placement, directory, log_directory) for updates in (True, False)]
+            made = [kind(updates, arguments.external_metadata, binaries, placement, directory, log_directory) for updates in (True, False)]
             try:
                 for contender in made:
                     contender.prepare(size_bytes)
@@ -128,6 +136,7 @@ def run(arguments, placement, generator, binaries, base, log_directory):
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     print(f"\n== activity log: 4k random write, QD 32, over a sparse file of {arguments.log_size_gib} GiB on ext4, "
+          f"metadata {'in a file of its own' if arguments.external_metadata else 'internal'}, "
           f"{arguments.rounds} round(s) of {arguments.seconds} s")
     print(report.line_of(report.HEADINGS))
     rows = {name: report.Row(name, True, rounds) for name, rounds in results.items()}

@@ -18,6 +18,7 @@
 #include "base/buffer_pool.hpp"
 #include "base/log.hpp"
 #include "control/admin_server.hpp"
+#include "control/etcd_arbiter.hpp"
 #include "control/log_sink.hpp"
 #include "control/service_notify.hpp"
 #include "node/config_file.hpp"
@@ -27,12 +28,14 @@
 #include "runtime/host_identity.hpp"
 #include "runtime/mailbox.hpp"
 #include "runtime/netlink_virtual_ip.hpp"
+#include "runtime/ping_arbiter.hpp"
 #include "runtime/reactor.hpp"
 #include "runtime/signals.hpp"
 #include "runtime/start_error.hpp"
 #include "runtime/system_random.hpp"
 #include "runtime/tcp_network.hpp"
 #include "runtime/udp_datagrams.hpp"
+#include "runtime/undo_files.hpp"
 
 namespace {
 
@@ -134,6 +137,51 @@ class VirtualIps {
   std::vector<std::string> addresses_;
 };
 
+/// The arbiter that the file names, one connection for each resource.
+class Arbiters final : public node::ArbiterOwner {
+ public:
+  Arbiters(const node::ClusterConfig& config, runtime::Reactor& reactor, ports::Network& network)
+      : config_(config), reactor_(reactor), network_(network) {}
+
+  /// The error is one sentence: a file that cannot be used.
+  [[nodiscard]] Result<void, std::string> open(boost::asio::io_context& control) {
+    const auto* etcd = std::get_if<node::EtcdConfig>(&config_.arbiter);
+    if (etcd == nullptr) return {};
+    auto made = control::EtcdArbiters::create(control, reactor_, config_.name, *etcd);
+    if (!made) return fail(made.error());
+    etcd_ = std::move(*made);
+    return {};
+  }
+  [[nodiscard]] bool are_any() const noexcept {
+    return !std::holds_alternative<node::NoArbiterConfig>(config_.arbiter);
+  }
+  [[nodiscard]] std::unique_ptr<ports::Arbiter> connect(std::size_t resource, ports::ArbiterSink& sink) override {
+    if (etcd_ != nullptr) return etcd_->arbiter(config_.resources[resource].name, sink);
+    const auto& ping = std::get<node::PingConfig>(config_.arbiter);
+    return runtime::make_ping_arbiter(reactor_, network_, {ping.addresses, ping.timeout}, sink);
+  }
+
+ private:
+  const node::ClusterConfig& config_;
+  runtime::Reactor& reactor_;
+  ports::Network& network_;
+  std::unique_ptr<control::EtcdArbiters> etcd_;
+};
+
+/// protocol.md 3.5: what a full partition does is said before it happens.
+void tell_arbiter(const node::ClusterConfig& config) {
+  if (!config.is_pair()) return;
+  if (std::holds_alternative<node::NoArbiterConfig>(config.arbiter)) {
+    log_warning(
+        "no arbiter is configured: when the nodes do not hear each other on any path both go on, and the copies split; "
+        "the split is reported when they meet. `cluster.arbiter` names a third party that decides");
+  } else if (std::holds_alternative<node::PingConfig>(config.arbiter)) {
+    log_warning(
+        "the arbiter pings: when the nodes do not hear each other and both reach its addresses, both go on, and the "
+        "copies split; the split is reported when they meet");
+  }
+}
+
 class Daemon {
  public:
   explicit Daemon(node::ClusterConfig config) : config_(std::move(config)), requests_(kAdminRequestsMax) {}
@@ -158,9 +206,13 @@ class Daemon {
     runtime::SystemRandom random;
     Disks disks(config_, *reactor_);
     runtime::HandlerProcesses handlers(*reactor_);
+    runtime::SparseUndoFiles undo_files(*reactor_);
     runtime::UdpDatagrams datagrams(*reactor_);
-    node::Node node(config_, {*reactor_, random, network, buffers, &handlers, &datagrams}, *boot_id, disks.open_all(),
-                    virtual_ips.made(), &disks);
+    Arbiters arbiters(config_, *reactor_, network);
+    if (auto opened = arbiters.open((*server)->io()); !opened) return fail(opened.error());
+    tell_arbiter(config_);
+    node::Node node(config_, {*reactor_, random, network, buffers, &handlers, &datagrams, &undo_files}, *boot_id,
+                    disks.open_all(), virtual_ips.made(), &disks, arbiters.are_any() ? &arbiters : nullptr);
     if (auto started = start_when_ports_are_free(node); !started) return fail(started.error());
     node_ = &node;
     requests_.attach(*reactor_, Callback<void(AdminMail&)>::to<&Daemon::on_mail>(*this));

@@ -293,10 +293,11 @@ void ActivityLog::cleaning_done() noexcept {
 }
 
 bool ActivityLog::is_quiescent() const noexcept {
-  return waiting_.empty() && planned_.empty() && ready_.empty() && claims_held_count_ == 0 && !is_transaction_out_;
+  return planned_.empty() && ready_.empty() && claims_held_count_ == 0 && !is_transaction_out_;
 }
 
 void ActivityLog::clear() noexcept {
+  is_blocked_ = is_starving_ = false;
   for (std::uint32_t index = 0; index < shape_.slots_count; ++index) {
     Slot& slot = slots_[index];
     if (slot.place == Place::free) continue;

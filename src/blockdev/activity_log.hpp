@@ -88,15 +88,17 @@ class ActivityLog {
   /// What was picked is on disk. Extents that were written meanwhile stay.
   void cleaning_done() noexcept;
 
-  /// No claim is waiting or holding, no transaction under way.
+  /// No claim is holding, no transaction under way.
   [[nodiscard]] bool is_quiescent() const noexcept;
+  [[nodiscard]] bool has_unstable() const noexcept { return count_of(Place::unstable) > 0; }
   /// Extents of which some copy may not have been flushed since their last change.
   template <class Visit>
   void for_each_unstable(Visit visit);
-  /// Every slot becomes free. Quiescent only.
+  /// Every slot becomes free. Quiescent only; claims may wait.
   void clear() noexcept;
   /// While set every claim waits and plan() serves none.
   void set_closing(bool is_closing) noexcept { is_closing_ = is_closing; }
+  [[nodiscard]] bool is_closing() const noexcept { return is_closing_; }
 
   [[nodiscard]] const Shape& shape() const noexcept { return shape_; }
   [[nodiscard]] std::uint32_t active_count() const noexcept { return shape_.slots_count - count_of(Place::free); }

@@ -41,7 +41,9 @@ void ActivityLogWriter::release(Claim& claim, bool is_durable) {
 
 void ActivityLogWriter::flush_done(bool is_good) {
   log_.flush_done(is_good);
-  if (log_.has_waiting()) loop_.defer(pump_task_);
+  // What cannot be flushed is not waited for.
+  if (!is_good) closes_flushed_ = false;
+  if (log_.has_waiting() || quiescent_) loop_.defer(pump_task_);
 }
 
 void ActivityLogWriter::cleaned() {
@@ -59,6 +61,7 @@ void ActivityLogWriter::pump() {
   // Claims that came in one turn, and those that came while the last transaction was written, share one.
   if (!is_writing_ && log_.plan(transaction_)) write();
   while (Claim* claim = log_.pop_ready()) claim->on_active(true);
+  if (log_.is_closing()) return close_when_still();
   if (!is_cleaning_ && log_.wants_cleaning()) {
     cleaning_.clear();
     log_.pick_cleaning(hooks_.are_saved, cleaning_);
@@ -70,10 +73,12 @@ void ActivityLogWriter::pump() {
     }
   }
   if (on_flush_wanted_ && log_.wants_flush()) on_flush_wanted_();
-  if (quiescent_ && log_.is_quiescent()) {
-    log_.set_closing(true);
-    std::exchange(quiescent_, {})();
-  }
+}
+
+void ActivityLogWriter::close_when_still() {
+  if (!quiescent_ || !log_.is_quiescent() || is_cleaning_) return;
+  if (closes_flushed_ && on_flush_wanted_ && log_.has_unstable()) return on_flush_wanted_();
+  std::exchange(quiescent_, {})();
 }
 
 void ActivityLogWriter::write() {
@@ -112,8 +117,10 @@ void ActivityLogWriter::on_written(ports::DiskOp&, IoResult result) {
   pump();
 }
 
-void ActivityLogWriter::begin_closing(Callback<void()> done) {
+void ActivityLogWriter::begin_closing(bool flushes, Callback<void()> done) {
   RB_ASSERT(!quiescent_);
+  log_.set_closing(true);
+  closes_flushed_ = flushes;
   quiescent_ = done;
   loop_.defer(pump_task_);
 }

@@ -46,8 +46,9 @@ class ActivityLogWriter {
   void flush_done(bool is_good);
   void cleaned();
 
-  /// Calls `done` (from the loop) once no claim waits or holds; claims that come later wait until finish_closing().
-  void begin_closing(Callback<void()> done);
+  /// Calls `done` (from the loop) once no claim holds; those that wait, or come later, wait until finish_closing().
+  /// `flushes`: nor is there any extent that some copy may not have flushed, unless it cannot be flushed.
+  void begin_closing(bool flushes, Callback<void()> done);
   template <class Visit>
   void for_each_unstable(Visit visit) {
     log_.for_each_unstable(visit);
@@ -66,6 +67,7 @@ class ActivityLogWriter {
 
  private:
   void pump();
+  void close_when_still();
   void write();
   void on_written(ports::DiskOp& op, Result<void, ports::IoError> result);
 
@@ -81,6 +83,7 @@ class ActivityLogWriter {
   bool is_writing_ = false;
   bool is_failed_ = false;
   bool is_cleaning_ = false;
+  bool closes_flushed_ = false;
   Callback<void()> quiescent_;  ///< set while begin_closing() waits
   Done closed_;                 ///< set while the closing transaction is written
   AlignedMemory memory_;

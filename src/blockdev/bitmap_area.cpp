@@ -55,6 +55,15 @@ void encode_page(std::uint64_t page, const DirtyBitmap* dirty, MutableBytes byte
 
 }  // namespace
 
+BitmapArea::BitmapArea(MetadataIo& io, ports::Disk& disk) : io_(io), disk_(disk) {
+  for (Lane& lane : lanes_) {
+    lane.area = this;
+    lane.op.on_done = Callback<void(ports::DiskOp&, IoResult)>::to<&Lane::on_saved>(lane);
+  }
+}
+
+BitmapArea::~BitmapArea() { RB_ASSERT(busy_count_ == 0); }
+
 void BitmapArea::begin(const Layout& layout, Done done) noexcept {
   layout_ = layout;
   done_ = done;
@@ -97,8 +106,7 @@ void BitmapArea::save(const Layout& layout, DirtyBitmap& dirty, Done done) {
   begin(layout, done);
   dirty_ = &dirty;
   wanted_pages_ = nullptr;
-  page_ = next_changed(0);
-  save_run();
+  begin_save();
 }
 
 void BitmapArea::save_pages(const Layout& layout, DirtyBitmap& dirty, const std::vector<std::uint64_t>& pages,
@@ -107,8 +115,7 @@ void BitmapArea::save_pages(const Layout& layout, DirtyBitmap& dirty, const std:
   dirty_ = &dirty;
   wanted_pages_ = &pages;
   wanted_index_ = 0;
-  page_ = next_changed(0);
-  save_run();
+  begin_save();
 }
 
 /// The first page at or after `page` that is to be saved; saved_pages_count() of the set: none.
@@ -125,24 +132,55 @@ std::uint64_t BitmapArea::next_changed(std::uint64_t page) noexcept {
   return count;
 }
 
-void BitmapArea::save_run() {
-  const std::uint64_t first = page_;
-  run_pages_ = 0;
-  while (run_pages_ < kRunPagesMax && page_ == first + run_pages_ && page_ < dirty_->saved_pages_count()) {
-    encode_page(page_, dirty_, io_.memory().subspan(run_pages_ * kPageBytes, kPageBytes));
-    dirty_->set_saved(page_);
-    ++run_pages_;
-    page_ = next_changed(page_ + 1);
-  }
-  if (run_pages_ == 0) return io_.flush(done_);
-  written_pages_count_ += run_pages_;
-  io_.write(layout_.bitmap_page_offset_bytes(first), run_pages_ * kPageBytes,
-            Done::to<&BitmapArea::on_run_saved>(*this));
+void BitmapArea::begin_save() {
+  RB_ASSERT(busy_count_ == 0);
+  save_error_.reset();
+  page_ = next_changed(0);
+  fill_lanes();
 }
 
-void BitmapArea::on_run_saved(IoResult result) {
-  if (!result) return finish(result);
-  save_run();
+void BitmapArea::fill_lanes() {
+  for (Lane& lane : lanes_) {
+    if (save_error_ || page_ >= dirty_->saved_pages_count()) break;
+    if (!lane.is_busy) save_run(lane);
+  }
+  if (busy_count_ > 0) return;
+  if (save_error_) return finish(fail(*save_error_));
+  io_.flush(done_);
+}
+
+void BitmapArea::save_run(Lane& lane) {
+  if (lane.memory == nullptr) lane.memory = make_aligned_memory(kLanePagesMax * kPageBytes);
+  const std::uint64_t first = page_;
+  std::size_t count = 0;
+  while (count < kLanePagesMax && page_ == first + count && page_ < dirty_->saved_pages_count()) {
+    encode_page(page_, dirty_, {lane.memory.get() + count * kPageBytes, kPageBytes});
+    dirty_->set_saved(page_);
+    ++count;
+    page_ = next_changed(page_ + 1);
+  }
+  written_pages_count_ += count;
+  ++saves_count_;
+  ++busy_count_;
+  lane.is_busy = true;
+  lane.op.kind = ports::DiskOpKind::write;
+  lane.op.offset_bytes = layout_.bitmap_page_offset_bytes(first);
+  lane.op.length_bytes = count * kPageBytes;
+  lane.op.memory = lane.memory.get();
+  disk_.submit(lane.op);
+}
+
+void BitmapArea::Lane::on_saved(ports::DiskOp&, IoResult result) { area->lane_saved(*this, result); }
+
+void BitmapArea::lane_saved(Lane& lane, IoResult result) {
+  lane.is_busy = false;
+  --busy_count_;
+  if (!result) {
+    ++errors_count_;
+    if (result.error() == ports::IoError::timed_out) abandoned_.push_back(std::move(lane.memory));
+    if (!save_error_) save_error_ = result.error();
+  }
+  fill_lanes();
 }
 
 // ---- load ------------------------------------------------------------------------------------------------------

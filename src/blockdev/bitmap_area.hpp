@@ -4,7 +4,9 @@
 // before or as it is after it.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "blockdev/dirty_bitmap.hpp"
@@ -17,7 +19,9 @@ class BitmapArea {
  public:
   using Done = MetadataIo::Done;
 
-  explicit BitmapArea(MetadataIo& io) : io_(io) {}
+  /// `disk` is the one that `io` works on.
+  BitmapArea(MetadataIo& io, ports::Disk& disk);
+  ~BitmapArea();
 
   /// An empty set (create-md). Ends with a flush.
   void create(const Layout& layout, Done done);
@@ -32,9 +36,22 @@ class BitmapArea {
 
   [[nodiscard]] std::uint64_t damaged_sectors_count() const noexcept { return damaged_sectors_count_; }
   [[nodiscard]] std::uint64_t written_pages_count() const noexcept { return written_pages_count_; }
+  [[nodiscard]] std::uint64_t errors_count() const noexcept { return errors_count_; }  ///< of these
+  [[nodiscard]] std::uint64_t saves_count() const noexcept { return saves_count_; }    ///< write operations of saves
 
  private:
   static constexpr std::size_t kRunPagesMax = MetadataIo::kMemoryBytes / kPageBytes;
+  /// Pages that are to be saved lie far apart when writes are random: one after the other they would make whoever needs
+  /// a slot of the activity log wait for as many turns of the device.
+  static constexpr std::size_t kLanesCount = 16;
+  static constexpr std::size_t kLanePagesMax = 8;
+  struct Lane {
+    BitmapArea* area = nullptr;
+    ports::DiskOp op;
+    AlignedMemory memory;  ///< the kernel's while is_busy
+    bool is_busy = false;
+    void on_saved(ports::DiskOp& op, Result<void, ports::IoError> result);
+  };
 
   void begin(const Layout& layout, Done done) noexcept;
   void finish(Result<void, ports::IoError> result);
@@ -43,8 +60,10 @@ class BitmapArea {
   void on_run_created(Result<void, ports::IoError> result);
 
   [[nodiscard]] std::uint64_t next_changed(std::uint64_t page) noexcept;
-  void save_run();
-  void on_run_saved(Result<void, ports::IoError> result);
+  void begin_save();
+  void fill_lanes();
+  void save_run(Lane& lane);
+  void lane_saved(Lane& lane, Result<void, ports::IoError> result);
 
   void load_run();
   void on_run_loaded(Result<void, ports::IoError> result);
@@ -52,6 +71,7 @@ class BitmapArea {
   void doubt_sector(std::uint64_t page, std::size_t sector);
 
   MetadataIo& io_;
+  ports::Disk& disk_;
   Layout layout_;
   DirtyBitmap* dirty_ = nullptr;
   const std::vector<std::uint64_t>* wanted_pages_ = nullptr;  ///< null: all
@@ -62,6 +82,12 @@ class BitmapArea {
   std::size_t run_pages_max_ = kRunPagesMax;
   std::uint64_t damaged_sectors_count_ = 0;
   std::uint64_t written_pages_count_ = 0;
+  std::array<Lane, kLanesCount> lanes_;
+  std::size_t busy_count_ = 0;
+  std::optional<ports::IoError> save_error_;
+  std::vector<AlignedMemory> abandoned_;  ///< of writes that timed out: the kernel may still read it
+  std::uint64_t saves_count_ = 0;
+  std::uint64_t errors_count_ = 0;
 };
 
 }  // namespace replblk::blockdev

@@ -32,6 +32,8 @@ class DataArea {
 
   /// From here on submit() is allowed, within this size.
   void open(std::uint64_t size_bytes, std::uint32_t logical_block_bytes);
+  /// Only larger.
+  void grow(std::uint64_t size_bytes) noexcept { size_bytes_ = size_bytes; }
   void submit(BlockRequest& request) noexcept;
   [[nodiscard]] std::uint32_t in_flight_count() const noexcept { return in_flight_count_; }
   [[nodiscard]] const Store::Counters& counters() const noexcept { return counters_; }

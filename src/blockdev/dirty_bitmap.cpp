@@ -18,18 +18,28 @@ namespace {
 }  // namespace
 
 DirtyBitmap::DirtyBitmap(std::uint64_t volume_size_bytes, std::uint32_t block_bytes)
-    : volume_size_bytes_(volume_size_bytes),
-      block_bytes_(block_bytes),
-      block_shift_(static_cast<std::uint32_t>(std::countr_zero(block_bytes))),
-      blocks_count_((volume_size_bytes >> block_shift_) + ((volume_size_bytes & (block_bytes - 1)) != 0 ? 1 : 0)) {
+    : block_bytes_(block_bytes), block_shift_(static_cast<std::uint32_t>(std::countr_zero(block_bytes))) {
   RB_ASSERT(block_bytes >= 4096 && std::has_single_bit(block_bytes));
+  set_shape(volume_size_bytes);
+  spare_pages_.reserve(kSparePagesMax);
+}
+
+void DirtyBitmap::set_shape(std::uint64_t volume_size_bytes) {
+  volume_size_bytes_ = volume_size_bytes;
+  blocks_count_ = (volume_size_bytes >> block_shift_) + ((volume_size_bytes & (block_bytes_ - 1)) != 0 ? 1 : 0);
   const std::size_t pages_count = static_cast<std::size_t>((blocks_count_ + kPageBlocks - 1) / kPageBlocks);
   pages_.resize(pages_count);
   page_counts_.resize(pages_count, 0);
   dirty_pages_.resize((pages_count + 63) / 64, 0);
   saved_pages_count_ = static_cast<std::size_t>((blocks_count_ + kSavedPageBlocks - 1) / kSavedPageBlocks);
   changed_pages_.resize((saved_pages_count_ + 63) / 64, 0);
-  spare_pages_.reserve(kSparePagesMax);
+}
+
+void DirtyBitmap::grow(std::uint64_t volume_size_bytes) {
+  RB_ASSERT(volume_size_bytes >= volume_size_bytes_);
+  const std::uint64_t former_count = blocks_count_;
+  set_shape(volume_size_bytes);
+  if (blocks_count_ > former_count) set_changed(former_count, blocks_count_);
 }
 
 std::uint64_t DirtyBitmap::blocks_in_page(std::size_t page) const noexcept {
@@ -127,7 +137,7 @@ void DirtyBitmap::clear(std::uint64_t offset_bytes, std::uint64_t length_bytes) 
 void DirtyBitmap::clear_all() noexcept { clear_blocks(0, blocks_count_); }
 
 void DirtyBitmap::merge(const DirtyBitmap& other) {
-  RB_ASSERT(other.volume_size_bytes_ == volume_size_bytes_ && other.block_bytes_ == block_bytes_);
+  RB_ASSERT(other.volume_size_bytes_ <= volume_size_bytes_ && other.block_bytes_ == block_bytes_);
   for (std::size_t page = 0; page < other.pages_.size(); ++page) {
     if (!other.has_page(page)) continue;
     std::array<std::byte, kPageBytes> bytes;

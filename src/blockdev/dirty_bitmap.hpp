@@ -33,7 +33,10 @@ class DirtyBitmap {
   void set_all();
   void clear(std::uint64_t offset_bytes, std::uint64_t length_bytes) noexcept;
   void clear_all() noexcept;
-  /// Every bit of `other` (same shape) is set here too.
+  /// The volume became larger (never smaller). What is new is clean, and counts as changed, so that what the bitmap
+  /// area holds there is overwritten.
+  void grow(std::uint64_t volume_size_bytes);
+  /// Every bit of `other` (the same blocks, of a volume at most as large) is set here too.
   void merge(const DirtyBitmap& other);
   /// Whether any block that the range touches is dirty.
   [[nodiscard]] bool is_dirty(std::uint64_t offset_bytes, std::uint64_t length_bytes) const noexcept;
@@ -63,6 +66,8 @@ class DirtyBitmap {
   [[nodiscard]] bool is_changed(std::size_t saved_page) const noexcept {
     return (changed_pages_[saved_page / 64] >> (saved_page % 64) & 1) != 0;
   }
+  /// Nothing of the bitmap area is as it is here: it moves.
+  void set_all_changed() noexcept { set_changed(0, blocks_count_); }
   /// The page is on disk as it is here, or about to be.
   void set_saved(std::size_t saved_page) noexcept {
     changed_pages_[saved_page / 64] &= ~(std::uint64_t{1} << (saved_page % 64));
@@ -78,6 +83,7 @@ class DirtyBitmap {
   static constexpr std::size_t kSparePagesMax = 8;
   using Page = std::unique_ptr<std::uint64_t[]>;
 
+  void set_shape(std::uint64_t volume_size_bytes);
   [[nodiscard]] std::uint64_t blocks_in_page(std::size_t page) const noexcept;
   [[nodiscard]] bool is_block_dirty(std::uint64_t block) const noexcept;
   [[nodiscard]] std::uint64_t next_dirty_block(std::uint64_t block) const noexcept;
@@ -89,16 +95,16 @@ class DirtyBitmap {
   void set_blocks(std::uint64_t begin, std::uint64_t end);
   void clear_blocks(std::uint64_t begin, std::uint64_t end) noexcept;
 
-  std::uint64_t volume_size_bytes_;
+  std::uint64_t volume_size_bytes_ = 0;
   std::uint32_t block_bytes_;
   std::uint32_t block_shift_;
-  std::uint64_t blocks_count_;
+  std::uint64_t blocks_count_ = 0;
   std::uint64_t dirty_count_ = 0;
   std::vector<Page> pages_;
   std::vector<std::uint32_t> page_counts_;  ///< set bits of each page
   std::vector<std::uint64_t>
       dirty_pages_;  ///< bit n: page n exists; 128 GiB of clean 4 KiB blocks are skipped by a few words
-  std::size_t saved_pages_count_;
+  std::size_t saved_pages_count_ = 0;
   std::vector<std::uint64_t> changed_pages_;  ///< bit n: page n of the bitmap area is not as it was saved
   std::vector<Page> spare_pages_;
 };

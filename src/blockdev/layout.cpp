@@ -1,5 +1,6 @@
 #include "blockdev/layout.hpp"
 
+#include <algorithm>
 #include <bit>
 
 namespace replblk::blockdev {
@@ -25,12 +26,21 @@ constexpr std::uint64_t kDeviceBytesMax = std::uint64_t{1} << 60;
   return block_bytes;
 }
 
+[[nodiscard]] std::uint64_t bitmap_pages_of(std::uint64_t bytes, std::uint32_t block_bytes) noexcept {
+  return divide_up(divide_up(bytes, block_bytes), kBitmapPageBlocks);
+}
+
 [[nodiscard]] bool is_page_multiple(std::uint64_t bytes) noexcept { return bytes % kPageBytes == 0; }
 
 }  // namespace
 
+std::uint64_t Layout::room_bytes() const noexcept {
+  if (placement == Placement::external) return data_device_bytes;
+  return std::min(bitmap_offset_bytes, activity_log_offset_bytes);
+}
+
 std::uint64_t Layout::bitmap_pages_count() const noexcept {
-  return divide_up(divide_up(data_device_bytes, bitmap_block_bytes), kBitmapPageBlocks);
+  return bitmap_pages_of(data_device_bytes, bitmap_block_bytes);
 }
 
 std::uint64_t Layout::bitmap_page_offset_bytes(std::uint64_t page) const noexcept {
@@ -43,7 +53,9 @@ std::optional<Layout> plan_layout(const LayoutRequest& request) noexcept {
   layout.data_device_bytes = round_down_to_page(request.data_device_bytes);
   if (layout.data_device_bytes == 0 || layout.data_device_bytes > kDeviceBytesMax) return std::nullopt;
   const std::uint64_t block_bytes =
-      request.bitmap_block_bytes != 0 ? request.bitmap_block_bytes : default_block_bytes(layout.data_device_bytes);
+      request.bitmap_block_bytes != 0
+          ? request.bitmap_block_bytes
+          : default_block_bytes(request.usable_bytes != 0 ? request.usable_bytes : layout.data_device_bytes);
   if (!is_block_size(block_bytes)) return std::nullopt;
   layout.bitmap_block_bytes = static_cast<std::uint32_t>(block_bytes);
   layout.bitmap_bytes = layout.bitmap_pages_count() * kPageBytes;
@@ -62,7 +74,30 @@ std::optional<Layout> plan_layout(const LayoutRequest& request) noexcept {
     layout.metadata_end_bytes = layout.bitmap_offset_bytes + layout.bitmap_bytes;
     if (request.metadata_device_bytes < layout.metadata_end_bytes) return std::nullopt;
   }
+  if (request.usable_bytes > layout.usable_bytes) return std::nullopt;
+  if (request.usable_bytes != 0) layout.usable_bytes = round_down_to_page(request.usable_bytes);
   return layout;
+}
+
+std::optional<Layout> grow_layout(const Layout& layout, std::uint64_t data_device_bytes,
+                                  std::uint64_t metadata_device_bytes) noexcept {
+  auto grown = plan_layout({layout.placement, data_device_bytes, metadata_device_bytes, layout.bitmap_block_bytes});
+  if (!grown || grown->usable_bytes < layout.usable_bytes) return std::nullopt;
+  const bool moves = layout.placement == Placement::internal && data_device_bytes != layout.data_device_bytes;
+  if (moves && grown->data_device_bytes < layout.data_device_bytes + kSuperblocksBytes) return std::nullopt;
+  if (grown->bitmap_bytes > kGrownBitmapBytesMax / 63 * 64) return std::nullopt;  // A page holds 63 parts of bits.
+  grown->usable_bytes = layout.usable_bytes;
+  return grown;
+}
+
+std::optional<std::uint64_t> former_size(std::uint64_t device_bytes, std::uint64_t end_bytes) noexcept {
+  constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+  constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
+  const std::uint64_t distance = device_bytes - end_bytes;
+  const std::uint64_t step = distance < 64 * kMiB ? kPageBytes : distance < 64 * kGiB ? kMiB : kGiB;
+  const std::uint64_t former = (end_bytes - 1) / step * step;
+  if (former < kSuperblocksBytes + kActivityLogBytes) return std::nullopt;
+  return former;
 }
 
 std::optional<std::array<std::uint64_t, 2>> superblock_offsets(Placement placement,
@@ -82,7 +117,7 @@ bool is_sound(const Layout& layout) noexcept {
   if (!is_block_size(layout.bitmap_block_bytes)) return false;
   if (layout.activity_log_bytes != kActivityLogBytes) return false;
   if (layout.usable_bytes == 0 || layout.usable_bytes > layout.data_device_bytes) return false;
-  if (layout.bitmap_bytes < layout.bitmap_pages_count() * kPageBytes) return false;
+  if (layout.bitmap_bytes < bitmap_pages_of(layout.usable_bytes, layout.bitmap_block_bytes) * kPageBytes) return false;
   const bool is_internal = layout.placement == Placement::internal;
   if (is_internal && layout.metadata_end_bytes != layout.data_device_bytes) return false;
   if (layout.metadata_end_bytes < kSuperblocksBytes) return false;

@@ -31,6 +31,8 @@ struct Layout {
   std::uint32_t bitmap_block_bytes = 0;
   friend bool operator==(const Layout&, const Layout&) = default;
 
+  /// The largest that the volume can become where its metadata lies: usable_bytes, or more after the device grew.
+  [[nodiscard]] std::uint64_t room_bytes() const noexcept;
   [[nodiscard]] std::uint64_t bitmap_pages_count() const noexcept;
   [[nodiscard]] std::uint64_t bitmap_page_offset_bytes(std::uint64_t page) const noexcept;
 };
@@ -45,10 +47,23 @@ struct LayoutRequest {
   std::uint64_t data_device_bytes = 0;
   std::uint64_t metadata_device_bytes = 0;  ///< external only
   std::uint32_t bitmap_block_bytes = 0;     ///< 0: chosen by the size
+  std::uint64_t usable_bytes = 0;           ///< 0: all that there is room for
 };
 
-/// Null when the device has no room for the metadata and one block of data, or the block is no power of two ≥ 4096.
+/// Null when the device has no room for the metadata and one block of data, or for usable_bytes, or the block is no
+/// power of two ≥ 4096.
 [[nodiscard]] std::optional<Layout> plan_layout(const LayoutRequest& request) noexcept;
+
+/// The layout of a volume whose devices have these sizes now (docs/ondisk_format.md 1, "A device that changed its
+/// size"): the same volume, with room for more, and the same blocks. Null when they have no room for what the volume
+/// has, its bits would take more than kGrownBitmapBytesMax, or the new superblocks would lie on the old ones.
+inline constexpr std::uint64_t kGrownBitmapBytesMax = 4 * kBitmapBytesMax;
+[[nodiscard]] std::optional<Layout> grow_layout(const Layout& layout, std::uint64_t data_device_bytes,
+                                                std::uint64_t metadata_device_bytes) noexcept;
+
+/// The next smaller size, below `end_bytes`, that a device of `device_bytes` may have had before it grew: each page for
+/// the last 64 MiB, each MiB for the last 64 GiB, then each GiB. Null: there is none that could hold metadata.
+[[nodiscard]] std::optional<std::uint64_t> former_size(std::uint64_t device_bytes, std::uint64_t end_bytes) noexcept;
 
 /// Offsets of slots A and B on the device that holds the metadata; null when it is too small to have them.
 [[nodiscard]] std::optional<std::array<std::uint64_t, 2>> superblock_offsets(

@@ -23,9 +23,11 @@ Store::Impl::Impl(ports::World world_, ports::Disk& data_, ports::Disk* metadata
                     Callback<void(ports::IoError)>::to<&Impl::fail_metadata>(*this)}),
       io_(metadata_disk != nullptr ? *metadata_disk : data_disk),
       superblocks_(io_, metadata_disk != nullptr ? Placement::external : Placement::internal),
-      bitmap_(io_),
+      bitmap_(io_, metadata_disk != nullptr ? *metadata_disk : data_disk),
       fail_task_(Callback<void()>::to<&Impl::fail_next_job>(*this)),
+      room_task_(Callback<void()>::to<&Impl::tell_room>(*this)),
       refuse_task_(Callback<void()>::to<&Impl::tell_refused>(*this)) {
+  zeroing_.on_complete = Callback<void(BlockRequest&)>::to<&Impl::on_zeroed>(*this);
   flush_op_.kind = ports::DiskOpKind::flush;
   flush_op_.on_done = Callback<void(ports::DiskOp&, IoResult)>::to<&Impl::on_data_flushed>(*this);
   cleaned_pages_.reserve(std::size_t{2} * options.activity_log.slots_count);
@@ -74,6 +76,15 @@ void Store::Impl::run_next_job() {
         on_settle_flushed({});
       }
       return;
+    case Job::Kind::set_layout: {
+      Superblock next = superblock();
+      next.layout = *claimed_;
+      superblocks_.write(std::move(next), on_done);
+      return;
+    }
+    case Job::Kind::grow:
+      run_grow(jobs_.front());
+      return;
   }
   RB_UNREACHABLE();
 }
@@ -88,6 +99,9 @@ void Store::Impl::on_job_done(IoResult result) {
     activity_log.fail_all();
   } else if (job.kind == Job::Kind::save) {
     record = std::move(job.record);
+  } else if (job.kind == Job::Kind::grow) {
+    geometry.size_bytes = job.size_bytes;
+    data.grow(job.size_bytes);
   }
   run_next_job();
   job.done(result);  // Last: it may end the store.
@@ -163,7 +177,13 @@ void Store::Impl::settle(SaveDone done) {
   RB_ASSERT(is_open);
   if (failure_) return add_job({Job::Kind::settle, {}, done});  // It fails like every other.
   settling_.push_back(done);
-  if (settling_.size() == 1) activity_log.begin_closing(Callback<void()>::to<&Impl::on_log_quiescent>(*this));
+  if (settling_.size() == 1) begin_closing();
+}
+
+void Store::Impl::begin_closing() {
+  // Whoever settles has flushed both copies; when the metadata moves, writes have just been held back.
+  const bool moves = claimed_ && metadata_disk == nullptr;
+  activity_log.begin_closing(moves, Callback<void()>::to<&Impl::on_log_quiescent>(*this));
 }
 
 void Store::Impl::on_log_quiescent() { add_job({Job::Kind::settle, {}, settling_.front()}); }
@@ -187,9 +207,10 @@ void Store::Impl::on_settle_saved(IoResult result) {
 }
 
 void Store::Impl::on_settle_closed(IoResult result) {
+  if (result && is_settle_flushed_ && claimed_ && metadata_disk == nullptr) return move_metadata();
   activity_log.finish_closing();
   settling_.pop_front();
-  if (!settling_.empty()) activity_log.begin_closing(Callback<void()>::to<&Impl::on_log_quiescent>(*this));
+  if (!settling_.empty()) begin_closing();
   on_job_done(result);
 }
 
@@ -210,10 +231,10 @@ std::uint32_t Store::Impl::in_flight_count() const noexcept {
 
 const Store::Counters& Store::Impl::counters() const noexcept {
   counters_ = data.counters();
-  counters_.metadata_writes = io_.writes_count() + activity_log.writes_count();
+  counters_.metadata_writes = io_.writes_count() + bitmap_.saves_count() + activity_log.writes_count();
   counters_.bitmap_page_writes = bitmap_.written_pages_count();
   counters_.activity_log = activity_log.log().counters();
-  counters_.io_errors += io_.errors_count();
+  counters_.io_errors += io_.errors_count() + bitmap_.errors_count();
   return counters_;
 }
 
@@ -237,6 +258,15 @@ void Store::save(const ResourceRecord& record, Callback<void(Result<void, ports:
 }
 void Store::save_bitmap(Callback<void(Result<void, ports::IoError>)> done) { impl_->save_bitmap(done); }
 void Store::settle(Callback<void(Result<void, ports::IoError>)> done) { impl_->settle(done); }
+void Store::claim_room(Callback<void(Result<std::uint64_t, std::string>)> done) { impl_->claim_room(done); }
+void Store::zero_room(std::uint64_t size_bytes, Callback<void(Result<void, ports::IoError>)> done) {
+  impl_->zero_room(size_bytes, done);
+}
+void Store::stop_zeroing() noexcept { impl_->stop_zeroing(); }
+void Store::grow(std::uint64_t size_bytes, bool is_equal, Callback<void(Result<void, ports::IoError>)> done) {
+  impl_->grow(size_bytes, is_equal, done);
+}
+std::uint64_t Store::room_bytes() const noexcept { return impl_->superblock().layout.room_bytes(); }
 void Store::set_failure_listener(Callback<void(ports::IoError)> on_failed) noexcept { impl_->on_failed = on_failed; }
 
 void Store::submit(BlockRequest& request) noexcept { impl_->data.submit(request); }

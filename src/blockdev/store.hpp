@@ -54,6 +54,7 @@ struct CreateOptions {
   Uuid volume_uuid;
   std::uint32_t logical_block_bytes = 512;  ///< what initiators see
   std::uint32_t bitmap_block_bytes = 0;     ///< 0: 4096, or more so that the bitmap stays below 128 MiB
+  std::uint64_t size_bytes = 0;             ///< of the volume, a multiple of 4096; 0: all that there is room for
   ResourceRecord record;
 };
 
@@ -87,6 +88,20 @@ class Store final : public BlockBackend {
   /// some copy may not have flushed into bits, saves the dirty set, closes the log. If the data device cannot be
   /// flushed all but the last is done. Changes that are asked for meanwhile wait.
   void settle(Callback<void(Result<void, ports::IoError>)> done);
+  /// Takes into account that the devices may have grown: how large the volume can become, in bytes. Metadata at the end
+  /// of the data device moves to its new end; changes wait for that, as for settle(). The volume's size stays. A
+  /// sentence: they did not grow to what the volume needs.
+  void claim_room(Callback<void(Result<std::uint64_t, std::string>)> done);
+  /// What lies between the volume's end and `size_bytes` (at most its room) reads back as zeroes, durably. In pieces,
+  /// one at a time; stop_zeroing() ends it early, with an error.
+  void zero_room(std::uint64_t size_bytes, Callback<void(Result<void, ports::IoError>)> done);
+  void stop_zeroing() noexcept;
+  /// The volume has `size_bytes` from when this is done, durably. `is_equal`: what is new is the same on both copies;
+  /// otherwise its blocks are dirty. Not while anything is being copied or compared.
+  void grow(std::uint64_t size_bytes, bool is_equal, Callback<void(Result<void, ports::IoError>)> done);
+  /// How large the volume can become without claim_room(), in bytes.
+  [[nodiscard]] std::uint64_t room_bytes() const noexcept;
+
   /// Told when a write of the activity log or of bits that it waits for has failed: the metadata is failed then.
   void set_failure_listener(Callback<void(ports::IoError)> on_failed) noexcept;
 

@@ -30,6 +30,13 @@ class Store::Impl {
   void save(const ResourceRecord& record, SaveDone done);
   void save_bitmap(SaveDone done);
   void settle(SaveDone done);
+  // store_growth.cpp
+  using RoomDone = Callback<void(Result<std::uint64_t, std::string>)>;
+  void claim_room(RoomDone done);
+  void zero_room(std::uint64_t size_bytes, SaveDone done);
+  void stop_zeroing() noexcept { is_zeroing_stopped_ = true; }
+  void grow(std::uint64_t size_bytes, bool is_equal, SaveDone done);
+
   [[nodiscard]] const Counters& counters() const noexcept;
   [[nodiscard]] std::uint32_t in_flight_count() const noexcept;
   [[nodiscard]] const Superblock& superblock() const noexcept { return superblocks_.current(); }
@@ -49,10 +56,12 @@ class Store::Impl {
 
  private:
   struct Job {
-    enum class Kind : std::uint8_t { save, save_bitmap, save_extents, settle };
+    enum class Kind : std::uint8_t { save, save_bitmap, save_extents, settle, set_layout, grow };
     Kind kind = Kind::save;
     ResourceRecord record;
     SaveDone done;
+    std::uint64_t size_bytes = 0;  ///< grow
+    bool is_equal = false;         ///< likewise
   };
   using IoResult = Result<void, ports::IoError>;
   using IoDone = Callback<void(IoResult)>;
@@ -68,10 +77,23 @@ class Store::Impl {
   void save_extents(const std::vector<std::uint32_t>& extents);
   void on_extents_saved(IoResult result);
   [[nodiscard]] ByteRange extent_range(std::uint32_t extent, std::uint8_t shift) const noexcept;
+  void begin_closing();
   void on_log_quiescent();
   void on_settle_flushed(IoResult result);
   void on_settle_saved(IoResult result);
   void on_settle_closed(IoResult result);
+
+  void run_grow(const Job& job);
+  void on_grown_bits_saved(IoResult result);
+  void move_metadata();
+  void on_moved_bits_saved(IoResult result);
+  void on_moved_ring_written(IoResult result);
+  void on_superblocks_moved(IoResult result);
+  void on_metadata_moved(IoResult result);
+  void on_room_claimed(IoResult result);
+  void tell_room();
+  void zero_next();
+  void on_zeroed(BlockRequest& request);
 
   void flush_data(Callback<void(IoResult)> done) noexcept;
   void on_data_flushed(ports::DiskOp& op, IoResult result);
@@ -114,6 +136,15 @@ class Store::Impl {
   bool is_settle_flushed_ = false;
   ports::DiskOp flush_op_;  ///< of the data device
   IoDone flush_done_;
+
+  std::optional<Layout> claimed_;  ///< claim_room(): what the metadata is to become; until it has
+  RoomDone room_done_;
+  std::string room_refusal_;
+  ports::DeferredTask room_task_;
+  SaveDone zeroed_;
+  std::uint64_t zero_end_bytes_ = 0;
+  BlockRequest zeroing_;
+  bool is_zeroing_stopped_ = false;
 
   bool is_busy_opening_ = false;  ///< open() or create() under way
   OpenDone open_done_;

@@ -79,12 +79,13 @@ std::optional<StoreError> Store::Impl::verdict_error() const {
     case Kind::one_only:
       return std::nullopt;
     case Kind::none:
-      return StoreError{
-          StoreErrorKind::no_metadata,
-          fmt::format(
-              "no replblk metadata where it must be (bytes {} to {} of {}); if the device or file was made smaller or "
-              "larger since create-md, give it its former size back, else run create-md",
-              superblocks_.offset_bytes(0), superblocks_.offset_bytes(1) + kSuperblockSlotBytes, io_.device_bytes())};
+      return StoreError{StoreErrorKind::no_metadata,
+                        fmt::format("no replblk metadata where it must be (bytes {} to {} of {}), nor where it would "
+                                    "be if the device had grown; "
+                                    "if the device or file was made smaller since create-md, give it its former size "
+                                    "back, else run create-md",
+                                    superblocks_.offset_bytes(0), superblocks_.offset_bytes(1) + kSuperblockSlotBytes,
+                                    io_.device_bytes())};
     case Kind::damaged:
       return StoreError{StoreErrorKind::damaged,
                         found + "; neither can be used: run create-md --force and let the peer synchronise this copy"};
@@ -123,9 +124,7 @@ std::optional<StoreError> Store::Impl::check_devices() const {
             layout.placement == Placement::external ? "on a device of its own" : "at the end of the data device",
             placement == Placement::external ? "on a device of its own" : "at the end of the data device")};
   }
-  const bool is_shrunk =
-      placement == Placement::internal ? data_bytes != layout.data_device_bytes : data_bytes < layout.data_device_bytes;
-  if (is_shrunk) {
+  if (data_bytes < layout.data_device_bytes) {
     return StoreError{
         StoreErrorKind::shrunk,
         fmt::format(
@@ -344,18 +343,19 @@ void Store::Impl::create(const CreateOptions& create_options, CreateDone done) {
   is_busy_opening_ = true;
   open_done_ = {};
   create_done_ = done;
-  const auto layout =
-      plan_layout({metadata_disk != nullptr ? Placement::external : Placement::internal,
-                   data_disk.geometry().size_bytes, io_.device_bytes(), create_options.bitmap_block_bytes});
+  const auto layout = plan_layout({metadata_disk != nullptr ? Placement::external : Placement::internal,
+                                   data_disk.geometry().size_bytes, io_.device_bytes(),
+                                   create_options.bitmap_block_bytes, create_options.size_bytes});
   if (!layout || !superblocks_.has_room()) {
-    refuse({StoreErrorKind::shrunk, fmt::format("the device has {} bytes, too few for data and metadata{}; metadata "
-                                                "needs a little more than 1.2 MB and one byte for each "
-                                                "32 KiB of data",
-                                                io_.device_bytes(),
-                                                create_options.bitmap_block_bytes != 0
-                                                    ? fmt::format(", or {} is no possible size of a bitmap block",
-                                                                  create_options.bitmap_block_bytes)
-                                                    : "")});
+    const std::string reason =
+        create_options.bitmap_block_bytes != 0
+            ? fmt::format(", or {} is no possible size of a bitmap block", create_options.bitmap_block_bytes)
+        : create_options.size_bytes != 0 ? fmt::format(" for a volume of {} bytes", create_options.size_bytes)
+                                         : "";
+    refuse({StoreErrorKind::shrunk,
+            fmt::format("the device has {} bytes, too few for data and metadata{}; metadata needs a "
+                        "little more than 1.2 MB and one byte for each 32 KiB of data",
+                        io_.device_bytes(), reason)});
     return;
   }
   RB_ASSERT(create_options.logical_block_bytes == 512 || create_options.logical_block_bytes == 4096);

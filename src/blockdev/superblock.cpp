@@ -118,6 +118,10 @@ SuperblockCopy decode_superblock(ConstBytes slot, std::uint8_t copy) {
   return found;
 }
 
+bool has_superblock_magic(ConstBytes bytes) noexcept {
+  return bytes.size() >= kMagic.size() && std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) == 0;
+}
+
 SuperblockVerdict judge_superblocks(const std::array<SuperblockCopy, 2>& copies) noexcept {
   using Kind = SuperblockVerdict::Kind;
   const auto& [a, b] = copies;
@@ -125,9 +129,7 @@ SuperblockVerdict judge_superblocks(const std::array<SuperblockCopy, 2>& copies)
     if (copies[copy].state == CopyState::from_the_future) return {Kind::from_the_future, copy, false};
   }
   if (a.state == CopyState::whole && b.state == CopyState::whole) {
-    if (a.superblock.volume_uuid != b.superblock.volume_uuid || a.superblock.layout != b.superblock.layout) {
-      return {Kind::different, 0, false};
-    }
+    if (a.superblock.volume_uuid != b.superblock.volume_uuid) return {Kind::different, 0, false};
     if (a.superblock.sequence == b.superblock.sequence) {
       return a.superblock == b.superblock ? SuperblockVerdict{Kind::good, 0, false}
                                           : SuperblockVerdict{Kind::different, 0, false};
@@ -135,6 +137,7 @@ SuperblockVerdict judge_superblocks(const std::array<SuperblockCopy, 2>& copies)
     // A is written and flushed before B is begun: A one ahead is a power cut between the two. Anything else is a write
     // that was acknowledged and lost; then nothing says that the newer copy is the newest.
     if (a.superblock.sequence == b.superblock.sequence + 1) return {Kind::good, 0, true};
+    if (a.superblock.layout != b.superblock.layout) return {Kind::different, 0, false};
     return {Kind::one_only, static_cast<std::uint8_t>(a.superblock.sequence > b.superblock.sequence ? 0 : 1), true};
   }
   for (std::uint8_t copy = 0; copy < 2; ++copy) {

@@ -46,6 +46,9 @@ struct SuperblockCopy {
 };
 [[nodiscard]] SuperblockCopy decode_superblock(ConstBytes slot, std::uint8_t copy);
 
+/// Whether these first bytes of a slot claim to be a superblock: only worth a closer look.
+[[nodiscard]] bool has_superblock_magic(ConstBytes bytes) noexcept;
+
 /// What follows from both copies.
 struct SuperblockVerdict {
   enum class Kind : std::uint8_t { good, one_only, none, damaged, different, from_the_future, unreadable };

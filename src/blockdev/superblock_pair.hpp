@@ -24,7 +24,8 @@ class SuperblockPair {
   }
   [[nodiscard]] std::uint64_t offset_bytes(std::uint8_t copy) const noexcept;
 
-  /// Reads and judges both. Never fails: errors stand in the verdict.
+  /// Reads and judges both. Never fails: errors stand in the verdict. Internal ones that are not at the device's end
+  /// are looked for where it may have ended before it grew (former_size()).
   void read(Done done);
   [[nodiscard]] const SuperblockVerdict& verdict() const noexcept { return verdict_; }
   [[nodiscard]] const std::array<SuperblockCopy, 2>& copies() const noexcept { return copies_; }
@@ -41,6 +42,9 @@ class SuperblockPair {
   void write_first(Superblock superblock, Done done);
   /// Replaces the current one; the sequence is set here.
   void write(Superblock superblock, Done done);
+  /// Likewise, at the end that the device has now (internal), at least two slots beyond the former one; afterwards
+  /// nothing is left of those there.
+  void move(Superblock superblock, Done done);
 
  private:
   struct Step {
@@ -57,10 +61,18 @@ class SuperblockPair {
   void on_copy_flushed(Result<void, ports::IoError> result);
   void finish(Result<void, ports::IoError> result);
   void on_wiped(Result<void, ports::IoError> result);
+  void read_copies();
+  void finish_read();
+  void search();
+  void on_probed(Result<void, ports::IoError> result);
+  void on_moved(Result<void, ports::IoError> result);
 
   MetadataIo& io_;
   Placement placement_;
+  std::uint64_t device_bytes_ = 0;         ///< at whose end they are; the device may have grown since
+  std::uint64_t former_device_bytes_ = 0;  ///< move(): where they were
   std::array<SuperblockCopy, 2> copies_;
+  std::array<SuperblockCopy, 2> found_at_end_;  ///< while former places are searched
   std::uint8_t reading_ = 0;
   SuperblockVerdict verdict_;
   Superblock current_;
@@ -72,6 +84,7 @@ class SuperblockPair {
   std::size_t steps_count_ = 0;
   std::size_t step_ = 0;
   Done done_;
+  Done moved_;
 };
 
 }  // namespace replblk::blockdev

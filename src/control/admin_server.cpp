@@ -90,6 +90,8 @@ class AdminServer::Core : public std::enable_shared_from_this<AdminServer::Core>
     ::pthread_sigmask(SIG_SETMASK, &previous, nullptr);
   }
 
+  [[nodiscard]] asio::io_context& io() noexcept { return io_; }
+
   void stop() {
     io_.stop();
     if (thread_.joinable()) thread_.join();
@@ -253,5 +255,7 @@ Result<std::unique_ptr<AdminServer>, std::string> AdminServer::start(AdminServer
 }
 
 AdminServer::~AdminServer() { core_->stop(); }
+
+asio::io_context& AdminServer::io() noexcept { return core_->io(); }
 
 }  // namespace replblk::control

@@ -4,6 +4,7 @@
 // Invariant: every request that was read whole gets exactly one reply, be it that the reactor did not answer.
 #pragma once
 
+#include <boost/asio/io_context.hpp>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -12,6 +13,10 @@
 #include "base/result.hpp"
 #include "base/time.hpp"
 #include "node/admin.hpp"
+
+namespace boost::asio {
+class io_context;
+}
 
 namespace replblk::control {
 
@@ -35,6 +40,8 @@ class AdminServer {
   AdminServer& operator=(const AdminServer&) = delete;
   /// Ends the thread and removes the socket. Replies that come later go nowhere.
   ~AdminServer();
+  /// Of the control thread, for what else lives there. Ends with this object.
+  [[nodiscard]] boost::asio::io_context& io() noexcept;
 
  private:
   class Core;

@@ -92,8 +92,7 @@ class Job {
       if (!options_.resource.empty() && resource.name != options_.resource) continue;
       for (std::uint32_t number = 0; number < resource.volumes.size(); ++number) add(resource, number);
     }
-    if (options_.volume_uuid && copies_.size() > 1)
-      refuse("--volume-uuid names one volume, but several would be made; name the resource");
+    check_options();
     if (report_.outcome == CreateMdOutcome::done) {
       for (const Copy& copy : copies_) inspect(copy);
     }
@@ -104,6 +103,15 @@ class Job {
   }
 
  private:
+  void check_options() {
+    if (copies_.size() > 1 && options_.volume_uuid)
+      refuse("--volume-uuid names one volume, but several would be made; name the resource");
+    if (copies_.size() > 1 && options_.size_bytes != 0)
+      refuse("--size is of one volume, but several would be made; name the resource");
+    if (options_.size_bytes % blockdev::kPageBytes != 0)
+      refuse(fmt::format("--size {}: not a multiple of {}", options_.size_bytes, blockdev::kPageBytes));
+  }
+
   void refuse(std::string sentence) {
     if (report_.outcome == CreateMdOutcome::done) report_.outcome = CreateMdOutcome::refused;
     report_.problems.push_back(std::move(sentence));
@@ -198,6 +206,7 @@ class Job {
                   .volume_uuid = uuid,
                   .logical_block_bytes = copy.volume->logical_block_bytes,
                   .bitmap_block_bytes = 0,
+                  .size_bytes = options_.size_bytes,
                   .record = {}},
                  created.callback());
     const Result<std::uint64_t, StoreError> result = created.wait(bench_.reactor());

@@ -17,6 +17,7 @@ struct CreateMdOptions {
   std::string resource;  ///< empty: all
   bool is_forced = false;
   std::optional<Uuid> volume_uuid;  ///< only when exactly one volume is made
+  std::uint64_t size_bytes = 0;     ///< likewise; of the volume, a multiple of 4096; 0: all that there is room for
 };
 
 enum class CreateMdOutcome : std::uint8_t { done, refused, failed };

@@ -38,6 +38,7 @@ struct Arguments {
   std::string repair_from;
   bool discards_data = false;
   std::string volume_uuid;
+  std::uint64_t size_bytes = 0;
   bool is_json = false;
   bool is_verbose = false;
   bool has_statistics = false;
@@ -63,7 +64,10 @@ int check_config(const Arguments& arguments, const node::ClusterConfig& config) 
 }
 
 int create_md(const Arguments& arguments, const node::ClusterConfig& config) {
-  control::CreateMdOptions options{.resource = arguments.resource, .is_forced = arguments.is_forced, .volume_uuid = {}};
+  control::CreateMdOptions options{.resource = arguments.resource,
+                                   .is_forced = arguments.is_forced,
+                                   .volume_uuid = {},
+                                   .size_bytes = arguments.size_bytes};
   if (!arguments.volume_uuid.empty()) {
     options.volume_uuid = parse_uuid(arguments.volume_uuid);
     if (!options.volume_uuid || options.volume_uuid->is_none()) {
@@ -139,6 +143,10 @@ int run(int argc, char** argv) {
   create->add_flag("--force", arguments.is_forced, "Even over a file system, a partition table or an older volume");
   create->add_option("--volume-uuid", arguments.volume_uuid,
                      "Identity of the volume instead of the derived one; the same on both nodes");
+  create
+      ->add_option("--size", arguments.size_bytes,
+                   "Bytes that initiators get, as the peer's copy has; default: all that the disk has room for")
+      ->transform(CLI::AsSizeValue(false));
   CLI::App* check = app.add_subcommand("check-config", "Check the configuration file, whole");
   CLI::App* status = add_verb("status", "Show roles, disks and connections, as drbdadm does");
   status->add_flag("--json", arguments.is_json, "As JSON, with DRBD's keys");
@@ -173,6 +181,8 @@ int run(int argc, char** argv) {
        node::AdminVerb::invalidate},
       {add_verb("invalidate-remote", "Overwrite the whole copy of the peer, a Secondary, with this node's"),
        node::AdminVerb::invalidate_remote},
+      {add_verb("resize", "Make the volumes as large as their devices on both nodes are now, while they serve"),
+       node::AdminVerb::resize},
       {add_verb("detach", "Let go of this node's disks, of a Secondary whose peer has everything: to replace them"),
        node::AdminVerb::detach},
       {add_verb("attach", "Open this node's disks again: after detach, a failure, or create-md on a new one"),

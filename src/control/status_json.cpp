@@ -204,6 +204,7 @@ Json resource_json(const Status& status, const ResourceStatus& resource) {
           {"suspended-reason", resource.suspended_reason},
           {"target", {{"iqn", resource.target_iqn}, {"serving", resource.is_serving}}},
           {"configuration", {{"term", resource.term}, {"members", resource.members}}},
+          {"arbiter", resource.arbiter},
           {"current-generation", resource.current_generation},
           {"split-brain", split_brain(resource)},
           {"virtual-ips", virtual_ips(resource)},

@@ -112,6 +112,7 @@ void add_resource(Text& text, const ResourceStatus& resource, const Status& stat
   if (options.is_verbose) {
     for (const node::VirtualIpStatus& ip : resource.virtual_ips)
       text.add("  virtual-ip:{} state:{}\n", ip.name, ip.state);
+    if (!resource.arbiter.empty()) text.add("  arbiter:{}\n", resource.arbiter);
     for (const node::HeartbeatPathStatus& path : resource.heartbeat_paths) {
       text.add("  heartbeat:{} heard:{} heard-by-peer:{}\n", path.name, path.is_heard ? "yes" : "no",
                path.is_heard_by_peer ? "yes" : "no");

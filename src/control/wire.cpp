@@ -37,6 +37,8 @@ api::Verb to_wire(node::AdminVerb verb) noexcept {
       return api::VERB_DETACH;
     case node::AdminVerb::attach:
       return api::VERB_ATTACH;
+    case node::AdminVerb::resize:
+      return api::VERB_RESIZE;
   }
   RB_UNREACHABLE();
 }
@@ -69,6 +71,8 @@ std::optional<node::AdminVerb> from_wire(int verb) noexcept {
       return node::AdminVerb::detach;
     case api::VERB_ATTACH:
       return node::AdminVerb::attach;
+    case api::VERB_RESIZE:
+      return node::AdminVerb::resize;
     default:
       return std::nullopt;  // a newer replblkctl's
   }
@@ -256,6 +260,7 @@ void put(const node::ResourceStatus& from, api::ResourceStatus& to) {
   to.set_suspended_reason(from.suspended_reason);
   to.set_target_iqn(from.target_iqn);
   to.set_is_serving(from.is_serving);
+  to.set_arbiter(from.arbiter);
   to.set_term(from.term);
   to.set_members(from.members);
   to.set_current_generation(from.current_generation);
@@ -291,6 +296,7 @@ node::ResourceStatus get(const api::ResourceStatus& from) {
   to.suspended_reason = from.suspended_reason();
   to.target_iqn = from.target_iqn();
   to.is_serving = from.is_serving();
+  to.arbiter = from.arbiter();
   to.term = from.term();
   to.members = from.members();
   to.current_generation = from.current_generation();

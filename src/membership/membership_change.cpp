@@ -14,7 +14,6 @@ using blockdev::kNoNode;
 
 namespace {
 
-constexpr Duration kArbiterTimeout = seconds(1);
 constexpr Duration kClaimBackoffMin = milliseconds(100);
 constexpr Duration kClaimBackoffMax = seconds(2);
 
@@ -85,19 +84,23 @@ bool MembershipMachine::pair_is_over(Instant now) {
   const bool is_peer_helpless = theirs.may_have_lost_cache && theirs.seen > theirs.configuration.term;
   if (is_peer_alive(now) && is_peer_helpless) return true;
   if (!was_connected) {
+    if (is_wanted_ || has_waited_for_peer(now)) return true;
     claim_reason_ = "waits for its peer, which it has not met since it started";
-    return is_wanted_ || has_waited_for_peer(now);
+    return false;
   }
   const bool is_alive = is_peer_alive(now);
   // It restarted, is frozen without a lease, or its disk has failed: it can agree at once.
   if (is_alive && theirs.is_frozen && (!theirs.is_connected || theirs.has_failed_disk)) return true;
-  claim_reason_ = "a promise not to serve, given to the peer, has not run out";
-  if (!promise_.has_run_out(now)) return false;
+  if (!promise_.has_run_out(now)) {
+    claim_reason_ = "a promise not to serve, given to the peer, has not run out";
+    return false;
+  }
   if (!is_alive && now - link_lost_at_ >= lease_length()) return true;
   const Duration patience = with_margin(lease_length());
   if (is_alive && peer_.heartbeat.is_frozen && now - peer_.frozen_since >= patience) return true;
+  if (now - link_lost_at_ >= 2 * patience) return true;
   claim_reason_ = "the primary lives without a connection: waits for it to decide";
-  return now - link_lost_at_ >= 2 * patience;
+  return false;
 }
 
 /// protocol.md 3.7: it gave way to a change that its peer never acted upon, and the peer may have lost its cache since.
@@ -172,11 +175,12 @@ void MembershipMachine::claim(Instant now) {
     claim_reason_ = "a promise not to serve, given to the peer, has not run out";
     return;
   }
-  // The peer may agree, which needs no arbiter.
-  if (is_peer_alive(now) && !ask_.is_none() && now - asked_at_ < 2 * lease_length()) return;
+  // The peer may agree, which needs no arbiter; one whose disk has failed can hardly remember that it did.
+  const bool may_agree = is_peer_alive(now) && !peer_.heartbeat.has_failed_disk;
+  if (may_agree && !ask_.is_none() && now - asked_at_ < 2 * lease_length()) return;
   if (options_.arbiter != ArbiterKind::etcd && !has_listened(now)) return;
   claim_.number = ++number_;
-  claim_.deadline = now + kArbiterTimeout;
+  claim_.deadline = now + options_.arbiter_timeout;
   if (options_.arbiter == ArbiterKind::etcd) {
     claim_.stage = Claim::Stage::reading;
     effects_.emplace_back(ReadArbiterEffect{claim_.number});
@@ -235,9 +239,18 @@ void MembershipMachine::arbiter_read(std::uint64_t number, const ports::ArbiterR
       claim_.revision = reading.revision;
       claim_.term = std::max(judgement.term, next_term(record_, peer_seen_));
       claim_.configuration = record_.configuration;
-      claim_.deadline = now + kArbiterTimeout;
+      claim_.deadline = now + options_.arbiter_timeout;
       persist(name_term(record_, claim_.term));
       break;
+  }
+  advance(now);
+}
+
+void MembershipMachine::arbiter_failed(std::uint64_t number, const std::string& sentence, Instant now) {
+  if (number == overwrite_number_) {
+    overwrite_number_ = 0;
+  } else if (claim_.number == number && claim_.stage != Claim::Stage::idle && claim_.stage != Claim::Stage::granted) {
+    claim_failed("the arbiter does not answer: " + sentence, now);
   }
   advance(now);
 }

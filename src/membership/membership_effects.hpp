@@ -60,8 +60,10 @@ struct ReplaceRecordEffect {
   std::uint64_t revision = 0;
   ports::ArbiterRecord record;
 };
-/// A person forced this node, durably: Arbiter::overwrite(), until it has come about or another record is durable here.
+/// A person forced this node, durably: Arbiter::overwrite(), then arbiter_overwritten(number) or arbiter_failed(number,
+/// …).
 struct OverwriteRecordEffect {
+  std::uint64_t number = 0;
   ports::ArbiterRecord record;
 };
 struct ProbeAddressesEffect {

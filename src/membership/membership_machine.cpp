@@ -27,6 +27,7 @@ MembershipMachine::MembershipMachine(const MembershipOptions& options, Membershi
       incarnation_(start.incarnation),
       started_at_(now),
       record_(std::move(start.record)),
+      durable_(record_),
       lease_(start.incarnation),
       promise_(now, record_.lease_ms_max),
       last_turn_at_(now),
@@ -65,6 +66,7 @@ void MembershipMachine::advance(Instant now) {
   if (proposal_.has_value() && persist_out_ == 0 && now >= proposal_->deadline) {
     end_connection("the peer did not answer a proposal", now);
   }
+  overwrite_arbiter(now);
   if (persist_out_ == 0 && is_forcing_) {
     take_by_force(now);
   } else if (persist_out_ == 0 && start_.has_value()) {
@@ -77,6 +79,30 @@ void MembershipMachine::advance(Instant now) {
   }
   update_service(now);
   if (now - last_sent_at_ >= options_.interval) send_heartbeat(now);
+}
+
+/// Until it has come about, or the pair has gone on to another configuration: then the arbiter's record may lag, as
+/// ever.
+void MembershipMachine::overwrite_arbiter(Instant now) {
+  if (!is_overwrite_due_ || persist_out_ != 0 || now < overwrite_again_at_) return;
+  const auto& configuration = record_.configuration;
+  const auto& current = record_.generations.current;
+  if (!is_sole()) {
+    is_overwrite_due_ = false;
+    return;
+  }
+  overwrite_number_ = ++number_;
+  overwrite_again_at_ = now + 2 * options_.arbiter_timeout;
+  effects_.emplace_back(OverwriteRecordEffect{
+      overwrite_number_,
+      {record_.arbiter_record_id, configuration.term, configuration.members, self(), current.term, current.nonce}});
+}
+
+void MembershipMachine::arbiter_overwritten(std::uint64_t number, Instant now) {
+  if (number != overwrite_number_) return;
+  overwrite_number_ = 0;
+  is_overwrite_due_ = false;
+  advance(now);
 }
 
 /// Before this node may be the only member, what both answered must be on its device, not in its cache: were it
@@ -100,6 +126,7 @@ void MembershipMachine::persisted(std::uint64_t number, Instant now) {
   if (is_metadata_failed_) return;
   RB_ASSERT(number == persist_out_);
   persist_out_ = 0;
+  durable_ = record_;
   if (!wanted_echo_.is_none()) echo(std::exchange(wanted_echo_, {}), now);
   if (is_joining_) {
     is_joining_ = false;
@@ -111,12 +138,6 @@ void MembershipMachine::persisted(std::uint64_t number, Instant now) {
       effects_.emplace_back(SendProposalAckEffect{record_.configuration.term});
       effects_.emplace_back(EstablishedEffect{record_.configuration.term});
     }
-  }
-  if (std::exchange(is_overwrite_due_, false)) {
-    const auto& configuration = record_.configuration;
-    const auto& current = record_.generations.current;
-    effects_.emplace_back(OverwriteRecordEffect{
-        {record_.arbiter_record_id, configuration.term, configuration.members, self(), current.term, current.nonce}});
   }
   if (std::exchange(is_target_starting_, false) && link_ == Link::target) effects_.emplace_back(TargetReadyEffect{});
   if (std::exchange(is_source_starting_, false) && link_ == Link::met) begin_as_source();
@@ -153,6 +174,10 @@ void MembershipMachine::persisted(std::uint64_t number, Instant now) {
 
 void MembershipMachine::send_heartbeat(Instant now) {
   last_sent_at_ = now;
+  if (is_metadata_failed_) {
+    effects_.emplace_back(SendHeartbeatEffect{compose_failed()});
+    return;
+  }
   if (persist_out_ != 0) return;  // What it says must be durable; the next one is an interval away.
   effects_.emplace_back(SendHeartbeatEffect{compose(now)});
 }
@@ -178,6 +203,20 @@ Heartbeat MembershipMachine::compose(Instant now) {
   const bool has_agreed = !reply_.is_none() && record_.configuration.term == reply_.term &&
                           record_.configuration.is_sole(peer()) && record_.is_outdated;
   if (has_agreed) heartbeat.reply = reply_;
+  return heartbeat;
+}
+
+/// What this node will never do again in this run is worth saying: the peer need not wait for it.
+Heartbeat MembershipMachine::compose_failed() const {
+  Heartbeat heartbeat;
+  heartbeat.configuration = durable_.configuration;
+  heartbeat.seen = durable_.seen;
+  heartbeat.current = durable_.generations.current;
+  heartbeat.is_frozen = durable_.configuration.primary == self();
+  heartbeat.is_outdated = durable_.is_outdated;
+  heartbeat.is_inconsistent = durable_.is_inconsistent;
+  heartbeat.has_failed_disk = true;
+  heartbeat.may_have_lost_cache = may_have_lost_cache_;
   return heartbeat;
 }
 
@@ -238,7 +277,9 @@ void MembershipMachine::connected(const Meeting& meeting, Instant now) {
         break;
       }
       link_ = Link::target;
-      if (!meeting.is_split && persist_out_ == 0 && theirs != mine) {
+      // One that went on alone has lost a split that was decided before: it stays what it is until the resync begins,
+      // since what it has may be kept first.
+      if (!are_both_alone(theirs) && persist_out_ == 0 && theirs != mine) {
         forget_changes();
         persist(give_way(record_, theirs));
       }
@@ -339,6 +380,13 @@ void MembershipMachine::flushed(std::uint64_t number, bool is_good, Instant now)
   advance(now);
 }
 
+void MembershipMachine::not_clean(std::uint64_t number, Instant now) {
+  const bool is_awaited =
+      proposal_.has_value() && proposal_->flush_number == number && proposal_->stage == Proposal::Stage::draining;
+  if (is_awaited) proposal_.reset();
+  advance(now);
+}
+
 void MembershipMachine::disk_failed(Instant now) {
   is_disk_failed_ = true;
   advance(now);
@@ -350,6 +398,7 @@ void MembershipMachine::metadata_failed(Instant now) {
   persist_out_ = ++number_;  // Nothing is ever persisted again: nothing is begun, agreed to, or said.
   end_connection("the metadata cannot be written", now);
   advance(now);
+  send_heartbeat(now);
 }
 
 // ---- the mandate -----------------------------------------------------------------------------------------------

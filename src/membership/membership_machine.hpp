@@ -30,6 +30,8 @@ struct MembershipOptions {
   Duration interval = milliseconds(100);
   std::uint32_t lease_ms = 1000;
   Duration peer_timeout = seconds(2);
+  /// A question to the arbiter is asked anew after that: longer than the arbiter takes to say that it cannot answer.
+  Duration arbiter_timeout = seconds(1);
   /// How long a node that starts waits for its peer before it serves alone (with `etcd`, before it claims). nullopt:
   /// for ever.
   std::optional<Duration> degraded_start_after;
@@ -85,6 +87,8 @@ class MembershipMachine {
   /// As source: no dirty bit is left.
   void resynced(Instant now);
   void flushed(std::uint64_t number, bool is_good, Instant now);
+  /// Instead of flushed(), as source: something was written meanwhile that is not copied yet. resynced() comes again.
+  void not_clean(std::uint64_t number, Instant now);
   void proposal_received(const blockdev::Configuration& configuration, const blockdev::GenerationSet& generations,
                          Instant now);
   void proposal_acknowledged(std::uint64_t term, Instant now);
@@ -93,12 +97,17 @@ class MembershipMachine {
   void arbiter_read(std::uint64_t number, const ports::ArbiterReading& reading, Instant now);
   void arbiter_replaced(std::uint64_t number, bool is_replaced, Instant now);
   void arbiter_probed(std::uint64_t number, bool is_reached, Instant now);
+  void arbiter_overwritten(std::uint64_t number, Instant now);
+  /// Instead of any of them. What was asked for may have come about all the same: only reading tells.
+  void arbiter_failed(std::uint64_t number, const std::string& sentence, Instant now);
 
   // ---- the administrator ----
   [[nodiscard]] Verdict make_primary(Instant now);
   [[nodiscard]] Verdict make_secondary(Instant now);
   [[nodiscard]] Verdict force_primary(Instant now);
   [[nodiscard]] Verdict switch_over(Instant now);
+  /// Takes make_primary() back, as far as nothing has come of it.
+  void drop_wish() noexcept { is_wanted_ = false; }
   void set_standby(bool is_standby, Instant now);
   void set_maintenance(bool is_maintenance, Instant now);
   /// The connected peer is left behind: it is asked to give way over the connection, which ends when it has.
@@ -169,6 +178,7 @@ class MembershipMachine {
   void persist(const blockdev::ResourceRecord& next);
   void send_heartbeat(Instant now);
   [[nodiscard]] Heartbeat compose(Instant now);
+  [[nodiscard]] Heartbeat compose_failed() const;
   void end_connection(const std::string& reason, Instant now);
   void link_gone(Instant now);
   void begin_as_target();
@@ -178,6 +188,7 @@ class MembershipMachine {
   [[nodiscard]] bool has_split(const blockdev::Configuration& theirs) const noexcept;
   void flush_own(Instant now);
   void take_by_force(Instant now);
+  void overwrite_arbiter(Instant now);
   void frames_may_come() noexcept;
   void update_service(Instant now);
   [[nodiscard]] std::string why_not_serving(Instant now) const;
@@ -230,7 +241,8 @@ class MembershipMachine {
   const MembershipOptions options_;
   const std::uint64_t incarnation_;
   const Instant started_at_;
-  blockdev::ResourceRecord record_;  ///< as last handed out; durable when persist_out_ is 0
+  blockdev::ResourceRecord record_;   ///< as last handed out; durable when persist_out_ is 0
+  blockdev::ResourceRecord durable_;  ///< what is_metadata_failed_ leaves of it
   std::uint64_t persist_out_ = 0;
   std::uint64_t number_ = 0;
   Effects effects_;
@@ -280,10 +292,12 @@ class MembershipMachine {
   bool is_apart_ = false;         ///< the administrator keeps the nodes apart
   bool is_leaving_peer_ = false;  ///< leave_peer(), until this node is the only member or has given way
   bool is_stopping_ = false;
-  bool is_wanted_ = false;         ///< the administrator asked for the role here, and nobody has had it since
-  bool is_split_ = false;          ///< both went on alone; the other one's configuration is not below this node's
-  bool is_forcing_ = false;        ///< a person took this copy; waits for the flush
-  bool is_overwrite_due_ = false;  ///< the arbiter is told once the forced record is durable
+  bool is_wanted_ = false;              ///< the administrator asked for the role here, and nobody has had it since
+  bool is_split_ = false;               ///< both went on alone; the other one's configuration is not below this node's
+  bool is_forcing_ = false;             ///< a person took this copy; waits for the flush
+  bool is_overwrite_due_ = false;       ///< the arbiter is told once the forced record is durable
+  std::uint64_t overwrite_number_ = 0;  ///< it is being told
+  Instant overwrite_again_at_{};
   std::string claim_reason_;
   std::string reason_;
   Service service_ = Service::stopped;

@@ -29,6 +29,8 @@ void MembershipMachine::heartbeat_received(const Heartbeat& heartbeat, Instant n
     if (counts) lease_.count(heartbeat.echo, mine, now);
     // Durably so at the peer: whatever was promised to it, it holds no mandate, and can get none without a higher term.
     if (theirs.term >= mine.term && theirs.primary != peer()) promise_.release();
+    // It serves no more in this run, and its next one resumes nothing of two members.
+    if (heartbeat.has_failed_disk && !heartbeat.is_serving) promise_.release();
     if (!adopt(heartbeat, now)) {
       take_reply(heartbeat.reply, now);
       agree_to_removal(heartbeat, now);

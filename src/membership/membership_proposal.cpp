@@ -108,6 +108,7 @@ Verdict MembershipMachine::make_primary(Instant now) {
   if (record_.is_inconsistent) return {false, "the local copy is Inconsistent: a resync towards it has not finished"};
   if (record_.is_outdated) return {false, "the local copy is Outdated: the peer went on without it"};
   if (is_just_created()) return {false, "the local copy was just created: use --force once"};
+  if (is_split_) return {false, "the copies have split: say whose is given up, or use --force"};
   if (record_.configuration.primary == peer() && link_ == Link::established) {
     return {false, "the peer is primary: use switchover there"};
   }

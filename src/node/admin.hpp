@@ -22,7 +22,8 @@ enum class AdminVerb : std::uint8_t {
   invalidate,
   invalidate_remote,
   detach,
-  attach
+  attach,
+  resize
 };
 
 struct AdminRequest {

@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "base/time.hpp"
 #include "blockdev/record.hpp"
+#include "ports/stream.hpp"
 #include "replication/split_brain.hpp"
 
 namespace replblk::node {
@@ -22,6 +24,7 @@ struct NodeConfig {
 };
 
 enum class IoMode : std::uint8_t { direct, buffered };
+
 /// A heartbeat's way besides the one between the nodes' addresses and the replication connection.
 struct HeartbeatPathConfig {
   std::array<std::string, 2> addresses;  ///< numeric, by NodeIndex
@@ -36,7 +39,27 @@ struct HeartbeatConfig {
   friend bool operator==(const HeartbeatConfig&, const HeartbeatConfig&) = default;
 };
 
-enum class ArbiterKind : std::uint8_t { none };  ///< etcd and ping come with automatic failover
+/// By hand, or what the nodes' own words decide.
+struct NoArbiterConfig {};
+
+struct EtcdConfig {
+  std::vector<ports::Endpoint> endpoints;
+  std::string user;  ///< empty: without authentication
+  std::string password;
+  bool has_tls = false;
+  std::string ca_file;    ///< empty: what the system trusts
+  std::string cert_file;  ///< empty: none
+  std::string key_file;
+  std::string server_name;  ///< empty: the endpoint's address
+  Duration timeout = seconds(1);
+};
+
+struct PingConfig {
+  std::vector<ports::Endpoint> addresses;  ///< port 0: an ICMP echo instead of a connection
+  Duration timeout = seconds(3);
+};
+
+using ArbiterConfig = std::variant<NoArbiterConfig, EtcdConfig, PingConfig>;
 
 struct DiskConfig {
   std::string path;           ///< backing device or file
@@ -117,6 +140,7 @@ struct ResourceConfig {
   ResyncConfig resync;
   ActivityLogConfig activity_log;
   replication::SplitPolicies after_split_brain;
+  std::string undo_directory;  ///< for what a copy that lost a split brain had; empty: nothing is kept
   HandlersConfig handlers;
 };
 
@@ -134,6 +158,7 @@ struct ClusterConfig {
   Duration peer_timeout = seconds(2);   ///< acknowledgements stop while bytes still come
   Duration flush_interval = seconds(1);
   HeartbeatConfig heartbeat;
+  ArbiterConfig arbiter;
 
   /// What must be equal on both nodes, as "key=value" lines in a fixed order: the handshake compares them and names
   /// those that differ. Node-local values (secret, admin socket, buffer memory) are not in it.

@@ -59,6 +59,14 @@ std::string ConfigChecker::check_path(const ConfigSection& section, const char* 
   return normal_path(path);
 }
 
+std::string ConfigChecker::check_directory(const ConfigSection& section, const char* key) {
+  std::string text = section.text(key);
+  while (text.size() > 1 && text.ends_with('/')) text.pop_back();
+  if (const auto rule = path_violation(text))
+    section.complain(key, fmt::format("{} cannot be used", in_quotes(section.text(key))), *rule);
+  return normal_path(text);
+}
+
 std::optional<std::size_t> ConfigChecker::find_node(std::string_view name) const {
   for (std::size_t index = 0; index < config_.nodes.size(); ++index) {
     if (is_same_name(config_.nodes[index].name, name)) return index;

@@ -1,6 +1,6 @@
 // The rules of node.conf between its values, and the ClusterConfig that a file which keeps them all becomes. One pass
 // over the whole file; every error is reported with its place. Rules of single values are in config_rules. The sections
-// of the file have a source file each: config_cluster, config_resource, config_target, config_volume.
+// of the file have a source file each: config_cluster, config_arbiter, config_resource, config_target, config_volume.
 #pragma once
 
 #include <map>
@@ -36,6 +36,8 @@ class ConfigChecker {
   static std::optional<Address> check_address(const ConfigSection& section, const char* key);
   /// The path in its normal spelling; empty after a complaint.
   static std::string check_path(const ConfigSection& section, const char* key);
+  /// Likewise of a directory, without the slash at its end.
+  static std::string check_directory(const ConfigSection& section, const char* key);
   [[nodiscard]] std::optional<std::size_t> find_node(std::string_view name) const;
   [[nodiscard]] std::string node_names() const;
   /// The node that `on` names; complains otherwise.
@@ -45,6 +47,13 @@ class ConfigChecker {
   void check_node(const ConfigSection& section);
   void choose_self(const ConfigSection& section);
   void check_secret(const ConfigSection& section);
+  HeartbeatConfig check_heartbeat(const ConfigSection& section);
+  HeartbeatPathConfig check_heartbeat_path(const ConfigSection& section);
+
+  ArbiterConfig check_arbiter(const ConfigSection& section);
+  EtcdConfig check_etcd(const ConfigSection& section);
+  static void check_tls(const ConfigSection& section, EtcdConfig& made);
+  PingConfig check_ping(const ConfigSection& section);
 
   void check_resource(const ConfigSection& section);
   static HandlersConfig check_handlers(const ConfigSection& section);
@@ -64,6 +73,8 @@ class ConfigChecker {
   const ConfigSection& root_;
   ClusterConfig config_;
   std::set<std::string> node_addresses_;
+  std::set<std::string> path_addresses_;
+  std::set<std::string> probed_addresses_;
   std::set<std::string> virtual_addresses_;
   std::set<std::string> resource_names_;
   std::set<std::string> target_names_;

@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::size_t kSecretBytesMin = 16;       // 128 bits
 constexpr std::size_t kSocketPathBytesMax = 107;  // sockaddr_un::sun_path without its NUL
+constexpr int kPathsMax = 16;                     // a heartbeat has room for 32 (docs/heartbeat.md)
+constexpr int kIntervalsPerLeaseMin = 5;
 
 }  // namespace
 
@@ -35,6 +37,13 @@ void ConfigChecker::check_cluster(const ConfigSection& section) {
   } else if (section.count("node") > 1) {
     section.missing("secret_file", "the nodes of a pair prove to each other who they are with a shared secret");
   }
+  if (section.has("heartbeat")) {
+    if (section.count("node") == 1) section.complain("heartbeat", "there is one node", "a node alone hears nobody");
+    config_.heartbeat = check_heartbeat(section.child("heartbeat"));
+  }
+  if (section.has("arbiter")) config_.arbiter = check_arbiter(section.child("arbiter"));
+  if (section.count("node") == 1 && !std::holds_alternative<NoArbiterConfig>(config_.arbiter))
+    section.complain("arbiter", "there is one node", "an arbiter decides between two");
 }
 
 void ConfigChecker::check_node(const ConfigSection& section) {
@@ -98,6 +107,54 @@ void ConfigChecker::check_secret(const ConfigSection& section) {
   } else {
     section.complain("secret_file", fmt::format("{} {}", in_quotes(path), secret.error().verdict), secret.error().rule);
   }
+}
+
+HeartbeatConfig ConfigChecker::check_heartbeat(const ConfigSection& section) {
+  HeartbeatConfig made;
+  made.interval = section.milliseconds_of("interval_ms", 20, 2000);
+  made.lease = section.milliseconds_of("lease_ms", 200, 30000);
+  if (made.lease < kIntervalsPerLeaseMin * made.interval)
+    section.complain(
+        section.has("lease_ms") ? "lease_ms" : "interval_ms",
+        fmt::format("a lease of {} ms and an interval of {} ms are too near", to_ms(made.lease), to_ms(made.interval)),
+        fmt::format("the lease is at least {} times the interval", kIntervalsPerLeaseMin));
+  made.port = static_cast<std::uint16_t>(section.number("port", 1, 65535));
+  const int paths = section.count("path");
+  if (paths > kPathsMax)
+    section.complain("path", kPathsMax, "is one too many", fmt::format("at most {} paths", kPathsMax));
+  for (int index = 0; index < paths; ++index) made.paths.push_back(check_heartbeat_path(section.child("path", index)));
+  return made;
+}
+
+HeartbeatPathConfig ConfigChecker::check_heartbeat_path(const ConfigSection& section) {
+  HeartbeatPathConfig made;
+  constexpr std::string_view kRule = "a path has one end on each node";
+  std::set<std::size_t> covered;
+  std::set<bool> families;
+  for (int index = 0; index < section.count("end"); ++index) {
+    const ConfigSection end = section.child("end", index);
+    const std::optional<std::size_t> on = check_on(end);
+    const std::optional<Address> address = check_address(end, "address");
+    if (on && !covered.insert(*on).second)
+      end.complain("on", fmt::format("{} is used twice", in_quotes(end.text("on"))), kRule);
+    if (!address) continue;
+    const std::string shown = in_quotes(end.text("address"));
+    if (address->is_unspecified) {
+      end.complain("address", fmt::format("{} is no node's address", shown),
+                   "the peer sends to it, so it names one host");
+    } else if (node_addresses_.contains(address->canonical)) {
+      end.complain("address", fmt::format("{} is the address of a node", shown),
+                   "the nodes' addresses are a path already, without being named here");
+    } else if (!path_addresses_.insert(address->canonical).second) {
+      end.complain("address", fmt::format("{} is used twice", shown), "each end of a path has an address of its own");
+    }
+    families.insert(address->is_v6);
+    if (on && *on < made.addresses.size()) made.addresses[*on] = address->canonical;
+  }
+  if (covered.size() < config_.nodes.size()) section.missing("end", kRule);
+  if (families.size() > 1)
+    section.complain("end", 0, "IPv4 does not reach IPv6", "both ends of a path are of one family");
+  return made;
 }
 
 }  // namespace replblk::node

@@ -4,7 +4,9 @@
 
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <system_error>
+#include <variant>
 
 #include "node/config_checker.hpp"
 #include "node/config_report.hpp"

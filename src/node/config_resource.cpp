@@ -51,6 +51,7 @@ void ConfigChecker::check_resource(const ConfigSection& section) {
   }
   if (section.has("handlers")) made.handlers = check_handlers(section.child("handlers"));
   made.after_split_brain = check_split_policies(section);
+  if (section.has("undo_directory")) made.undo_directory = check_directory(section, "undo_directory");
   config_.resources.push_back(std::move(made));
 }
 
@@ -79,6 +80,13 @@ VirtualIpConfig ConfigChecker::check_virtual_ip(const ConfigSection& section) {
   } else if (node_addresses_.contains(parsed->address.canonical)) {
     section.complain("address", fmt::format("{} is the address of a node", in_quotes(section.text("address"))),
                      "an address that moves is no node's own");
+  } else if (path_addresses_.contains(parsed->address.canonical)) {
+    section.complain("address", fmt::format("{} is an end of a heartbeat's path", in_quotes(section.text("address"))),
+                     "an address that moves is no node's own");
+  } else if (probed_addresses_.contains(parsed->address.canonical)) {
+    section.complain("address",
+                     fmt::format("{} is an address that the arbiter pings", in_quotes(section.text("address"))),
+                     "the node that holds it would hear itself");
   } else if (!virtual_addresses_.insert(parsed->address.canonical).second) {
     section.complain("address", fmt::format("{} is used twice", in_quotes(section.text("address"))),
                      "each is named once in the file");

@@ -77,12 +77,15 @@ std::optional<Address> parse_address(std::string_view text) {
     address.canonical = inet_ntop(AF_INET, &v4, spelling.data(), spelling.size());
     address.is_unspecified = v4.s_addr == 0;
     address.is_multicast = (ntohl(v4.s_addr) >> 28) == 0xe;
+    address.is_loopback = (ntohl(v4.s_addr) >> 24) == 127;
     return address;
   }
   if (inet_pton(AF_INET6, terminated.c_str(), &v6) == 1) {
     address.canonical = inet_ntop(AF_INET6, &v6, spelling.data(), spelling.size());
     address.is_unspecified = std::ranges::all_of(v6.s6_addr, [](auto byte) { return byte == 0; });
     address.is_multicast = v6.s6_addr[0] == 0xff;
+    address.is_loopback = address.canonical == "::1";
+    address.is_v6 = true;
     return address;
   }
   return std::nullopt;
@@ -98,9 +101,49 @@ std::optional<AddressAndPrefix> parse_address_and_prefix(std::string_view text) 
     return std::nullopt;
   unsigned bits = 0;
   for (const char digit : digits) bits = bits * 10 + static_cast<unsigned>(digit - '0');
-  const unsigned bits_max = address->canonical.find(':') == std::string::npos ? 32 : 128;
+  const unsigned bits_max = address->is_v6 ? 128 : 32;
   if (bits > bits_max) return std::nullopt;
   return AddressAndPrefix{*address, bits};
+}
+
+std::optional<AddressAndPort> parse_address_and_port(std::string_view text) {
+  std::string_view host = text;
+  std::string_view digits;
+  const bool is_bracketed = text.starts_with('[');
+  if (is_bracketed) {
+    const std::size_t close = text.find("]:");
+    if (close == std::string_view::npos) return std::nullopt;
+    host = text.substr(1, close - 1);
+    digits = text.substr(close + 2);
+  } else if (const std::size_t colon = text.find(':');
+             colon != std::string_view::npos && colon == text.rfind(':')) {  // More than one: IPv6 without a port.
+    host = text.substr(0, colon);
+    digits = text.substr(colon + 1);
+  }
+  AddressAndPort parsed;
+  const std::optional<Address> address = parse_address(host);
+  if (!address || (is_bracketed && !address->is_v6)) return std::nullopt;
+  parsed.address = *address;
+  if (host.size() == text.size()) return parsed;
+  if (digits.empty() || digits.size() > 5 || digits.front() == '0' || !std::ranges::all_of(digits, is_digit))
+    return std::nullopt;
+  unsigned port = 0;
+  for (const char digit : digits) port = port * 10 + static_cast<unsigned>(digit - '0');
+  if (port > 65535) return std::nullopt;
+  parsed.port = static_cast<std::uint16_t>(port);
+  return parsed;
+}
+
+std::optional<EndpointUrl> parse_endpoint_url(std::string_view text) {
+  EndpointUrl url;
+  url.has_tls = text.starts_with("https://");
+  if (!url.has_tls && !text.starts_with("http://")) return std::nullopt;
+  text.remove_prefix(url.has_tls ? 8 : 7);
+  if (text.ends_with('/')) text.remove_suffix(1);
+  const std::optional<AddressAndPort> endpoint = parse_address_and_port(text);
+  if (!endpoint || endpoint->port == 0) return std::nullopt;
+  url.endpoint = *endpoint;
+  return url;
 }
 
 bool is_interface_name(std::string_view text) noexcept {

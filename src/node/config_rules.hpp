@@ -2,6 +2,7 @@
 // Not responsible for places in the file or for rules between values: ConfigChecker does that, and is the only caller.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,6 +20,8 @@ struct Address {
   std::string canonical;        ///< one spelling per address, for comparison
   bool is_unspecified = false;  ///< 0.0.0.0 or ::
   bool is_multicast = false;
+  bool is_loopback = false;
+  bool is_v6 = false;
 };
 /// Numeric IPv4 or IPv6, without brackets, zone or prefix length.
 [[nodiscard]] std::optional<Address> parse_address(std::string_view text);
@@ -29,6 +32,20 @@ struct AddressAndPrefix {
 };
 /// "192.0.2.100/24": an address of one host, and 1 to 32 or 128 bits.
 [[nodiscard]] std::optional<AddressAndPrefix> parse_address_and_prefix(std::string_view text);
+
+struct AddressAndPort {
+  Address address;
+  std::uint16_t port = 0;  ///< 0: none was given
+};
+/// "192.0.2.1", "192.0.2.1:80", "2001:db8::1" or "[2001:db8::1]:80"; a port is 1 to 65535.
+[[nodiscard]] std::optional<AddressAndPort> parse_address_and_port(std::string_view text);
+
+struct EndpointUrl {
+  AddressAndPort endpoint;
+  bool has_tls = false;
+};
+/// "https://192.0.2.9:2379" or "http://[2001:db8::9]:2379", with or without a slash at the end.
+[[nodiscard]] std::optional<EndpointUrl> parse_endpoint_url(std::string_view text);
 
 /// What the kernel allows (dev_valid_name): 1 to 15 bytes, no '/', ':' or blanks, not "." or "..".
 [[nodiscard]] bool is_interface_name(std::string_view text) noexcept;

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <array>
+
 #include "node/config_file.hpp"
 
 namespace replblk::node {
@@ -15,6 +17,14 @@ std::vector<std::string> make_shared_fields(const ClusterConfig& config) {
     fields.push_back(fmt::format("cluster.node[{}].address={}", index, config.nodes[index].address));
   }
   fields.push_back(fmt::format("cluster.replication_port={}", config.replication_port));
+  fields.push_back(fmt::format("cluster.heartbeat.port={}", config.heartbeat.port));
+  for (std::size_t index = 0; index < config.heartbeat.paths.size(); ++index) {
+    const auto& addresses = config.heartbeat.paths[index].addresses;
+    fields.push_back(fmt::format("cluster.heartbeat.path[{}]={} {}", index, addresses[0], addresses[1]));
+  }
+  // Two arbiters would be none. Where one is reached each node may see differently.
+  constexpr std::array kArbiterNames{"none", "etcd", "ping"};
+  fields.push_back(fmt::format("cluster.arbiter={}", kArbiterNames[config.arbiter.index()]));
   for (std::size_t index = 0; index < config.resources.size(); ++index) {
     const ResourceConfig& resource = config.resources[index];
     fields.push_back(fmt::format("resource[{}].name={}", index, resource.name));

@@ -27,13 +27,14 @@ constexpr Duration kReopenPauseMax = seconds(600);
 class Node::Impl final : private ports::AcceptSink {
  public:
   Impl(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks,
-       std::vector<std::vector<ports::VirtualIp*>> virtual_ips, DiskOwner* disk_owner)
+       std::vector<std::vector<ports::VirtualIp*>> virtual_ips, DiskOwner* disk_owner, ArbiterOwner* arbiter_owner)
       : config_(std::move(config)),
         world_(world),
         boot_id_(boot_id),
         incarnation_(world_.random.next_u64()),
         virtual_ips_(std::move(virtual_ips)),
         disk_owner_(disk_owner),
+        arbiter_owner_(arbiter_owner),
         reopenings_(config_.resources.size()),
         heartbeat_paths_(config_, world_.datagrams),
         portal_(iscsi::PortalConfig{}, world_),
@@ -153,8 +154,10 @@ class Node::Impl final : private ports::AcceptSink {
   }
 
   std::unique_ptr<Resource> make_resource(std::size_t index, std::vector<VolumeDisks> disks) {
-    return std::make_unique<Resource>(config_, config_.resources[index], world_, portal_, boot_id_, incarnation_,
-                                      std::move(disks), virtual_ips_[index], heartbeat_paths_);
+    auto resource = std::make_unique<Resource>(config_, config_.resources[index], world_, portal_, boot_id_,
+                                               incarnation_, std::move(disks), virtual_ips_[index], heartbeat_paths_);
+    if (arbiter_owner_ != nullptr) resource->set_arbiter(arbiter_owner_->connect(index, resource->arbiter_sink()));
+    return resource;
   }
 
   /// A device that hung and has answered everything is opened again by itself. Each time later than the last: a copy
@@ -265,6 +268,9 @@ class Node::Impl final : private ports::AcceptSink {
       case AdminVerb::invalidate_remote:
         resource.invalidate_remote(reply);
         return;
+      case AdminVerb::resize:
+        resource.resize(reply);
+        return;
       case AdminVerb::verify:
         resource.verify(request, reply);
         return;
@@ -364,6 +370,7 @@ class Node::Impl final : private ports::AcceptSink {
   std::uint64_t incarnation_;
   std::vector<std::vector<ports::VirtualIp*>> virtual_ips_;
   DiskOwner* disk_owner_;
+  ArbiterOwner* arbiter_owner_;
   bool is_stopping_ = false;
   struct Reopening {
     Duration pause = kReopenPauseMin;
@@ -384,9 +391,9 @@ class Node::Impl final : private ports::AcceptSink {
 };
 
 Node::Node(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks,
-           std::vector<std::vector<ports::VirtualIp*>> virtual_ips, DiskOwner* disk_owner)
+           std::vector<std::vector<ports::VirtualIp*>> virtual_ips, DiskOwner* disk_owner, ArbiterOwner* arbiter_owner)
     : impl_(std::make_unique<Impl>(std::move(config), world, boot_id, std::move(disks), std::move(virtual_ips),
-                                   disk_owner)) {}
+                                   disk_owner, arbiter_owner)) {}
 Node::~Node() = default;
 
 Result<void, std::string> Node::start() { return impl_->start(); }

@@ -13,6 +13,7 @@
 #include "base/uuid.hpp"
 #include "node/admin.hpp"
 #include "node/config.hpp"
+#include "ports/arbiter.hpp"
 #include "ports/virtual_ip.hpp"
 #include "ports/world.hpp"
 
@@ -37,6 +38,15 @@ class DiskOwner {
   ~DiskOwner() = default;
 };
 
+/// Makes the connections to the arbiter that the configuration names; one for each resource.
+class ArbiterOwner {
+ public:
+  [[nodiscard]] virtual std::unique_ptr<ports::Arbiter> connect(std::size_t resource, ports::ArbiterSink& sink) = 0;
+
+ protected:
+  ~ArbiterOwner() = default;
+};
+
 class Resource;
 
 class Node {
@@ -44,9 +54,11 @@ class Node {
   /// `disks[r][v]`; they outlive the node. `boot_id` is the host's.
   /// `virtual_ips[r]`: of resource r, in the order of the configuration; they outlive the node too. None at all: no
   /// resource has any.
+  /// `arbiter_owner` outlives it too; null: there is no arbiter.
   /// `disk_owner` outlives it as well; null: `attach` and `detach` are refused.
   Node(ClusterConfig config, ports::World world, Uuid boot_id, std::vector<std::vector<VolumeDisks>> disks,
-       std::vector<std::vector<ports::VirtualIp*>> virtual_ips = {}, DiskOwner* disk_owner = nullptr);
+       std::vector<std::vector<ports::VirtualIp*>> virtual_ips = {}, DiskOwner* disk_owner = nullptr,
+       ArbiterOwner* arbiter_owner = nullptr);
   /// Destroy it only after stop() has called back. A killed process is modelled by abandoning the node, not by
   /// destroying it.
   Node(const Node&) = delete;

@@ -38,13 +38,14 @@ Resource::Resource(const ClusterConfig& cluster, const ResourceConfig& config, p
                  .rate_max_bytes_per_second = config.resync.rate_max_bytes_per_second,
                  .latency_budget = config.resync.latency_budget}),
       virtual_ips_(world.loop, virtual_ips),
+      membership_timer_(Callback<void()>::to<&Resource::on_membership_timer>(*this)),
+      gate_task_(Callback<void()>::to<&Resource::gate_closed>(*this)),
       sweep_task_(
           Callback<void()>::with(this, [](void* self) { static_cast<Resource*>(self)->retired_channels_.clear(); })),
       dial_backoff_(cluster.connect_interval),
       dial_timer_(Callback<void()>::to<&Resource::dial>(*this)),
       tick_timer_(Callback<void()>::to<&Resource::on_tick>(*this)),
       stop_timer_(Callback<void()>::to<&Resource::finish_stop>(*this)),
-      heartbeat_timer_(Callback<void()>::to<&Resource::send_heartbeat>(*this)),
       heartbeats_(cluster, config.name, fresh_nonce(), world.loop, heartbeat_paths, *this),
       keep_task_(Callback<void()>::to<&Resource::start_keeping>(*this)),
       link_(world.loop) {
@@ -65,7 +66,7 @@ Resource::~Resource() {
   world_.loop.cancel(dial_timer_);
   world_.loop.cancel(tick_timer_);
   world_.loop.cancel(stop_timer_);
-  world_.loop.cancel(heartbeat_timer_);
+  world_.loop.cancel(membership_timer_);
   if (target_ != nullptr) portal_.remove_target(*target_);
 }
 
@@ -119,7 +120,7 @@ void Resource::all_opened() {
     connection_reason_ = "a volume could not be opened; see its disk state";
     return;
   }
-  take_records();
+  const bool may_have_lost_cache = take_records();
   is_set_coarse_ = is_crashed_primary_ || std::ranges::any_of(volumes_, [](const auto& volume) {
                      const blockdev::DirtyBitmap& dirty = volume->store->dirty();
                      return dirty.dirty_blocks_count() == dirty.blocks_count();
@@ -139,39 +140,38 @@ void Resource::all_opened() {
     volume->verify =
         std::make_unique<replication::Verify>(world_, *volume->store, *volume->mirror, link_, governor_, volume->index);
   }
+  growth_.set_stores(stores);
   server_ = std::make_unique<replication::PeerServer>(world_, std::move(stores));
   server_->set_failure_listener(Callback<void(std::uint16_t, bool)>::to<&Resource::server_disk_failed>(*this));
   build_target();
+  build_machine(may_have_lost_cache);
   is_opened_ = true;
-  if (has_peer()) send_heartbeat();
   apply_pause();
-
   ResourceRecord next = record_;
   next.is_clean_stop = false;
   persist(next, [this] {
-    if (membership::may_serve_alone(record_, self()) && !is_stopping_) {
-      log_info("resource {}: this node holds the only whole copy and was primary: it serves again", config_.name);
-      is_changing_role_ = true;
-      promote_alone([](AdminReply) {});
-    }
+    pump();
     dial();
   });
 }
 
 /// Several volumes: a change that is not in all of them was never acted upon, so the lower configuration holds, and
 /// every restriction that any of them remembers.
-void Resource::take_records() {
+bool Resource::take_records() {
   std::vector<ResourceRecord> records;
   for (const auto& volume : volumes_) records.push_back(volume->store->record());
   if (std::ranges::any_of(records, [&](const auto& one) { return one.configuration != records.front().configuration; }))
     RB_PROBE("stopped_between_two_volumes");
   record_ = membership::record_of_all(records);
+  // What names the pair at the arbiter must be the same on both nodes, and another one for another pair.
+  if (record_.arbiter_record_id.is_none()) record_.arbiter_record_id = volumes_.front()->store->volume_uuid();
   const bool is_sole = record_.configuration.is_sole(self());
   is_crashed_primary_ = record_.is_primary_open;
-  const bool has_cache = std::ranges::any_of(volumes_, [](const auto& volume) { return volume->config.write_cache; });
-  may_have_lost_cache_ =
-      has_cache && !record_.is_clean_stop && !record_.boot_id.is_none() && record_.boot_id != boot_id_ && !is_sole;
-  if (may_have_lost_cache_) RB_PROBE("cache_may_be_lost_at_start");
+  const bool is_cached = std::ranges::any_of(volumes_, [](const auto& volume) { return volume->config.write_cache; });
+  const bool may_have_lost_cache =
+      is_cached && !record_.is_clean_stop && !record_.boot_id.is_none() && record_.boot_id != boot_id_ && !is_sole;
+  if (may_have_lost_cache) RB_PROBE("cache_may_be_lost_at_start");
+  return may_have_lost_cache;
 }
 
 void Resource::build_target() {
@@ -212,7 +212,7 @@ void Resource::persist(ResourceRecord next, std::function<void()> then) {
   RB_ASSERT(next.seen >= record_.seen && next.configuration.term >= record_.configuration.term);
   // A copy that may have lost its cache keeps the old boot id until it is whole again, so that a second restart
   // does not forget it.
-  if (!may_have_lost_cache_) next.boot_id = boot_id_;
+  if (!machine_->may_have_lost_cache()) next.boot_id = boot_id_;
   membership::remember_parting(record_, next, self(), world_.loop.unix_ms());
   record_ = next;
   struct Saving {
@@ -302,14 +302,17 @@ void Resource::flush_all(std::function<void(bool)> then) {
 }
 
 void Resource::drain_all(std::function<void()> then) {
-  on_drained_ = std::move(then);
+  on_drained_.push_back(std::move(then));
   check_drained();
 }
 
 void Resource::check_drained() {
-  if (!on_drained_) return;
-  if (!std::ranges::all_of(volumes_, [](const auto& volume) { return volume->mirror->is_idle(); })) return;
-  std::exchange(on_drained_, {})();
+  if (on_drained_.empty() || !are_mirrors_idle()) return;
+  for (const auto& then : std::exchange(on_drained_, {})) then();
+}
+
+bool Resource::are_mirrors_idle() const {
+  return std::ranges::all_of(volumes_, [](const auto& volume) { return volume->mirror->is_idle(); });
 }
 
 void Resource::on_request_latency(Duration latency) { governor_.request_done(world_.loop.now(), latency); }
@@ -320,7 +323,6 @@ void Resource::freeze_all() {
 }
 
 void Resource::thaw_all() {
-  suspended_reason_.clear();
   virtual_ips_.set_frozen(false);
   for (const auto& volume : volumes_) volume->mirror->thaw();
   if (!keepings_.empty()) world_.loop.defer(keep_task_);
@@ -333,8 +335,8 @@ std::uint64_t Resource::fresh_nonce() {
 }
 
 bool Resource::is_settled() const {
-  return is_opened_ && persists_out_ == 0 && !is_removing_peer_ && !is_changing_role_ && !is_copy_failed_ &&
-         server_->is_idle() && are_copiers_idle();
+  return is_opened_ && persists_out_ == 0 && !is_copy_failed_ && machine_->is_settled() && server_->is_idle() &&
+         are_copiers_idle() && !growth_.is_busy() && (is_primary_ || are_mirrors_idle());
 }
 
 void Resource::on_tick() {
@@ -344,17 +346,13 @@ void Resource::on_tick() {
   if (is_stop_drained_) continue_stop();
   if (is_stop_ending_ && is_quiet()) return finish_stop();
   const Instant now = world_.loop.now();
-  if (is_copy_failed_) return tick_with_failed_copy(now);
+  if (is_copy_failed_) return tick_with_failed_copy();
+  answer_long_resize(now);
   if (channel_ != nullptr) {
     if (link_.is_overdue(cluster_.peer_timeout)) {
       RB_PROBE("peer_acknowledges_nothing");
       channel_->fail(replication::ChannelEnd::timeout,
                      fmt::format("the peer has not acknowledged a write for {} ms", to_ms(cluster_.peer_timeout)));
-      return;
-    }
-    if (proposed_term_ != 0 && now >= proposal_deadline_) {
-      RB_PROBE("proposal_unanswered");
-      channel_->fail(replication::ChannelEnd::timeout, "the peer has not answered a proposal");
       return;
     }
     if (is_keeping_at_peer_ && phase_ == LinkPhase::established && now >= keeping_deadline_) {
@@ -365,6 +363,7 @@ void Resource::on_tick() {
     send_progress();
     if (phase_ == LinkPhase::introducing) introduce();
   }
+  answer_done_verbs();
   if (hand_over_when_stalled(now)) return;
   if (now - last_flush_tick_ >= cluster_.flush_interval) {
     last_flush_tick_ = now;
@@ -399,8 +398,12 @@ void Resource::stop(std::function<void()> done) {
     if (opening_count_ == 0) finish_stop();
     return;
   }
-  stop_serving("the daemon stops");
+  machine_->stop(world_.loop.now());
+  pump();
+  if (is_primary_) step_down("the daemon stops");
   end_verify("the daemon stopped");
+  end_resize("the daemon stops");
+  if (undo_ != nullptr) undo_->stop();
   drain_all([this] {
     for (const auto& volume : volumes_) volume->resync->stop();
     flush_all([this](bool is_flushed) {
@@ -420,22 +423,17 @@ void Resource::stop(std::function<void()> done) {
 /// (on_tick() calls again).
 void Resource::continue_stop() {
   if (is_stopped_) return;
-  if (persists_out_ > 0 || is_removing_peer_ || !are_copiers_idle()) {
-    RB_PROBE("stop_waits_for_change_of_record");
-    return;
-  }
   // From here the peer may go on alone: nothing was answered that it lacks.
-  is_primary_ = false;
-  refuse_keeping();
   is_standalone_ = true;
   if (channel_ != nullptr) {
     const replication::Refusal refusal{"the daemon of " + cluster_.nodes[self()].name + " was stopped", false};
     end_channel("Unconnected", "the daemon stops", &refusal);
-    if (is_removing_peer_) {
-      RB_PROBE("stop_removes_peer_first");
-      return;
-    }
   }
+  if (persists_out_ > 0 || !are_copiers_idle()) {
+    RB_PROBE("stop_waits_for_change_of_record");
+    return;
+  }
+  is_membership_over_ = true;
   is_stop_drained_ = false;
   server_->when_idle(Callback<void()>::with(this, [](void* context) {
     auto* self = static_cast<Resource*>(context);
@@ -447,7 +445,7 @@ void Resource::continue_stop() {
         // What an earlier end cost this copy is not made good by a clean one: until the copy is whole again, the next
         // start must know it too (protocol.md 3.7).
         next.is_primary_open = self->is_crashed_primary_;
-        next.is_clean_stop = !self->may_have_lost_cache_;
+        next.is_clean_stop = !self->machine_->may_have_lost_cache();
         self->persist(next, [self] { self->end_stop(); });
       });
     });
@@ -464,12 +462,13 @@ void Resource::end_stop() {
 void Resource::finish_stop() {
   if (is_stopped_ || !is_stopping_) return;
   is_stopped_ = true;
-  is_primary_ = false;
-  refuse_keeping();
+  is_membership_over_ = true;
+  answer_open_verbs("the resource was taken down");
+  if (is_primary_) step_down("the daemon stops");
   world_.loop.cancel(stop_timer_);
   world_.loop.cancel(tick_timer_);
   world_.loop.cancel(dial_timer_);
-  world_.loop.cancel(heartbeat_timer_);
+  world_.loop.cancel(membership_timer_);
   if (channel_ != nullptr) end_channel("Unconnected", "the daemon stops", nullptr);
   std::exchange(stop_done_, {})();
 }

@@ -1,12 +1,13 @@
 // One resource on one node: its volumes, its role, its record and its connection to the peer. It carries out what the
-// pure parts decide (replication/meeting, membership/transitions) in the order that protocol.md demands: durable first,
-// then acted upon. Not responsible for listening (Node) or for anything that SCSI and iSCSI do above the mirrors.
+// pure parts decide (replication/meeting, membership/membership_machine) in the order that protocol.md demands: durable
+// first, then acted upon. Not responsible for listening (Node) or for anything that SCSI and iSCSI do above the
+// mirrors.
 //
 //   link:  none → introducing → wait_created
 //                             → agreeing ────────────────────────────→ established
 //                             → source_preparing → source_syncing → adding → established
 //                             → target_preparing → target_syncing ─────────→ established
-//   Any end of the connection leads back to none; a primary of two members then removes the peer.
+//   Any end of the connection leads back to none. Who serves then, and all along, the MembershipMachine says.
 //
 // Invariants: nothing is acted upon before it is durable in both superblocks of every volume; a node introduces itself
 // only while no change of its own is under way; the channel is bound to one configuration.
@@ -23,12 +24,15 @@
 #include "blockdev/store.hpp"
 #include "iscsi/portal.hpp"
 #include "iscsi/target.hpp"
+#include "membership/membership_machine.hpp"
 #include "node/admin.hpp"
 #include "node/config.hpp"
 #include "node/heartbeat_link.hpp"
 #include "node/node.hpp"
 #include "node/reported_reasons.hpp"
+#include "node/undo_copy.hpp"
 #include "node/virtual_ips.hpp"
+#include "node/volumes_growth.hpp"
 #include "ports/world.hpp"
 #include "replication/meeting.hpp"
 #include "replication/mirror.hpp"
@@ -63,11 +67,15 @@ using AdminReplyCallback = std::function<void(AdminReply)>;
 
 class Resource final : private replication::PeerChannelObserver,
                        private scsi::ReservationKeeper,
-                       private HeartbeatLink::Listener {
+                       private HeartbeatLink::Listener,
+                       private ports::ArbiterSink {
  public:
   Resource(const ClusterConfig& cluster, const ResourceConfig& config, ports::World& world, iscsi::Portal& portal,
            Uuid boot_id, std::uint64_t incarnation, std::vector<VolumeDisks> disks,
            const std::vector<ports::VirtualIp*>& virtual_ips, HeartbeatPaths& heartbeat_paths);
+  /// Before start(), and only with an arbiter in the configuration. It is told by this.
+  void set_arbiter(std::unique_ptr<ports::Arbiter> arbiter) noexcept { arbiter_ = std::move(arbiter); }
+  [[nodiscard]] ports::ArbiterSink& arbiter_sink() noexcept { return *this; }
   Resource(const Resource&) = delete;
   Resource& operator=(const Resource&) = delete;
   ~Resource();
@@ -89,6 +97,8 @@ class Resource final : private replication::PeerChannelObserver,
   void pause_sync(AdminReplyCallback reply);
   void resume_sync(AdminReplyCallback reply);
   void verify(const AdminRequest& request, AdminReplyCallback reply);
+  /// The volumes become as large as the devices of both nodes are now.
+  void resize(AdminReplyCallback reply);
   /// The whole copy here, or there, is overwritten by the other one.
   void invalidate(AdminReplyCallback reply);
   void invalidate_remote(AdminReplyCallback reply);
@@ -116,6 +126,7 @@ class Resource final : private replication::PeerChannelObserver,
     bool is_copy_failed = false;
     bool is_recording = false;  ///< a change of the record is not yet durable
     LinkPhase phase = LinkPhase::none;
+    const membership::MembershipMachine* machine = nullptr;
     std::vector<blockdev::Store*> stores;
     std::vector<replication::Mirror*> mirrors;
     std::vector<const replication::Verify*> verifies;
@@ -148,7 +159,8 @@ class Resource final : private replication::PeerChannelObserver,
   // resource.cpp: opening, the record, stopping
   void volume_opened(Volume& volume, Result<void, blockdev::StoreError> result);
   void all_opened();
-  void take_records();
+  /// Whether the copy may have lost what its cache held (protocol.md 3.7).
+  [[nodiscard]] bool take_records();
   void build_target();
   void persist(blockdev::ResourceRecord next, std::function<void()> then);
   void save_bitmaps(std::function<void()> then);
@@ -158,9 +170,10 @@ class Resource final : private replication::PeerChannelObserver,
   using StoreStep = void (blockdev::Store::*)(Callback<void(Result<void, ports::IoError>)>);
   void for_all_stores(StoreStep step, std::function<void()> then);
   void flush_all(std::function<void(bool is_good)> then);
-  /// Runs `then` once no request is in flight in any mirror; a later call takes the place of an earlier one.
+  /// Runs `then` once no request is in flight in any mirror.
   void drain_all(std::function<void()> then);
   void check_drained();
+  [[nodiscard]] bool are_mirrors_idle() const;
   void continue_stop();
   void end_stop();
   void finish_stop();
@@ -188,24 +201,50 @@ class Resource final : private replication::PeerChannelObserver,
   /// `is_hung`: the device has failed nothing, it does not answer; is_reopenable() says when it has.
   void copy_failed(Volume& volume, const std::string& what, bool is_hung);
   [[nodiscard]] bool hand_over_when_stalled(Instant now);
-  void tick_with_failed_copy(Instant now);
-  void receive(const replication::TakeOver& message);
+  void tick_with_failed_copy();
 
-  // resource_role.cpp: primary and secondary
-  /// The reply to a verb that takes a while. Should the own copy fail meanwhile, the verb is answered with that: what
-  /// it waits for may never come.
-  [[nodiscard]] AdminReplyCallback answered_in_any_case(AdminReplyCallback reply);
+  // resource_membership.cpp: who serves, and every change of the configuration
+  void build_machine(bool may_have_lost_cache);
+  void on_membership_timer();
+  void on_heartbeat(const membership::Heartbeat& heartbeat) override;
+  void on_heartbeat_frame(ConstBytes bytes) override;
+  [[nodiscard]] bool may_answer();
+  void gate_closed();
+  void pump();
+  void carry_out(const membership::PersistEffect& effect);
+  void carry_out(const membership::SendHeartbeatEffect& effect);
+  void carry_out(const membership::SendProposalEffect& effect);
+  void carry_out(const membership::SendProposalAckEffect& effect);
+  void carry_out(const membership::EndConnectionEffect& effect);
+  void carry_out(const membership::EstablishedEffect& effect);
+  void carry_out(const membership::TargetReadyEffect& effect);
+  void carry_out(const membership::SourceReadyEffect& effect);
+  void carry_out(const membership::DrainAndFlushEffect& effect);
+  void carry_out(const membership::FlushOwnEffect& effect);
+  void carry_out(const membership::ReadArbiterEffect& effect);
+  void carry_out(const membership::ReplaceRecordEffect& effect);
+  void carry_out(const membership::OverwriteRecordEffect& effect);
+  void carry_out(const membership::ProbeAddressesEffect& effect);
+  void carry_out(const membership::ServiceEffect& effect);
+  void joined();
+  void receive(const replication::Proposal& message);
+  void receive(const replication::ProposalAck& message);
+  void on_arbiter_read(std::uint64_t number, const ports::ArbiterReading& reading) override;
+  void on_arbiter_replaced(std::uint64_t number, bool is_replaced) override;
+  void on_arbiter_probed(std::uint64_t number, bool is_reached) override;
+  void on_arbiter_overwritten(std::uint64_t number) override;
+  void on_arbiter_failed(std::uint64_t number, const ports::ArbiterFailure& failure) override;
+
+  // resource_role.cpp: the administrator's verbs, and what a role is made of
+  enum class Wish : std::uint8_t { primary, secondary };
+  void open_verb(Wish wish, AdminReplyCallback reply);
   void answer_open_verbs(const std::string& what);
-  void promote(bool is_forced, AdminReplyCallback reply);
-  void promote_alone(AdminReplyCallback reply);
-  void promote_with_peer(AdminReplyCallback reply);
-  void promote_by_force(AdminReplyCallback reply);
-  /// Flushes, then records that this node is the only member. `then(false)`: the device cannot be flushed, and nothing
-  /// was recorded.
-  void record_alone(std::function<blockdev::ResourceRecord()> make_record, std::function<void(bool is_good)> then);
+  void answer_done_verbs();
+  [[nodiscard]] bool is_wish_fulfilled(Wish wish) const;
+  void promote(bool is_forced, const AdminReplyCallback& reply);
   void serve();
   void stop_serving(const std::string& reason);
-  void demoted(AdminReplyCallback reply);
+  void step_down(const std::string& reason);
   void send_role();
 
   // resource_reservations.cpp: SCSI's persistent reservations, durable on every copy before they are answered
@@ -228,15 +267,17 @@ class Resource final : private replication::PeerChannelObserver,
   void on_operation(const replication::FrameHeader& header, BufferRef data) override;
   void on_acknowledge(std::uint64_t sequence, replication::OperationStatus status) override;
   void on_checksums(const replication::FrameHeader& header, ConstBytes entries) override;
-  void on_heartbeat_frame(ConstBytes bytes) override;
   void on_channel_ended(replication::ChannelEnd end, const std::string& reason) override;
   void candidate_proven();
   void candidate_ended(replication::ChannelEnd end, const std::string& reason);
   void retire(std::unique_ptr<replication::PeerChannel> channel);
   void end_channel(const std::string& state, const std::string& reason, const replication::Refusal* refusal);
   void link_lost();
-  void remove_peer();
   void introduce();
+  /// The nodes have met.
+  [[nodiscard]] bool is_connected() const noexcept {
+    return phase_ != LinkPhase::none && phase_ != LinkPhase::introducing;
+  }
   void meet();
   void set_peer_primary(bool is_primary);
   void protocol_violation(const std::string& reason);
@@ -247,36 +288,24 @@ class Resource final : private replication::PeerChannelObserver,
   /// Wraps a continuation so that it runs only while the present channel is still the channel.
   [[nodiscard]] std::function<void()> for_this_channel(std::function<void()> then);
 
-  // resource_heartbeat.cpp: what the nodes keep telling each other
-  void send_heartbeat();
-  [[nodiscard]] membership::Heartbeat compose_heartbeat() const;
-  void on_heartbeat(const membership::Heartbeat& heartbeat) override;
-
-  // resource_proposal.cpp: changes of the configuration that both make together
-  static constexpr std::uint8_t kBoth = 3;  ///< Configuration::members of a pair
-  void propose(std::uint8_t members, blockdev::NodeIndex primary, const blockdev::GenerationSet& generations,
-               std::function<void()> agreed);
-  void agree_to_removal(const blockdev::Configuration& proposed);
-  void joined();
-  void receive(const replication::Proposal& message);
-  void receive(const replication::ProposalAck& message);
-
   // resource_resync.cpp: one resync from its plan to the add
-  void start_as_source(const replication::Plan& plan);
-  [[nodiscard]] blockdev::ResourceRecord record_as_source(const replication::Plan& plan);
+  void plan_as_source(const replication::Plan& plan);
+  void begin_as_source();
   void receive(const replication::SyncStart& message);
   void send_bitmaps();
   void on_bitmap_page(const replication::FrameHeader& header, ConstBytes page) override;
   void start_syncing();
   void volume_resynced(Volume& volume);
-  void begin_add();
-  void finish_add();
 
   // resource_split.cpp: what becomes of a split brain
   [[nodiscard]] bool settle_split(replication::Plan& plan);
   void give_up_copy(const std::string& reason);
   void fill_changes(replication::Introduction& intro) const;
   [[nodiscard]] std::vector<SplitSideStatus> split_sides() const;
+  /// What was written here while this node was alone, and is about to be overwritten, is kept first. `then` is not
+  /// called if it cannot be kept, or if the connection has ended meanwhile.
+  void keep_for_undo(bool is_whole, std::function<void()> then);
+  void undo_ended(const std::string& failure);
 
   // resource_sync.cpp: what the administrator asks of resyncs
   void send_pause();
@@ -294,6 +323,8 @@ class Resource final : private replication::PeerChannelObserver,
   [[nodiscard]] bool may_peer_serve() const;
   void overwrite_peer();
   [[nodiscard]] std::string why_no_verify() const;
+  /// Of two members that are connected: what must end first; empty: nothing.
+  [[nodiscard]] std::string why_members_are_busy() const;
   void begin_verify(blockdev::ByteRange range, bool is_repair);
   void volume_verified();
   void begin_repair();
@@ -301,11 +332,31 @@ class Resource final : private replication::PeerChannelObserver,
   /// Ends a verify or repair of this node's: the connection, the role or the configuration changes.
   void end_verify(const std::string& why);
   [[nodiscard]] bool are_copiers_idle() const;
-  /// Runs `then` once nothing of a resync or verify is in flight; a later call takes the place of an earlier one.
+  /// Runs `then` once nothing of a resync or verify is in flight.
   void when_copiers_idle(std::function<void()> then);
   void check_copiers_idle();
   [[nodiscard]] replication::SyncProgress::Activity activity() const;
   void send_progress();
+
+  // resource_resize.cpp: the volumes grow
+  struct Resizing {
+    bool is_driver = false;                  ///< asked for on this node, not by the peer
+    std::vector<std::uint64_t> sizes_bytes;  ///< what the volumes are to have; empty: not yet known
+    bool is_zeroed_here = false;
+    bool is_zeroed_there = false;
+    AdminReplyCallback reply;
+    Instant began_at{};
+  };
+  [[nodiscard]] std::string why_no_resize() const;
+  void resize_measured(const std::vector<std::uint64_t>& rooms_there);
+  void resize_zeroed();
+  void resize_grow();
+  void sizes_changed();
+  void end_resize(const std::string& failure);
+  void answer_long_resize(Instant now);
+  void receive(const replication::Resize& message);
+  void receive(const replication::ResizeReply& message);
+  [[nodiscard]] bool level_sizes();
 
   // resource_status.cpp
   [[nodiscard]] std::string disk_state() const;
@@ -337,22 +388,33 @@ class Resource final : private replication::PeerChannelObserver,
   bool is_copy_failed_ = false;  ///< what the own disk holds counts for nothing until the next start
   bool is_copy_hung_ = false;
   Instant last_stall_look_{};
-  Instant hand_over_deadline_{};  ///< is_copy_failed_ and connected: the peer was asked to take over
   bool is_crashed_primary_ = false;
-  bool may_have_lost_cache_ = false;
-  std::uint64_t connected_term_ = 0;  ///< the configuration in which this run has been established; 0: none
 
-  bool is_primary_ = false;
-  bool is_changing_role_ = false;
-  std::vector<std::shared_ptr<AdminReplyCallback>> open_verbs_;  ///< empty callback: answered
-  bool is_removing_peer_ = false;
+  std::unique_ptr<membership::MembershipMachine> machine_;  ///< from the moment when the volumes are open
+  std::unique_ptr<ports::Arbiter> arbiter_;
+  ports::Timer membership_timer_;
+  ports::DeferredTask gate_task_;
+  bool is_pumping_ = false;
+  bool is_membership_over_ = false;  ///< the daemon ends: nothing is agreed to, or said, any more
+  struct ProposedReservations {
+    std::uint64_t term = 0;
+    std::string table;
+  };
+  ProposedReservations proposed_reservations_;  ///< become the record's with the configuration of that term
+
+  bool is_primary_ = false;  ///< initiators are served, or frozen
+  struct OpenVerb {
+    Wish wish = Wish::primary;
+    AdminReplyCallback reply;
+    Instant deadline{};
+  };
+  std::vector<OpenVerb> open_verbs_;
   bool is_stopping_ = false;
   bool is_stop_drained_ = false;
   bool is_stop_ending_ = false;
-  std::function<void()> on_drained_;
+  std::vector<std::function<void()>> on_drained_;
   bool is_stopped_ = false;
   std::function<void()> stop_done_;
-  std::string suspended_reason_;
 
   LinkPhase phase_ = LinkPhase::none;
   std::unique_ptr<replication::PeerChannel> channel_;
@@ -376,7 +438,7 @@ class Resource final : private replication::PeerChannelObserver,
   ports::DeferredTask sweep_task_;
   std::uint64_t channel_number_ = 0;  ///< counts connections, for for_this_channel()
   bool is_standalone_ = false;
-  bool is_handler_asked_ = false;                          ///< a resync waits for before_resync_target
+  bool is_resync_beginning_ = false;  ///< as target: waits for before_resync_target, or for what is kept for an undo
   std::shared_ptr<int> lives_ = std::make_shared<int>(0);  ///< for answers that may come when it is gone
   std::string connection_state_ = "Unconnected";
   std::string connection_reason_;
@@ -386,6 +448,9 @@ class Resource final : private replication::PeerChannelObserver,
   bool was_attempt_good_ = false;
   bool is_discarding_ = false;          ///< this copy is given up if the next meeting finds a split
   std::vector<SplitSideStatus> split_;  ///< what the last meeting found; empty: no split
+  std::unique_ptr<UndoCopy> undo_;      ///< of the copy under undo_generation_; goes on when the connection breaks
+  blockdev::Generation undo_generation_;
+  std::function<void()> on_undo_;  ///< what waits for it on the present connection
   ports::Timer dial_timer_;
   ports::Timer tick_timer_;
   ports::Timer stop_timer_;
@@ -401,21 +466,18 @@ class Resource final : private replication::PeerChannelObserver,
   std::size_t verifying_count_ = 0;  ///< volumes that a verify of this node's has not finished
   bool is_verify_repair_ = false;    ///< what it finds is to be mended
   bool is_repairing_ = false;        ///< resyncs run between two members, after a verify
-  std::function<void()> on_copiers_idle_;
+  std::vector<std::function<void()>> on_copiers_idle_;
+  VolumesGrowth growth_;
+  std::unique_ptr<Resizing> resizing_;       ///< null: no resize is under way
   replication::SyncProgress peer_progress_;  ///< what the peer does with the copies
   replication::SyncProgress::Activity told_activity_ = replication::SyncProgress::Activity::none;
   Instant last_progress_sent_{};
   LinkPhase watched_phase_ = LinkPhase::none;
-  std::string sync_failure_;         ///< why the last resync ended without success; until one gets further
-  std::uint64_t proposed_term_ = 0;  ///< a proposal is out; 0: none
-  Instant proposal_deadline_{};
-  std::function<void()> on_agreed_;
-  std::function<void()> on_proposal_lost_;
-  std::uint64_t peer_seen_ = 0;  ///< the highest term that the peer has named to this run
+  std::string sync_failure_;   ///< why the last resync ended without success; until one gets further
+  bool is_plan_full_ = false;  ///< the resync that was planned copies everything
   Instant last_flush_tick_{};
   bool is_saving_progress_ = false;
 
-  ports::Timer heartbeat_timer_;
   HeartbeatLink heartbeats_;
 
   /// Tables of reservations that wait to be kept, the first one being kept while is_keeping_.

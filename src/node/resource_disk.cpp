@@ -14,9 +14,6 @@ namespace replblk::node {
 
 namespace {
 
-/// A peer that takes over ends the connection; one that does not is not waited for.
-constexpr Duration kHandOverTimeout = seconds(5);
-
 /// Two ticks.
 constexpr Duration kStallLookMax = milliseconds(500);
 
@@ -26,10 +23,7 @@ bool Resource::is_own_copy_dispensable() const {
   return phase_ == LinkPhase::established && record_.configuration.is_pair() && channel_ != nullptr;
 }
 
-bool Resource::can_hand_over() const {
-  return is_primary_ && is_own_copy_dispensable() && !is_changing_role_ && proposed_term_ == 0 && !is_keeping_ &&
-         channel_->protocol_version() >= replication::kVersionOfTakeOver;
-}
+bool Resource::can_hand_over() const { return is_primary_ && is_own_copy_dispensable() && machine_->is_settled(); }
 
 /// A change or a flush of an initiator's failed here. While the peer is a member its copy has everything, and this one
 /// is given up; the only copy is not given up for an error, so the initiator is told. For a device that does not give
@@ -63,7 +57,6 @@ void Resource::copy_failed(Volume& volume, const std::string& what, bool is_hung
   if (is_copy_failed_) return;
   is_copy_failed_ = true;
   is_copy_hung_ = is_hung;
-  const bool hands_over = can_hand_over();
   if (is_primary_) RB_PROBE("copy_failed_as_primary");
   const std::string sentence = fmt::format(
       "volume {}: {}: this copy is left behind {}", volume.index, what,
@@ -74,16 +67,17 @@ void Resource::copy_failed(Volume& volume, const std::string& what, bool is_hung
   log_error("resource {}: {}", config_.name, sentence);
   for (const auto& one : volumes_) one->failure = sentence;
   end_verify("the disk failed");
-  stop_serving("the disk failed");
-  is_primary_ = false;
-  refuse_keeping();
+  end_resize(sentence);
+  if (undo_ != nullptr) undo_->stop();
+  if (is_primary_) step_down("the disk failed");
   is_standalone_ = true;
-  if (hands_over) {
-    RB_PROBE("role_handed_to_the_peer");
-    log_warning("resource {}: the peer takes over", config_.name);
-    channel_->send(replication::TakeOver{});
-    hand_over_deadline_ = world_.loop.now() + kHandOverTimeout;
-  } else if (channel_ != nullptr) {
+  const Instant now = world_.loop.now();
+  if (machine_ != nullptr && !is_membership_over_) {
+    // Nothing can be recorded on a device that does not answer, and of one that fails nobody can tell.
+    machine_->metadata_failed(now);
+    pump();
+  }
+  if (channel_ != nullptr) {
     const replication::Refusal refusal{
         fmt::format("the disk of {} failed ({}); it needs a disk that works and `replblkctl attach` there",
                     cluster_.nodes[self()].name, what),
@@ -95,9 +89,7 @@ void Resource::copy_failed(Volume& volume, const std::string& what, bool is_hung
 }
 
 /// A stop that the failure met in its midst ends when nothing is in flight any more: what it waited for may never come.
-void Resource::tick_with_failed_copy(Instant now) {
-  if (channel_ != nullptr && now >= hand_over_deadline_)
-    end_channel("StandAlone", "the peer did not take over in time; the disk here failed", nullptr);
+void Resource::tick_with_failed_copy() {
   if (is_stopping_ && is_quiet()) finish_stop();
 }
 
@@ -117,6 +109,8 @@ std::string Resource::why_disks_must_stay() const {
           volume->index, count);
     }
   }
+  if (undo_ != nullptr && undo_->unreturned_count() > 0)
+    return config_.undo_directory + " does not answer: try again when it does";
   return {};
 }
 
@@ -162,28 +156,7 @@ bool Resource::is_quiet() const {
   if (!is_opened_) return opening_count_ == 0;
   const bool is_idle = std::ranges::all_of(
       volumes_, [](const auto& volume) { return volume->mirror->is_idle() && volume->store->in_flight_count() == 0; });
-  return is_idle && server_->is_idle() && are_copiers_idle();
-}
-
-// ---- the peer's copy fails -------------------------------------------------------------------------------------
-
-/// The Primary's copy has failed: it answers nobody any more, and everything that it sent came before this.
-void Resource::receive(const replication::TakeOver&) {
-  const bool may =
-      phase_ == LinkPhase::established && is_peer_primary_ && record_.configuration.is_pair() && !is_primary_;
-  if (!may) return protocol_violation("the peer hands over a role that it does not have");
-  log_warning("resource {}: the disk of {} failed: this node takes over", config_.name, cluster_.nodes[peer()].name);
-  end_verify("the peer's disk failed");
-  set_peer_primary(false);
-  if (is_changing_role_ || is_removing_peer_ || persists_out_ > 0 || is_stopping_) {
-    RB_PROBE("take_over_meets_another_change");
-    end_channel("Unconnected", "the peer's disk failed while a change was under way here", nullptr);
-    return;
-  }
-  is_changing_role_ = true;
-  promote_alone([this](const AdminReply& reply) {
-    if (reply.outcome != AdminOutcome::done) log_error("{}", reply.message);
-  });
+  return is_idle && server_->is_idle() && are_copiers_idle() && (undo_ == nullptr || !undo_->is_running());
 }
 
 }  // namespace replblk::node

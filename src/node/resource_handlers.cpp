@@ -54,7 +54,6 @@ void Resource::ask_before_resync(std::function<void()> then) {
   const std::string& command = config_.handlers.commands[static_cast<std::size_t>(HandlerEvent::before_resync_target)];
   if (command.empty() || world_.handlers == nullptr) return then();
   log_info("resource {}: handler before_resync_target is waited for: {}", config_.name, command);
-  is_handler_asked_ = true;
   // The resource may have been replaced by then.
   const auto answered = [this, lives = std::weak_ptr<int>(lives_), number = channel_number_,
                          then = std::move(then)](int exit_code) {
@@ -62,7 +61,6 @@ void Resource::ask_before_resync(std::function<void()> then) {
       RB_PROBE("handler_answers_too_late");
       return;
     }
-    is_handler_asked_ = false;
     if (exit_code == 0) return then();
     RB_PROBE("handler_forbids_the_resync");
     const std::string reason =

@@ -152,6 +152,8 @@ void Resource::on_channel_ended(ChannelEnd end, const std::string& reason) {
 void Resource::end_channel(const std::string& state, const std::string& reason, const Refusal* refusal) {
   RB_ASSERT(channel_ != nullptr);
   heartbeats_.set_channel(nullptr);
+  // Before anything comes back from the peer as lost: an answer that lacks its acknowledgement is held.
+  if (is_opened_ && is_connected()) machine_->disconnected(world_.loop.now());
   if (refusal != nullptr) {
     channel_->end(*refusal);
   } else {
@@ -163,12 +165,13 @@ void Resource::end_channel(const std::string& state, const std::string& reason, 
   connection_reason_ = reason;
   if (is_opened_) link_lost();
   schedule_dial();
+  if (is_opened_) pump();
 }
 
-/// protocol.md 3.3: a configuration of two never outlives its connection while one of them serves.
 void Resource::link_lost() {
   const LinkPhase was = std::exchange(phase_, LinkPhase::none);
-  is_handler_asked_ = false;
+  is_resync_beginning_ = false;
+  on_undo_ = nullptr;
   if (was != LinkPhase::none && was != LinkPhase::introducing) tell(HandlerEvent::disconnected);
   // The time without a connection is no standstill of the next resync.
   watched_phase_ = LinkPhase::none;
@@ -177,76 +180,26 @@ void Resource::link_lost() {
   peer_introduction_.reset();
   set_peer_primary(false);
   end_verify("the connection broke");
+  end_resize("the connection broke");
   peer_progress_ = {};
   told_activity_ = replication::SyncProgress::Activity::none;
   pause_.forget_peer();
   apply_pause();
   server_->close();
-  const bool serves_as_pair = is_primary_ && record_.is_primary_open && record_.configuration.is_pair();
-  const bool is_in_doubt_as_source = was == LinkPhase::adding && membership::is_in_doubt(record_);
-  // A peer that came back, and is lost again, while its removal still waits for the disk is being removed already.
-  const bool must_remove = !is_copy_failed_ && !is_removing_peer_ && (serves_as_pair || is_in_doubt_as_source);
-  if (is_removing_peer_) RB_PROBE("peer_lost_again_before_its_removal_is_done");
-  if (is_in_doubt_as_source) RB_PROBE("peer_lost_in_doubt_while_adding");
-  if (was == LinkPhase::adding && !is_in_doubt_as_source) RB_PROBE("peer_lost_while_adding_before_proposal");
+  if (was == LinkPhase::adding) RB_PROBE("peer_lost_while_adding");
   if (was == LinkPhase::source_syncing) RB_PROBE("peer_lost_while_resyncing_it");
   if (was == LinkPhase::target_syncing) RB_PROBE("source_lost_while_resynced");
-  if (serves_as_pair && is_changing_role_) RB_PROBE("peer_lost_while_demoting");
-  if (proposed_term_ != 0 && persists_out_ == 0) RB_PROBE("proposal_lost_after_persist");
-  if (proposed_term_ != 0 && persists_out_ > 0) RB_PROBE("proposal_lost_before_persist");
-  if (must_remove) freeze_all();
-  if (was == LinkPhase::adding) on_drained_ = nullptr;
   for (const auto& volume : volumes_) {
     volume->resync->stop();
     volume->mirror->peer_lost();
   }
   link_.detach();
-  proposed_term_ = 0;
-  on_agreed_ = nullptr;
-  if (on_proposal_lost_) std::exchange(on_proposal_lost_, {})();
-  if (must_remove) {
-    remove_peer();
-  } else if (was == LinkPhase::adding) {
-    thaw_all();
-  }
-}
-
-/// protocol.md 3.4, remove, with the arbiter `none`: answers that lack the peer's acknowledgement are held already.
-void Resource::remove_peer() {
-  RB_ASSERT(!is_removing_peer_);
-  is_removing_peer_ = true;
-  suspended_reason_ = "the peer was lost: going on alone is being recorded";
-  const auto make_record = [this] {
-    const NodeIndex primary = is_primary_ ? self() : blockdev::kNoNode;
-    return membership::become_only_member(record_, self(), primary, peer_seen_, fresh_nonce());
-  };
-  record_alone(make_record, [this](bool is_good) {
-    is_removing_peer_ = false;
-    if (!is_good) {
-      RB_PROBE("removal_cannot_flush");
-      log_error("resource {}: the peer is gone and the local disk cannot be flushed: nothing can be served",
-                config_.name);
-      stop_serving("the local disk cannot be flushed");
-      is_primary_ = false;
-      refuse_keeping();
-      return;
-    }
-    log_warning("resource {}: goes on without the peer at term {}", config_.name, record_.configuration.term);
-    thaw_all();
-    // A table of reservations that the lost peer has not confirmed is on all members now.
-    is_keeping_at_peer_ = false;
-    check_kept();
-    if (phase_ == LinkPhase::introducing) {
-      RB_PROBE("peer_back_before_its_removal_is_done");
-      introduce();
-    }
-  });
 }
 
 // ---- meeting ---------------------------------------------------------------------------------------------------
 
 void Resource::on_proven() {
-  if (channel_->protocol_version() >= replication::kVersionOfHeartbeat) heartbeats_.set_channel(channel_.get());
+  heartbeats_.set_channel(channel_.get());
   phase_ = LinkPhase::introducing;
   connection_state_ = "Connected";
   connection_reason_.clear();
@@ -268,6 +221,7 @@ replication::Introduction Resource::introduction() const {
     VolumeIntroduction& one = intro.volumes.emplace_back();
     one.uuid = store.volume_uuid();
     one.size_bytes = store.geometry().size_bytes;
+    one.room_bytes = store.room_bytes();
     one.logical_block_bytes = store.geometry().logical_block_bytes;
     one.bitmap_block_bytes = store.bitmap_block_bytes();
   }
@@ -277,9 +231,9 @@ replication::Introduction Resource::introduction() const {
   intro.is_inconsistent = record_.is_inconsistent;
   intro.is_outdated = record_.is_outdated;
   intro.is_crashed_primary = is_crashed_primary_;
-  intro.may_have_lost_cache = may_have_lost_cache_;
-  intro.survived_connected = connected_term_ != 0 && connected_term_ == record_.configuration.term;
-  intro.is_primary = is_primary_;
+  intro.may_have_lost_cache = machine_->may_have_lost_cache();
+  intro.survived_connected = machine_->has_survived_connected();
+  intro.is_primary = machine_->is_primary();
   intro.is_sync_paused = pause_.is_by_self;
   intro.discards_data = is_discarding_;
   intro.alone_since_ms = record_.alone_since_ms;
@@ -332,7 +286,6 @@ void Resource::receive(const replication::Introduction& message) {
   set_peer_primary(message.is_primary);
   pause_.is_by_peer = message.is_sync_paused;
   apply_pause();
-  peer_seen_ = std::max({peer_seen_, message.seen, message.configuration.term});
   if (my_introduction_.has_value()) meet();
 }
 
@@ -343,6 +296,7 @@ void Resource::set_peer_primary(bool is_primary) {
 }
 
 void Resource::meet() {
+  if (level_sizes()) return;
   replication::Plan plan = plan_meeting(self(), *my_introduction_, *peer_introduction_);
   split_.clear();
   // The choice to discard is for one meeting; both nodes have it in the Introductions.
@@ -350,16 +304,29 @@ void Resource::meet() {
   if (was_discarding && !plan.is_split && plan.kind != PlanKind::sync_target)
     log_info("resource {}: the copies have not split: nothing is discarded", config_.name);
   if (plan.is_split && !settle_split(plan)) return;
+  membership::Meeting meeting;
+  meeting.peer_configuration = peer_introduction_->configuration;
+  meeting.peer_seen = peer_introduction_->seen;
+  meeting.is_split = plan.is_split;
+  meeting.given_up = peer_introduction_->generations.current;
+  const auto connect = [this, &meeting](LinkPhase phase, membership::Meeting::Direction direction) {
+    phase_ = phase;
+    meeting.direction = direction;
+    machine_->connected(meeting, world_.loop.now());
+    pump();
+  };
   // A connection that breaks before the peer has recorded the choice (its SyncStart says so) does not take it back.
   if (was_discarding && plan.is_split && plan.kind == PlanKind::sync_target) is_discarding_ = true;
   switch (plan.kind) {
     case PlanKind::wait:
-      phase_ = LinkPhase::wait_created;
       attempt_succeeded();
-      return;
+      return connect(LinkPhase::wait_created, membership::Meeting::Direction::wait);
     case PlanKind::apart: {
       RB_PROBE("meeting_apart");
-      if (plan.is_split) RB_PROBE("meeting_split");
+      if (plan.is_split) {
+        RB_PROBE("meeting_split");
+        machine_->split_found(meeting.peer_configuration, world_.loop.now());
+      }
       if (plan.is_final) is_standalone_ = true;
       back_off();
       report_failure(plan.reason);
@@ -368,26 +335,12 @@ void Resource::meet() {
       return;
     }
     case PlanKind::agree:
-      phase_ = LinkPhase::agreeing;
-      // Nobody serves here (a primary whose connection broke has removed its peer): the first node proposes.
-      if (self() == 0) {
-        propose(kBoth, blockdev::kNoNode, membership::generations_for_pair(record_.generations), [this] {
-          const Configuration agreed{proposed_term_, 3, blockdev::kNoNode};
-          may_have_lost_cache_ = is_crashed_primary_ = false;
-          ResourceRecord next =
-              membership::join_pair(record_, agreed, membership::generations_for_pair(record_.generations));
-          next.is_primary_open = false;
-          persist(next, for_this_channel([this] { joined(); }));
-        });
-      }
-      return;
+      return connect(LinkPhase::agreeing, membership::Meeting::Direction::equal);
     case PlanKind::sync_source:
       phase_ = LinkPhase::source_preparing;
-      start_as_source(plan);
-      return;
+      return plan_as_source(plan);
     case PlanKind::sync_target:
-      phase_ = LinkPhase::target_preparing;
-      return;
+      return connect(LinkPhase::target_preparing, membership::Meeting::Direction::target);
   }
   RB_UNREACHABLE();
 }
@@ -407,7 +360,8 @@ void Resource::on_operation(const replication::FrameHeader& header, BufferRef da
       protocol_violation("the peer sent data that nobody asked for");
     return;
   }
-  if (!server_->is_open() || is_primary_) {
+  // A member in doubt acknowledges nothing (protocol.md 3.3).
+  if (!server_->is_open() || !machine_->may_apply_frames()) {
     protocol_violation("the peer sent an operation that this node cannot take now");
     return;
   }
@@ -461,6 +415,8 @@ void Resource::connect(bool discards_data, AdminReplyCallback reply) {
   }
   is_discarding_ = discards_data;
   is_standalone_ = false;
+  machine_->set_apart(false, world_.loop.now());
+  pump();
   connection_reason_.clear();
   reported_.clear();
   dial_backoff_ = cluster_.connect_interval;
@@ -477,32 +433,28 @@ void Resource::connect(bool discards_data, AdminReplyCallback reply) {
 void Resource::disconnect(AdminReplyCallback reply) {
   if (!has_peer())
     return reply({AdminOutcome::refused, config_.name + ": there is no second node in the configuration", {}});
-  // A table of reservations on its way to the peer would be in the way of the proposal below.
-  if (is_changing_role_ || phase_ == LinkPhase::adding || proposed_term_ != 0 || is_keeping_) {
-    return reply(
-        {AdminOutcome::refused, config_.name + ": a change of role or configuration is under way; try again", {}});
+  if (!is_opened_ || is_stopping_ || is_copy_failed_) {
+    return reply({AdminOutcome::refused, config_.name + ": the resource is not open; see `status`", {}});
+  }
+  const Instant now = world_.loop.now();
+  if (phase_ == LinkPhase::established && is_primary_) {
+    // The peer remembers that this node goes on without it: promoted by mistake, it would serve old data. The
+    // connection ends when it does.
+    const membership::Verdict verdict = machine_->leave_peer(now);
+    if (!verdict.is_accepted) return reply({AdminOutcome::refused, config_.name + ": " + verdict.message, {}});
   }
   is_standalone_ = true;
   end_verify("the nodes were disconnected");
   is_discarding_ = false;
   world_.loop.cancel(dial_timer_);
-  const auto end = [this] {
-    if (channel_ != nullptr) {
-      const Refusal refusal{"disconnected by the administrator of " + cluster_.nodes[self()].name, false};
-      end_channel("StandAlone", "disconnected by the administrator", &refusal);
-    }
-    connection_state_ = "StandAlone";
-    connection_reason_ = "disconnected by the administrator";
-  };
-  if (phase_ == LinkPhase::established && is_primary_) {
-    // The peer remembers that this node goes on without it: promoted by mistake, it would serve old data.
-    freeze_all();
-    suspended_reason_ = "the peer is being left behind";
-    const std::uint8_t only_self = static_cast<std::uint8_t>(1u << self());
-    propose(only_self, self(), record_.generations, end);
-  } else {
-    end();
+  machine_->set_apart(true, now);
+  if (channel_ != nullptr && !(phase_ == LinkPhase::established && is_primary_)) {
+    const Refusal refusal{"disconnected by the administrator of " + cluster_.nodes[self()].name, false};
+    end_channel("StandAlone", "disconnected by the administrator", &refusal);
   }
+  connection_state_ = "StandAlone";
+  connection_reason_ = "disconnected by the administrator";
+  pump();
   reply({AdminOutcome::done, config_.name + ": StandAlone", {}});
 }
 

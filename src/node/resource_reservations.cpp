@@ -22,11 +22,11 @@ void Resource::keep(std::string table, Callback<void(bool is_kept)> done) {
 /// One table at a time, in the order of asking. Whatever holds it back now ends in thaw_all() or refuse_keeping().
 void Resource::start_keeping() {
   if (is_keeping_ || keepings_.empty()) return;
-  if (!is_primary_ || !record_.is_primary_open || is_copy_failed_) {
+  if (!is_primary_ || is_copy_failed_) {
     refuse_keeping();
     return;
   }
-  if (is_removing_peer_ || phase_ == LinkPhase::adding || proposed_term_ != 0) return;
+  if (machine_->service() != membership::Service::serving) return;
   is_keeping_ = true;
   ++keeping_number_;
   is_keeping_here_ = true;
@@ -46,6 +46,7 @@ void Resource::start_keeping() {
 
 void Resource::check_kept() {
   if (!is_keeping_ || is_keeping_here_ || is_keeping_at_peer_) return;
+  if (machine_->service() != membership::Service::serving) return;  // Frozen: it comes back.
   is_keeping_ = false;
   const Keeping kept = std::move(keepings_.front());
   keepings_.pop_front();

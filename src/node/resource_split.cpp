@@ -6,6 +6,7 @@
 
 #include "base/assert.hpp"
 #include "base/log.hpp"
+#include "base/probe.hpp"
 #include "node/resource.hpp"
 #include "replication/split_brain.hpp"
 
@@ -93,6 +94,58 @@ bool Resource::settle_split(replication::Plan& plan) {
   plan.is_final = false;
   plan.reason.clear();
   return true;
+}
+
+/// A node that went on alone and is the target of a resync has lost a split brain, or its daemon died over one: what it
+/// has in blocks that differ nobody else has.
+void Resource::keep_for_undo(bool is_whole, std::function<void()> then) {
+  const bool is_clean = std::ranges::all_of(volumes_, [](const auto& one) { return one->store->dirty().is_clean(); });
+  const bool is_wanted = !config_.undo_directory.empty() && world_.undo_files != nullptr;
+  const bool has_own = record_.configuration.is_sole(self()) && !record_.is_inconsistent && !record_.is_outdated;
+  if (!is_wanted || !has_own || (is_clean && !is_whole)) return then();
+  const bool is_same = undo_ != nullptr && undo_generation_ == record_.generations.current;
+  if (is_same && undo_->is_complete()) return then();
+  if (undo_ != nullptr && undo_->is_running()) {
+    // Of an earlier connection: it only reads, and the copy is as it was.
+    if (is_same) on_undo_ = for_this_channel(std::move(then));
+    if (!is_same) undo_->stop();
+    return;
+  }
+  if (undo_ != nullptr && undo_->unreturned_count() > 0) {
+    on_undo_ = nullptr;
+    return undo_ended(config_.undo_directory + " does not answer");
+  }
+  std::vector<UndoCopy::Source> sources;
+  const blockdev::Generation& current = record_.generations.current;
+  for (const auto& volume : volumes_) {
+    sources.push_back({volume->disks.data, volume->store.get(),
+                       fmt::format("{}/{}-{}-{}-{:016x}.img", config_.undo_directory, config_.name, volume->index,
+                                   current.term, current.nonce)});
+  }
+  undo_ = std::make_unique<UndoCopy>(world_.loop, *world_.undo_files, std::move(sources), is_whole);
+  undo_generation_ = current;
+  on_undo_ = for_this_channel(std::move(then));
+  log_info("resource {}: what is about to be overwritten is kept in {}: {} KiB to look at", config_.name,
+           config_.undo_directory, undo_->total_bytes() / 1024);
+  undo_->start([this](const std::string& failure) { undo_ended(failure); });
+}
+
+void Resource::undo_ended(const std::string& failure) {
+  const auto then = std::exchange(on_undo_, nullptr);
+  if (failure.empty()) {
+    RB_PROBE("undo_copy_kept");
+    log_info("resource {}: kept for an undo: {} KiB", config_.name, undo_->kept_bytes() / 1024);
+    if (then) then();
+    return;
+  }
+  RB_PROBE("undo_copy_failed");
+  if (is_stopping_ || channel_ == nullptr || phase_ != LinkPhase::target_preparing) return;
+  const std::string reason = fmt::format(
+      "what is about to be overwritten cannot be kept in undo_directory ({}): nothing is overwritten", failure);
+  back_off();
+  report_failure(reason);
+  const replication::Refusal refusal{reason, false};
+  end_channel("Unconnected", reason, &refusal);
 }
 
 /// A Primary whose copy loses: its initiators are reset and what is in flight ends; then the nodes meet again, and the

@@ -16,7 +16,7 @@ std::string Resource::disk_state() const {
   if (!is_opened_) return "Attaching";
   if (record_.is_inconsistent || record_.generations.current.is_none()) return "Inconsistent";
   if (record_.is_outdated) return "Outdated";
-  if (may_have_lost_cache_) return "Consistent";
+  if (machine_->may_have_lost_cache()) return "Consistent";
   return "UpToDate";
 }
 
@@ -28,8 +28,14 @@ std::string Resource::disk_reason(const Volume& volume) const {
   }
   if (record_.is_inconsistent) return "a resync towards this copy has not finished; it needs the peer";
   if (record_.is_outdated) return "the peer went on without this copy; it needs a resync from the peer";
-  if (may_have_lost_cache_)
+  if (machine_->may_have_lost_cache())
     return "this host restarted without a clean stop and its write cache may be lost; it needs the peer";
+  if (undo_ != nullptr && undo_->is_running()) {
+    return fmt::format("what is about to be overwritten is being kept in {}: {} of {} KiB", config_.undo_directory,
+                       undo_->kept_bytes() / 1024, undo_->total_bytes() / 1024);
+  }
+  if (resizing_ != nullptr && !resizing_->sizes_bytes.empty())
+    return fmt::format("grows to {} bytes: what is new is being zeroed", resizing_->sizes_bytes[volume.index]);
   return {};
 }
 
@@ -199,17 +205,18 @@ ResourceStatus Resource::status() const {
   }
   const blockdev::Generation& current = record_.generations.current;
   status.current_generation = current.is_none() ? "none" : fmt::format("{}:{:016x}", current.term, current.nonce);
-  status.is_suspended = !suspended_reason_.empty() && is_primary_;
-  status.suspended_reason = status.is_suspended ? suspended_reason_ : "";
+  status.is_suspended = is_primary_ && machine_->service() == membership::Service::frozen;
+  status.suspended_reason = status.is_suspended ? machine_->reason() : "";
   if (is_stopping_) {
     status.role_reason = "the resource was taken down; restart the daemon to bring it up";
   } else if (is_copy_failed_) {
     status.role_reason = "the own copy failed; see its disk state";
-  } else if (is_opened_ && membership::is_in_doubt(record_)) {
-    status.role_reason =
-        "a change of configuration was proposed and its outcome is unknown; the peer is needed to decide it";
+  } else if (is_opened_ && !is_primary_) {
+    status.role_reason = machine_->reason();
   }
   if (has_peer()) {
+    constexpr std::array kArbiterNames{"none", "etcd", "ping"};
+    status.arbiter = kArbiterNames[cluster_.arbiter.index()];
     status.peer_name = cluster_.nodes[peer()].name;
     status.connection_state =
         phase_ == LinkPhase::none ? (is_standalone_ ? "StandAlone" : connection_state_) : "Connected";
@@ -246,6 +253,7 @@ Resource::Inspection Resource::inspect() const {
   Inspection inspection;
   inspection.record = &record_;
   inspection.is_primary = is_primary_;
+  inspection.machine = machine_.get();
   inspection.is_serving = target_ != nullptr && target_->is_serving();
   inspection.phase = phase_;
   inspection.is_copy_failed = is_copy_failed_;

@@ -21,12 +21,6 @@ AdminReply done(std::string message) { return {AdminOutcome::done, std::move(mes
 
 void Resource::pause_sync(AdminReplyCallback reply) {
   if (!has_peer()) return reply(refused(config_.name + ": there is no second node in the configuration"));
-  // A peer of an older version reads of the pause when the nodes meet, not before: only the source can pause then.
-  const bool is_target = phase_ == LinkPhase::target_preparing || phase_ == LinkPhase::target_syncing;
-  if (is_target && channel_->protocol_version() < replication::kVersionOfVerify) {
-    return reply(refused(fmt::format("{}: {} runs an older version, which cannot be told: pause the resync there",
-                                     config_.name, cluster_.nodes[peer()].name)));
-  }
   if (!pause_.is_by_self) log_info("resource {}: resyncs are paused by the administrator", config_.name);
   pause_.is_by_self = true;
   send_pause();
@@ -48,7 +42,6 @@ void Resource::resume_sync(AdminReplyCallback reply) {
 /// Until this node has introduced itself the Introduction will say it.
 void Resource::send_pause() {
   if (channel_ == nullptr || !my_introduction_.has_value()) return;
-  if (channel_->protocol_version() < replication::kVersionOfVerify) return;
   channel_->send(replication::SyncPause{pause_.is_by_self});
 }
 
@@ -59,7 +52,6 @@ void Resource::receive(const replication::SyncPause& message) {
 
 replication::ResyncMode Resource::choose_mode(const replication::Plan& plan) const {
   using replication::ResyncMode;
-  if (channel_->protocol_version() < replication::kVersionOfVerify) return ResyncMode::copy;
   switch (config_.resync.checksum) {
     case ChecksumUse::always:
       return ResyncMode::compare_first;
@@ -117,9 +109,14 @@ std::string Resource::why_no_verify() const {
   if (phase_ != LinkPhase::established || is_stopping_) {
     return "a verify compares two members: the nodes must be connected, and both copies UpToDate; see `status`";
   }
+  if (resizing_ != nullptr) return "a resize is under way; see `status`";
+  return why_members_are_busy();
+}
+
+std::string Resource::why_members_are_busy() const {
   // A table of reservations on its way to the record changes neither role nor configuration.
   const bool is_record_changing = persists_out_ > 0 && !is_keeping_;
-  if (is_changing_role_ || is_removing_peer_ || is_record_changing || proposed_term_ != 0) {
+  if (is_record_changing || (!is_keeping_ && !machine_->is_settled())) {
     return "a change of role or configuration is under way; try again";
   }
   if (activity() != replication::SyncProgress::Activity::none ||
@@ -127,9 +124,6 @@ std::string Resource::why_no_verify() const {
     return "a verify is already running; see `status`";
   }
   if (!are_copiers_idle()) return "the last verify is still ending; try again";
-  if (channel_->protocol_version() < replication::kVersionOfVerify) {
-    return fmt::format("{} runs an older version, which cannot verify", cluster_.nodes[peer()].name);
-  }
   return {};
 }
 
@@ -258,9 +252,7 @@ std::string Resource::why_no_invalidation() const {
   if (!is_opened_ || is_stopping_ || is_copy_failed_) return "the resource is not open here; see `status`";
   if (phase_ != LinkPhase::established)
     return "a copy is given up only while both are connected and UpToDate: now it may be the only good one";
-  if (channel_->protocol_version() < replication::kVersionOfTakeOver)
-    return fmt::format("{} runs an older version, which cannot be asked", cluster_.nodes[peer()].name);
-  if (is_changing_role_ || proposed_term_ != 0 || persists_out_ > 0 || is_keeping_)
+  if (!machine_->is_settled() || persists_out_ > 0 || is_keeping_)
     return "a change of role or configuration is under way; try again";
   return {};
 }
@@ -298,27 +290,12 @@ void Resource::overwrite_peer() {
   log_warning("resource {}: the administrator gives the copy of {} up: it is overwritten by this one", config_.name,
               cluster_.nodes[peer()].name);
   end_verify("the peer's copy is overwritten");
-  is_changing_role_ = true;
   for (const auto& volume : volumes_) volume->store->dirty().set_all();
-  save_bitmaps([this] {
-    const auto leave = [this] {
-      is_changing_role_ = false;
-      if (channel_ == nullptr) return;
-      const replication::Refusal refusal{"its copy was invalidated by the administrator and is overwritten", false};
-      end_channel("Unconnected", "the peer's copy was invalidated by the administrator", &refusal);
-    };
-    // A Primary removes its peer when the connection ends. Without one the removal comes first, so that it is decided
-    // whose copy stays; meanwhile nothing else is agreed to.
-    const bool must_decide = phase_ == LinkPhase::established && !is_primary_ && record_.configuration.is_pair();
-    if (!must_decide) return leave();
-    const auto make_record = [this] {
-      return membership::become_only_member(record_, self(), blockdev::kNoNode, peer_seen_, fresh_nonce());
-    };
-    record_alone(make_record, [this, leave](bool is_good) {
-      if (is_good) return leave();
-      is_changing_role_ = false;
-    });
-  });
+  save_bitmaps(for_this_channel([this] {
+    const membership::Verdict verdict = machine_->leave_peer(world_.loop.now());
+    if (!verdict.is_accepted) log_warning("resource {}: {}; try again", config_.name, verdict.message);
+    pump();
+  }));
 }
 
 // ---- what both need --------------------------------------------------------------------------------------------
@@ -329,12 +306,13 @@ bool Resource::are_copiers_idle() const {
 }
 
 void Resource::when_copiers_idle(std::function<void()> then) {
-  on_copiers_idle_ = std::move(then);
+  on_copiers_idle_.push_back(std::move(then));
   check_copiers_idle();
 }
 
 void Resource::check_copiers_idle() {
-  if (on_copiers_idle_ && are_copiers_idle()) std::exchange(on_copiers_idle_, {})();
+  if (on_copiers_idle_.empty() || !are_copiers_idle()) return;
+  for (const auto& then : std::exchange(on_copiers_idle_, {})) then();
 }
 
 replication::SyncProgress::Activity Resource::activity() const {
@@ -351,7 +329,6 @@ void Resource::send_progress() {
   const Instant now = world_.loop.now();
   const bool is_due = now_doing != Activity::none && now - last_progress_sent_ >= seconds(1);
   if (channel_ == nullptr || !my_introduction_.has_value() || (now_doing == told_activity_ && !is_due)) return;
-  if (channel_->protocol_version() < replication::kVersionOfVerify) return;
   told_activity_ = now_doing;
   last_progress_sent_ = now;
   replication::SyncProgress message;

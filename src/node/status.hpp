@@ -112,6 +112,7 @@ struct ResourceStatus {
   std::string suspended_reason;
   std::string target_iqn;
   bool is_serving = false;
+  std::string arbiter;  ///< none, etcd, ping; empty in a single-node cluster
   std::uint64_t term = 0;
   std::string members;  ///< names of the members, comma-separated
   std::string current_generation;

@@ -52,6 +52,9 @@ class Disk {
 
   virtual ~Disk() = default;
   [[nodiscard]] virtual const Geometry& geometry() const noexcept = 0;
+  /// Asks how large the device is now, in bytes. If it grew, geometry() says so from here on; a device that became
+  /// smaller keeps its size there, and operations beyond its end fail.
+  [[nodiscard]] virtual Result<std::uint64_t, IoError> measure() noexcept { return geometry().size_bytes; }
   /// Queues the operation; it is handed to the kernel at the latest at the end of this turn.
   virtual void submit(DiskOp& op) noexcept = 0;
   /// Operations that were reported as timed_out and that the device has not given back: it may still read or fill their

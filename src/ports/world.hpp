@@ -8,6 +8,7 @@
 #include "ports/handlers.hpp"
 #include "ports/loop.hpp"
 #include "ports/stream.hpp"
+#include "ports/undo_files.hpp"
 
 namespace replblk::ports {
 
@@ -16,8 +17,9 @@ struct World {
   Random& random;
   Network& network;
   BufferPool& buffers;
-  Handlers* handlers = nullptr;    ///< null: there are none
-  Datagrams* datagrams = nullptr;  ///< null: nothing but the replication connection carries heartbeats
+  Handlers* handlers = nullptr;     ///< null: there are none
+  Datagrams* datagrams = nullptr;   ///< null: nothing but the replication connection carries heartbeats
+  UndoFiles* undo_files = nullptr;  ///< null: nothing is kept
 };
 
 }  // namespace replblk::ports

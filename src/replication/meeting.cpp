@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "blockdev/layout.hpp"
+
 namespace replblk::replication {
 
 namespace {
@@ -64,9 +66,9 @@ std::string volume_mismatch(const Introduction& mine, const Introduction& yours)
     }
     if (here.size_bytes != there.size_bytes) {
       return fmt::format(
-          "volume {}: usable size here {} bytes, there {} bytes: make the larger device as small as the other "
-          "and run create-md on it again",
-          index, here.size_bytes, there.size_bytes);
+          "volume {}: usable size here {} bytes, there {} bytes: if the larger copy is the new one, run `create-md "
+          "--size {}` on it again",
+          index, here.size_bytes, there.size_bytes, std::min(here.size_bytes, there.size_bytes));
     }
     if (here.logical_block_bytes != there.logical_block_bytes) {
       return fmt::format("volume {}: logical block size here {}, there {}", index, here.logical_block_bytes,
@@ -174,6 +176,25 @@ Direction compare_generations(NodeIndex self, const Introduction& mine, const In
 }
 
 }  // namespace
+
+std::vector<std::uint64_t> volume_sizes(const Introduction& side) {
+  std::vector<std::uint64_t> sizes;
+  for (const VolumeIntroduction& volume : side.volumes) sizes.push_back(volume.size_bytes);
+  return sizes;
+}
+
+std::vector<std::uint64_t> sizes_to_grow_to(const Introduction& mine, const Introduction& yours) {
+  std::vector<std::uint64_t> sizes = volume_sizes(mine);
+  if (mine.volumes.size() != yours.volumes.size()) return sizes;
+  for (std::size_t index = 0; index < sizes.size(); ++index) {
+    const VolumeIntroduction& here = mine.volumes[index];
+    const VolumeIntroduction& there = yours.volumes[index];
+    const bool is_copy = here.uuid == there.uuid && here.bitmap_block_bytes == there.bitmap_block_bytes;
+    const bool has_room = there.size_bytes % blockdev::kPageBytes == 0 && here.room_bytes >= there.size_bytes;
+    if (is_copy && has_room && here.size_bytes < there.size_bytes) sizes[index] = there.size_bytes;
+  }
+  return sizes;
+}
 
 bool is_same_resync(std::uint64_t synced_term, const Introduction& mine, const Introduction& yours) noexcept {
   return synced_term != 0 && synced_term == mine.configuration.term && mine.configuration == yours.configuration &&

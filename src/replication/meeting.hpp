@@ -4,10 +4,16 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "replication/messages.hpp"
 
 namespace replblk::replication {
+
+[[nodiscard]] std::vector<std::uint64_t> volume_sizes(const Introduction& side);
+/// What the volumes of `mine` are to have, in bytes: a resize may have been cut off after it was done on one node. A
+/// volume that is smaller than its copy in `yours`, and has room for as much, becomes as large.
+[[nodiscard]] std::vector<std::uint64_t> sizes_to_grow_to(const Introduction& mine, const Introduction& yours);
 
 enum class PlanKind : std::uint8_t {
   wait,         ///< both just created: Inconsistent until one is forced primary

@@ -14,6 +14,7 @@ using blockdev::Generation;
 using blockdev::GenerationSet;
 
 constexpr int kVolumesMax = 256;
+constexpr auto kResizeStepMax = static_cast<std::uint32_t>(ResizeStep::give_up);
 constexpr int kSharedFieldsMax = 1024;
 constexpr std::size_t kNameBytesMax = 255;
 constexpr std::size_t kReasonBytesMax = 4096;
@@ -95,6 +96,7 @@ struct Encoder {
       item->set_bitmap_block_bytes(volume.bitmap_block_bytes);
       item->set_has_dirty_blocks(volume.has_dirty_blocks);
       item->set_dirty_bytes(volume.dirty_bytes);
+      item->set_room_bytes(volume.room_bytes);
       for (const blockdev::ByteRange& range : volume.dirty_ranges) {
         peer::Range* part = item->add_dirty_range();
         part->set_offset_bytes(range.offset_bytes);
@@ -151,8 +153,18 @@ struct Encoder {
     to->set_stop_bytes(from.stop_bytes);
     to->set_is_repair(from.is_repair);
   }
+  void operator()(const Resize& from) const {
+    peer::Resize* to = envelope.mutable_resize();
+    to->set_step(static_cast<std::uint32_t>(from.step));
+    for (const std::uint64_t size : from.sizes_bytes) to->add_size_bytes(size);
+  }
+  void operator()(const ResizeReply& from) const {
+    peer::ResizeReply* to = envelope.mutable_resize_reply();
+    to->set_step(static_cast<std::uint32_t>(from.step));
+    for (const std::uint64_t size : from.sizes_bytes) to->add_size_bytes(size);
+    if (!from.failure.empty()) to->set_failure(from.failure);
+  }
   void operator()(const Invalidate&) const { envelope.mutable_invalidate(); }
-  void operator()(const TakeOver&) const { envelope.mutable_take_over(); }
   void operator()(const SyncPause& from) const { envelope.mutable_sync_pause()->set_is_paused(from.is_paused); }
 };
 
@@ -179,6 +191,7 @@ std::optional<Message> get(const peer::Introduction& from) {
     volume.bitmap_block_bytes = item.bitmap_block_bytes();
     volume.has_dirty_blocks = item.has_dirty_blocks();
     volume.dirty_bytes = item.dirty_bytes();
+    volume.room_bytes = item.room_bytes();
     for (const peer::Range& part : item.dirty_range()) {
       if (++ranges_count > kDirtyRangesMax) return std::nullopt;
       volume.dirty_ranges.push_back({part.offset_bytes(), part.length_bytes()});
@@ -260,10 +273,20 @@ std::optional<Message> decode(ConstBytes bytes) {
     }
     case peer::Envelope::kReservationsAck:
       return ReservationsAck{envelope.reservations_ack().number()};
+    case peer::Envelope::kResize: {
+      const peer::Resize& from = envelope.resize();
+      if (from.step() > kResizeStepMax || from.size_bytes_size() > kVolumesMax) return std::nullopt;
+      return Resize{static_cast<ResizeStep>(from.step()), {from.size_bytes().begin(), from.size_bytes().end()}};
+    }
+    case peer::Envelope::kResizeReply: {
+      const peer::ResizeReply& from = envelope.resize_reply();
+      if (from.step() > kResizeStepMax || from.size_bytes_size() > kVolumesMax) return std::nullopt;
+      return ResizeReply{static_cast<ResizeStep>(from.step()),
+                         {from.size_bytes().begin(), from.size_bytes().end()},
+                         harmless(from.failure())};
+    }
     case peer::Envelope::kInvalidate:
       return Invalidate{};
-    case peer::Envelope::kTakeOver:
-      return TakeOver{};
     case peer::Envelope::kProposalAck:
       return ProposalAck{envelope.proposal_ack().term()};
     case peer::Envelope::kRoleChange:

@@ -15,15 +15,9 @@
 
 namespace replblk::replication {
 
-inline constexpr std::uint32_t kProtocolVersionMin = 1;
-inline constexpr std::uint32_t kProtocolVersionMax = 4;
-/// From this version on the peer knows SyncPause, SyncProgress, VerifyRequest, and the frames checksum_request and
-/// checksums.
-inline constexpr std::uint32_t kVersionOfVerify = 2;
-/// Failing disks: TakeOver, read_request and read_data.
-inline constexpr std::uint32_t kVersionOfTakeOver = 3;
-/// Heartbeats inside the connection.
-inline constexpr std::uint32_t kVersionOfHeartbeat = 4;
+/// Those before 5 had no heartbeats, and roles that were given by hand: they cannot give or take a lease.
+inline constexpr std::uint32_t kProtocolVersionMin = 5;
+inline constexpr std::uint32_t kProtocolVersionMax = 5;
 inline constexpr std::size_t kNonceBytes = 32;
 
 struct Hello {
@@ -54,6 +48,7 @@ struct VolumeIntroduction {
   std::uint32_t bitmap_block_bytes = 0;
   bool has_dirty_blocks = false;
   std::uint64_t dirty_bytes = 0;
+  std::uint64_t room_bytes = 0;  ///< how large it can become there without more ado; 0: not told
   /// The first runs of dirty blocks, ascending: what was changed since the copies parted. All volumes of an
   /// Introduction together have at most kDirtyRangesMax.
   std::vector<blockdev::ByteRange> dirty_ranges;
@@ -142,16 +137,26 @@ struct VerifyRequest {
   bool is_repair = false;  ///< and what differs overwritten by the receiver's copy
 };
 
-/// The sender was Primary, its copy has failed and it answers nobody any more: the receiver, a member, is to go on
-/// alone.
-struct TakeOver {};
-
 /// The sender's administrator gives the sender's copy up: the receiver is to overwrite it.
 struct Invalidate {};
 
-using Message =
-    std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck, RoleChange,
-                 SyncPause, SyncProgress, VerifyRequest, Reservations, ReservationsAck, TakeOver, Invalidate>;
+/// The volumes become larger (docs/peer_protocol.md 3): the sender's administrator asked for it, the receiver follows.
+enum class ResizeStep : std::uint8_t { measure, zero, grow, give_up };
+struct Resize {
+  ResizeStep step = ResizeStep::measure;
+  std::vector<std::uint64_t> sizes_bytes;  ///< zero, grow: what each volume is to have
+};
+
+/// The receiver has taken the step, durably, or says why not.
+struct ResizeReply {
+  ResizeStep step = ResizeStep::measure;
+  std::vector<std::uint64_t> sizes_bytes;  ///< measure: how large each volume can be there
+  std::string failure;                     ///< empty: done
+};
+
+using Message = std::variant<Hello, Proof, Refusal, Introduction, SyncStart, BitmapEnd, Proposal, ProposalAck,
+                             RoleChange, SyncPause, SyncProgress, VerifyRequest, Reservations, ReservationsAck,
+                             Invalidate, Resize, ResizeReply>;
 
 [[nodiscard]] std::string encode(const Message& message);
 [[nodiscard]] std::optional<Message> decode(ConstBytes bytes);

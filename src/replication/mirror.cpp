@@ -41,6 +41,7 @@ FrameType frame_type(BlockOp op) {
 Mirror::Mirror(ports::World world, blockdev::Store& store, PeerLink& link, std::uint16_t volume, bool is_replicated)
     : world_(world),
       store_(store),
+      geometry_(store.geometry()),
       link_(link),
       volume_(volume),
       is_replicated_(is_replicated),
@@ -114,7 +115,7 @@ void Mirror::thaw() noexcept {
 void Mirror::answer(BlockRequest& upper) noexcept {
   if (!is_serving_) {
     upper.status = BlockStatus::not_serving;
-  } else if (is_frozen_) {
+  } else if (is_frozen_ || (may_answer_ && !may_answer_())) {
     held_answers_.push_back(upper);
     return;
   }
@@ -392,8 +393,7 @@ void Mirror::level(Request& request) {
   constexpr std::uint64_t kGranule = blockdev::RangeLock::kGranuleBytes;
   const BlockRequest& local = request.local;
   request.rescue = Request::Rescue::levelling;
-  request.level_end_bytes =
-      std::min((local.end_bytes() + kGranule - 1) / kGranule * kGranule, store_.geometry().size_bytes);
+  request.level_end_bytes = std::min((local.end_bytes() + kGranule - 1) / kGranule * kGranule, geometry_.size_bytes);
   // What the initiator sent is not needed any more; a write takes no other memory, since those who wait for its range
   // may hold all there is.
   request.level_piece_bytes = local.buffer ? local.length_bytes : kLevelBytesMax;
@@ -554,6 +554,13 @@ void Mirror::round_part_done() {
   done.splice_back(round_);
   if (!next_round_.empty()) start_flush_round();
   while (FlushWaiter* waiter = done.pop_front()) waiter->on_flushed(is_good);
+}
+
+bool Mirror::take_size() {
+  if (peer_copy_.volume_size_bytes() == store_.geometry().size_bytes) return false;
+  geometry_ = store_.geometry();
+  peer_copy_.grow(geometry_.size_bytes);
+  return true;
 }
 
 void Mirror::peer_lost() {

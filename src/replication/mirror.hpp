@@ -34,7 +34,7 @@ class Mirror final : public blockdev::BlockBackend {
   Mirror(ports::World world, blockdev::Store& store, PeerLink& link, std::uint16_t volume, bool is_replicated);
   ~Mirror() override;
 
-  [[nodiscard]] const blockdev::VolumeGeometry& geometry() const noexcept override { return store_.geometry(); }
+  [[nodiscard]] const blockdev::VolumeGeometry& geometry() const noexcept override { return geometry_; }
   void submit(blockdev::BlockRequest& request) noexcept override;
 
   /// What initiators ask is carried out (true) or dropped with not_serving (false): the role.
@@ -43,6 +43,9 @@ class Mirror final : public blockdev::BlockBackend {
   void freeze() noexcept;
   void thaw() noexcept;
   [[nodiscard]] bool is_frozen() const noexcept { return is_frozen_; }
+  /// Asked before each answer, after the data was read: the mandate at this moment (protocol.md 3.2). False: the answer
+  /// is held as if frozen, and whoever said so freezes.
+  void set_answer_gate(Callback<bool()> may_answer) noexcept { may_answer_ = may_answer; }
 
   /// On: changes and flushes go to the peer too (the link is attached and the peer's bits are merged). Off, without the
   /// loss of the peer: only when both copies have been flushed.
@@ -54,6 +57,8 @@ class Mirror final : public blockdev::BlockBackend {
   /// Before PeerLink::detach(): unstable blocks become dirty, later changes too.
   void peer_lost();
 
+  /// The store may have grown. False: it did not.
+  bool take_size();
   /// Flushes both copies; joins the next round when one is under way. Works while frozen.
   void flush(FlushWaiter& waiter);
   /// Called each time the last request in flight (held ones do not count) has finished.
@@ -137,6 +142,7 @@ class Mirror final : public blockdev::BlockBackend {
 
   ports::World world_;
   blockdev::Store& store_;
+  blockdev::VolumeGeometry geometry_;  ///< what initiators may use: the store may have grown already (take_size())
   PeerLink& link_;
   std::uint16_t volume_;
   bool is_replicated_;
@@ -153,6 +159,7 @@ class Mirror final : public blockdev::BlockBackend {
   RequestList held_answers_;
   RequestList dropped_;
   ports::DeferredTask deferred_;
+  Callback<bool()> may_answer_;
   Callback<void()> on_idle_;
   Callback<void(Duration)> on_latency_;
   Callback<void(bool is_hung)> on_failed_;

@@ -19,6 +19,12 @@ PeerCopy::PeerCopy(DirtyBitmap& dirty, std::uint64_t volume_size_bytes, bool has
       clearable_(volume_size_bytes, dirty.block_bytes()),
       clearable_flushing_(volume_size_bytes, dirty.block_bytes()) {}
 
+void PeerCopy::grow(std::uint64_t volume_size_bytes) {
+  volume_size_bytes_ = volume_size_bytes;
+  for (DirtyBitmap* set : {&unstable_, &unstable_flushing_, &clearable_, &clearable_flushing_})
+    set->grow(volume_size_bytes);
+}
+
 void PeerCopy::acknowledged(ByteRange range, bool is_durable) {
   if (has_write_cache_ && !is_durable) unstable_.set(range.offset_bytes, range.length_bytes);
   if (dirty_.is_clean()) return;

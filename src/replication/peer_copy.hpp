@@ -12,6 +12,10 @@ class PeerCopy {
  public:
   PeerCopy(blockdev::DirtyBitmap& dirty, std::uint64_t volume_size_bytes, bool has_write_cache);
 
+  /// The volume became larger.
+  void grow(std::uint64_t volume_size_bytes);
+  [[nodiscard]] std::uint64_t volume_size_bytes() const noexcept { return volume_size_bytes_; }
+
   /// The peer has applied a write or resync of the range; `is_durable`: and made it durable.
   void acknowledged(blockdev::ByteRange range, bool is_durable);
   /// The own disk failed a change that the peer may have applied: the copies may differ there, whatever the peer has

@@ -202,8 +202,7 @@ void PeerServer::acknowledge(const Operation& operation) {
   store_le<std::uint64_t>(&acknowledgements_[at], operation.sequence);
   OperationStatus status = OperationStatus::done;
   if (operation.local.status != BlockStatus::good) {
-    const bool knows_full = channel_->protocol_version() >= kVersionOfTakeOver;
-    const bool is_full = operation.local.status == BlockStatus::no_space && knows_full;
+    const bool is_full = operation.local.status == BlockStatus::no_space;
     status = is_full ? OperationStatus::full : OperationStatus::failed;
   }
   store_le<std::uint32_t>(&acknowledgements_[at + 8], static_cast<std::uint32_t>(status));

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -77,6 +79,20 @@ DiskFile::~DiskFile() {
   static_cast<void>(::fcntl(fd_, F_OFD_SETLK, &lock));
   reactor_.ring().unregister_file(slot_);
   ::close(fd_);
+}
+
+Result<std::uint64_t, IoError> DiskFile::measure() noexcept {
+  struct stat status{};
+  std::uint64_t size = 0;
+  if (::fstat(fd_, &status) != 0) return fail(IoError::io);
+  if (!S_ISBLK(status.st_mode)) {
+    size = static_cast<std::uint64_t>(status.st_size);
+  } else if (::ioctl(fd_, BLKGETSIZE64, &size) != 0) {
+    return fail(IoError::io);
+  }
+  size = size / geometry_.logical_block_bytes * geometry_.logical_block_bytes;
+  geometry_.size_bytes = std::max(geometry_.size_bytes, size);
+  return size;
 }
 
 void DiskFile::submit(DiskOp& request) noexcept {

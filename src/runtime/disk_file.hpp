@@ -46,6 +46,7 @@ class DiskFile final : public ports::Disk {
   ~DiskFile() override;
 
   [[nodiscard]] const Geometry& geometry() const noexcept override { return geometry_; }
+  [[nodiscard]] Result<std::uint64_t, ports::IoError> measure() noexcept override;
   void submit(ports::DiskOp& request) noexcept override;
   [[nodiscard]] std::size_t unreturned_count() const noexcept override {
     return given_up_count_ + (is_flush_given_up_ && flush_op_.is_in_flight ? 1 : 0);

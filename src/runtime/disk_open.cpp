@@ -18,6 +18,7 @@
 #include <optional>
 
 #include "base/log.hpp"
+#include "runtime/descriptor.hpp"
 #include "runtime/disk_file.hpp"
 #include "runtime/start_error.hpp"
 
@@ -29,21 +30,6 @@ using Geometry = ports::Disk::Geometry;
 
 constexpr std::uint32_t kSectorBytes = 512;
 constexpr std::uint32_t kPageBytes = 4096;
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) noexcept : fd_(fd) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  [[nodiscard]] int get() const noexcept { return fd_; }
-  [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
 
 /// A number from the device's queue directory in sysfs; a partition's is its parent's.
 std::optional<std::uint64_t> read_queue_value(dev_t device, const char* name) {

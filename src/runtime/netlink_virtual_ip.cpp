@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "base/assert.hpp"
+#include "runtime/descriptor.hpp"
 #include "runtime/neighbour_frames.hpp"
 
 namespace replblk::runtime {
@@ -42,22 +43,6 @@ using NetlinkAddress = std::unique_ptr<nl_addr, Deleter<nl_addr_put>>;
 using Address = std::unique_ptr<rtnl_addr, Deleter<rtnl_addr_put>>;
 using Link = std::unique_ptr<rtnl_link, Deleter<rtnl_link_put>>;
 using Cache = std::unique_ptr<nl_cache, Deleter<nl_cache_free>>;
-
-class Descriptor {
- public:
-  Descriptor() = default;
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() { reset(); }
-  void reset(int fd = -1) noexcept {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = fd;
-  }
-  [[nodiscard]] int get() const noexcept { return fd_; }
-
- private:
-  int fd_ = -1;
-};
 
 class NetlinkVirtualIp final : public ports::VirtualIp {
  public:

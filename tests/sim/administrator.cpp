@@ -45,7 +45,6 @@ void Administrator::request(NodeIndex node, AdminVerb verb, bool is_forced) {
                  timeline_.note("admin: {} answers {}: {}", kNodeName[node], static_cast<int>(reply.outcome),
                                 reply.message);
                  if (number == request_number_) busy_node_ = blockdev::kNoNode;
-                 if (verb == AdminVerb::primary) was_refused_ = reply.outcome != node::AdminOutcome::done;
                  if (reply.outcome != node::AdminOutcome::done) ++refusals_count_;
                  if (reply.outcome == node::AdminOutcome::done && verb == AdminVerb::primary && node == first_primary_)
                    first_primary_ = blockdev::kNoNode;
@@ -78,6 +77,16 @@ void Administrator::request_aside(NodeIndex node, AdminVerb verb) {
   SimHost& host = *hosts_[node];
   if (!host.is_running() || host.is_stopping()) return;
   host.request({.verb = verb, .resource = {}}, [] { return true; }, [](const node::AdminReply&) {});
+}
+
+void Administrator::resize(NodeIndex node) {
+  SimHost& host = *hosts_[node];
+  if (!host.is_running() || host.is_stopping()) return;
+  node::AdminRequest request;
+  request.verb = AdminVerb::resize;
+  host.ask(request, [this, node](const node::AdminReply& reply) {
+    timeline_.note("admin: {} answers {}: {}", kNodeName[node], static_cast<int>(reply.outcome), reply.message);
+  });
 }
 
 void Administrator::attach(NodeIndex node) { request_aside(node, AdminVerb::attach); }
@@ -178,7 +187,6 @@ void Administrator::look() {
   for (SimHost* host : hosts_) {
     const auto view = host->inspect();
     if (!view || !view->is_primary) continue;
-    was_refused_ = false;
     if (is_switchover_wanted_ && checkers_.is_established() && !host->is_stopping()) {
       is_switchover_wanted_ = false;
       preferred_ = blockdev::other_node(host->index());
@@ -186,14 +194,19 @@ void Administrator::look() {
     }
     return;
   }
+  // Who is named takes the role, or is taken over from, without her: only where nobody is, she asks.
+  for (SimHost* host : hosts_) {
+    const auto view = host->inspect();
+    if (view && view->record->configuration.primary != blockdev::kNoNode) return;
+  }
   NodeIndex order[2] = {0, 1};
   if (preferred_ == 1 || (preferred_ == blockdev::kNoNode && timeline_.random().chance(0.5)))
     std::swap(order[0], order[1]);
   for (const NodeIndex node : order) {
     bool may_force = false;
     if (!may_promote(node, may_force)) continue;
-    // Not so: ask nicely first; force only what was refused.
-    request(node, AdminVerb::primary, may_force && was_refused_);
+    // Without force: the nodes themselves know what may be served.
+    request(node, AdminVerb::primary, false);
     preferred_ = blockdev::kNoNode;
     return;
   }

@@ -1,6 +1,6 @@
-// The person (or script) who moves roles by hand in this stage, and knows what a careful one would: which copies hold
-// every answered write, and that a node is surely dead before its peer is promoted. Works through admin requests only;
-// reads the superblocks of a dead host before taking over from it.
+// The person (or script) who moves roles when nothing has failed, and names a primary where nobody is named; failovers
+// are the nodes' own. She knows what a careful one would: which copies hold every answered write. Works through admin
+// requests only.
 // Not responsible for faults (Scenario). Invariant: in a careful run it never causes a split.
 #pragma once
 
@@ -22,6 +22,8 @@ class Administrator {
   /// The first full sync starts here.
   void make_first_primary(blockdev::NodeIndex node) { first_primary_ = node; }
   void want_switchover() { is_switchover_wanted_ = true; }
+  /// What she wanted and has not come to yet she does not want any more.
+  void rest() noexcept { is_switchover_wanted_ = false; }
   /// The primary becomes secondary, whatever it is in the middle of.
   void want_secondary();
   void want_disconnect(blockdev::NodeIndex node);
@@ -32,6 +34,7 @@ class Administrator {
   void invalidate(blockdev::NodeIndex node, bool is_remote);
   /// On both nodes.
   void resume_sync();
+  void resize(blockdev::NodeIndex node);
   void verify(blockdev::NodeIndex node);
   /// Looks after the pair; called every few hundred milliseconds.
   void look();
@@ -59,7 +62,6 @@ class Administrator {
   blockdev::NodeIndex first_primary_ = blockdev::kNoNode;
   blockdev::NodeIndex preferred_ = blockdev::kNoNode;
   bool is_switchover_wanted_ = false;
-  bool was_refused_ = false;
   bool is_careless_ = false;
   std::uint64_t busy_run_ = 0;
   blockdev::NodeIndex busy_node_ = blockdev::kNoNode;

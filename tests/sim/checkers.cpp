@@ -45,9 +45,9 @@ std::string Checkers::check_roles() {
       return fmt::format("I8: {} is the source of a resync with a copy that is Inconsistent or Outdated",
                          kNodeName[host->index()]);
     }
-    if (view->is_serving && !view->is_frozen) ++serving;
+    if (host->holds_mandate()) ++serving;
   }
-  if (serving > 1 && !is_split_) return "I1: both nodes serve";
+  if (serving > 1 && !is_split_) return "I1: both nodes hold the mandate";
   return {};
 }
 
@@ -55,7 +55,7 @@ std::string Checkers::check_answered(Sectors sectors) {
   if (is_split_) return {};
   for (SimHost* host : hosts_) {
     const auto view = host->inspect();
-    if (!view || !view->is_serving) continue;
+    if (!view || !host->holds_mandate()) continue;  // One that hangs may not know yet that it lost it.
     for (SimHost* copy : hosts_) {
       if (!view->record->configuration.has_member(copy->index()) || has_lost_cache_[copy->index()]) continue;
       for (std::uint64_t sector = sectors.first; sector < sectors.first + sectors.count; ++sector) {
@@ -76,7 +76,7 @@ std::string Checkers::check_reservation_answered(const std::string& initiator_na
   const scsi::NexusInfo port{initiator_name, isid};
   for (SimHost* host : hosts_) {
     const auto view = host->inspect();
-    if (!view || !view->is_serving) continue;
+    if (!view || !host->holds_mandate()) continue;  // One that hangs may not know yet that it lost it.
     for (SimHost* copy : hosts_) {
       if (!view->record->configuration.has_member(copy->index())) continue;
       const auto units = scsi::decode_reservations(copy->persisted(true).reservations);
@@ -102,7 +102,7 @@ std::string Checkers::check_durable(const std::vector<std::uint64_t>& sectors) {
   if (is_split_ || are_differences_expected_) return {};
   for (SimHost* host : hosts_) {
     const auto view = host->inspect();
-    if (!view || !view->is_serving) continue;
+    if (!view || !host->holds_mandate()) continue;  // One that hangs may not know yet that it lost it.
     for (SimHost* copy : hosts_) {
       if (!view->record->configuration.has_member(copy->index()) || has_lost_cache_[copy->index()]) continue;
       for (const std::uint64_t sector : sectors) {
@@ -152,8 +152,10 @@ std::string Checkers::check_copies(bool& was_compared) {
   for (std::size_t volume = 0; volume < hosts_[0]->volumes_count(); ++volume) {
     const blockdev::DirtyBitmap* dirty[2] = {&left->stores[volume]->dirty(), &right->stores[volume]->dirty()};
     const std::byte* bytes[2] = {hosts_[0]->data(volume).content(), hosts_[1]->data(volume).content()};
-    for (std::uint64_t at = 0; at < data_bytes_; at += kBlockBytes) {
-      const std::uint64_t count = std::min(kBlockBytes, data_bytes_ - at);
+    const std::uint64_t size =
+        std::min(left->stores[volume]->geometry().size_bytes, right->stores[volume]->geometry().size_bytes);
+    for (std::uint64_t at = 0; at < size; at += kBlockBytes) {
+      const std::uint64_t count = std::min(kBlockBytes, size - at);
       if (std::memcmp(bytes[0] + at, bytes[1] + at, count) == 0) continue;
       if (is_pair)
         return fmt::format(
@@ -181,8 +183,9 @@ std::string Checkers::check_remembered() {
                                           hosts_[1]->persisted_with_bits(true, volume)};
     const Medium& left = hosts_[0]->data(volume);
     const Medium& right = hosts_[1]->data(volume);
-    for (std::uint64_t at = 0; at < data_bytes_; at += kBlockBytes) {
-      const std::uint64_t count = std::min(kBlockBytes, data_bytes_ - at);
+    const std::uint64_t size = common_bytes(volume);
+    for (std::uint64_t at = 0; at < size; at += kBlockBytes) {
+      const std::uint64_t count = std::min(kBlockBytes, size - at);
       const auto is_same = [&](const std::byte* one_side, const std::byte* other_side) {
         return std::memcmp(one_side + at, other_side + at, count) == 0;
       };
@@ -195,6 +198,11 @@ std::string Checkers::check_remembered() {
     }
   }
   return {};
+}
+
+/// While the volumes grow one copy may be larger.
+std::uint64_t Checkers::common_bytes(std::size_t volume) const {
+  return std::min(hosts_[0]->volume_bytes(volume), hosts_[1]->volume_bytes(volume));
 }
 
 std::string Checkers::check_verify() {
@@ -244,8 +252,12 @@ std::string Checkers::check_records() {
 std::string Checkers::check_identical() {
   for (std::size_t volume = 0; volume < hosts_[0]->volumes_count(); ++volume) {
     const std::byte* bytes[2] = {hosts_[0]->data(volume).content(), hosts_[1]->data(volume).content()};
-    const std::uint64_t base = volume * hosts_[0]->data(volume).geometry().size_bytes / kSectorBytes;
-    for (std::uint64_t at = 0; at < data_bytes_; at += kSectorBytes) {
+    const std::uint64_t base = hosts_[0]->first_sector(volume);
+    const std::uint64_t size = hosts_[0]->volume_bytes(volume);
+    if (hosts_[1]->volume_bytes(volume) != size)
+      return fmt::format("the copies of volume {} have {} and {} bytes at the end", volume, size,
+                         hosts_[1]->volume_bytes(volume));
+    for (std::uint64_t at = 0; at < size; at += kSectorBytes) {
       if (std::memcmp(bytes[0] + at, bytes[1] + at, kSectorBytes) == 0) continue;
       const std::uint64_t sector = base + at / kSectorBytes;
       return fmt::format("P5: the copies differ in sector {} at the end: a has {:#x}, b has {:#x}", sector,

@@ -43,7 +43,7 @@ class Checkers {
   /// I5 as a crash would find it, at any moment: what both devices remember (stored bits and active extents) covers
   /// every block that may differ, whichever of the volatile sectors a power cut on either side would keep.
   [[nodiscard]] std::string check_remembered();
-  /// P5: no verify finds anything, unless damage was done on purpose or disks fail. Cheap.
+  /// P5: no verify finds anything, unless damage was done on purpose or disks fail (then the one at the end counts).
   [[nodiscard]] std::string check_verify();
   void expect_differences(bool are_expected) noexcept { are_differences_expected_ = are_expected; }
   /// I6 for both hosts; of I7: what one node has persisted of a common decision, the other has at least seen.
@@ -60,6 +60,8 @@ class Checkers {
   [[nodiscard]] bool is_established();
 
  private:
+  [[nodiscard]] std::uint64_t common_bytes(std::size_t volume) const;
+
   std::array<SimHost*, 2> hosts_;
   Oracle& oracle_;
   std::uint64_t data_bytes_ = 0;

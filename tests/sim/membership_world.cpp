@@ -273,10 +273,10 @@ void MembershipWorld::carry_out(Node& node, membership::Effect& effect) {
       };
     });
   } else if (const auto* overwrite = std::get_if<membership::OverwriteRecordEffect>(&effect)) {
-    ask_arbiter(node, [this, record = overwrite->record] {
+    ask_arbiter(node, [this, number = overwrite->number, record = overwrite->record] {
       ++arbiter_.revision;
       arbiter_.record = record;
-      return [](Node&) {};
+      return [this, number](Node& at) { at.machine->arbiter_overwritten(number, local(at)); };
     });
   } else if (const auto* probe = std::get_if<membership::ProbeAddressesEffect>(&effect)) {
     at_node(index, milliseconds(200), [this, number = probe->number](Node& at) {

@@ -1,6 +1,7 @@
 #include "options.hpp"
 
 #include <algorithm>
+#include <array>
 #include <span>
 
 namespace replblk::sim {
@@ -86,6 +87,19 @@ void draw_hung_disks(RunOptions& options, std::uint64_t seed) {
   options.disk.timeout = is_short ? random.duration(milliseconds(600), seconds(3)) : seconds(8);
 }
 
+/// Without an arbiter a full partition is a split, which takes a run over: such runs have no other partition.
+void draw_arbiter(RunOptions& options, std::uint64_t seed) {
+  Seeded random(mix64(seed) ^ 0x61726269746572);
+  constexpr std::array kPartitions{Fault::link_cut, Fault::one_way_cut, Fault::latency, Fault::hang, Fault::ambush};
+  const bool can_part = std::ranges::any_of(kPartitions, [&](Fault fault) { return options.has(fault); });
+  if (options.has(Fault::split)) {
+    for (const Fault fault : kPartitions) options.weight[static_cast<std::size_t>(fault)] = 0;
+    return;
+  }
+  options.has_arbiter = can_part || random.chance(0.5);
+  options.has_arbiter_faults = options.has_arbiter && !options.is_lite && random.chance(0.4);
+}
+
 /// Likewise. A few lost ones in a row are what a lease must bear; many are a cut path.
 void draw_datagrams(RunOptions& options, std::uint64_t seed) {
   Seeded random(mix64(seed) ^ 0x6461746167);
@@ -96,6 +110,14 @@ void draw_datagrams(RunOptions& options, std::uint64_t seed) {
   if (random.chance(0.3)) network.datagram_double_probability = 0.05;
   if (random.chance(0.4)) network.datagram_late_probability = 0.05;
   network.datagram_late_max = random.duration(milliseconds(10), seconds(3));
+}
+
+/// Likewise. A split, and damage that a verify is to find, are compared with volumes of one size.
+void draw_growth(RunOptions& options, std::uint64_t seed) {
+  Seeded random(mix64(seed) ^ 0x67726f77);
+  if (options.is_lite || options.has(Fault::split) || options.has_silent_difference || !random.chance(0.25)) return;
+  options.weight[static_cast<std::size_t>(Fault::resize)] = static_cast<double>(random.between(2, 10));
+  options.growth_bytes = random.between(32, random.chance(0.5) ? 40 : 512) * 4096;
 }
 
 }  // namespace
@@ -152,6 +174,8 @@ std::string_view to_string(Fault fault) noexcept {
       return "split";
     case Fault::hung_disk:
       return "hung_disk";
+    case Fault::resize:
+      return "resize";
   }
   RB_UNREACHABLE();
 }
@@ -226,12 +250,15 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
       initiator.reservation_share = random.chance(0.5) ? 0.02 : 0.1;
   }
   if (options.has(Fault::split)) options.split_policies = draw_policies(seed);
+  draw_growth(options, seed);
   Seeded more(mix64(seed) ^ 0x766f6c756d6573);
   // What a split and silent damage are compared with knows one volume.
   const bool may_spread = !is_lite && !options.has(Fault::split) && !options.has_silent_difference;
   if (may_spread && more.chance(0.35)) spread_over_volumes(options, static_cast<std::uint32_t>(more.between(2, 3)));
   draw_hung_disks(options, seed);
+  options.has_undo = options.has(Fault::split) && Seeded(mix64(seed) ^ 0x756e646f).chance(0.7);
   draw_datagrams(options, seed);
+  draw_arbiter(options, seed);
   options.has_handlers = !is_lite && Seeded(mix64(seed) ^ 0x68616e646c65).chance(0.15);
   return options;
 }
@@ -257,8 +284,11 @@ std::string RunOptions::describe() const {
   text += fmt::format(" datagrams lost {} doubled {} late {} {} ms;", network.datagram_loss_probability,
                       network.datagram_double_probability, network.datagram_late_probability,
                       to_ms(network.datagram_late_max));
+  text += has_arbiter ? has_arbiter_faults ? " faulty arbiter;" : " arbiter;" : " no arbiter;";
   if (has_silent_difference) text += " silent difference;";
   if (has_handlers) text += " handlers;";
+  if (has_undo) text += " undo;";
+  if (growth_bytes > 0) text += fmt::format(" grows by {} KiB;", growth_bytes >> 10);
   for (std::size_t index = 0; index < kFaultCount; ++index) {
     if (weight[index] > 0) text += fmt::format(" {}={}", to_string(static_cast<Fault>(index)), weight[index]);
   }

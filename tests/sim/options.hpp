@@ -41,8 +41,9 @@ enum class Fault : std::uint8_t {
   slow_disk,       ///< each operation takes longer for a while
   split,           ///< a careless administrator: the other node is promoted while the primary is cut off, not dead
   hung_disk,       ///< a device gives nothing back for a while, mostly for longer than the time-out
+  resize,          ///< devices become larger, on one node or both, and the administrator asks for the volumes to
 };
-inline constexpr std::size_t kFaultCount = 25;
+inline constexpr std::size_t kFaultCount = 26;
 [[nodiscard]] std::string_view to_string(Fault fault) noexcept;
 
 struct RunOptions {
@@ -53,9 +54,10 @@ struct RunOptions {
   double quiet_probability = 0.3;            ///< of a step to be left alone
   Duration step_max = seconds(1);
   std::uint64_t volume_bytes = 0;  ///< of each volume's device
+  std::uint64_t growth_bytes = 0;  ///< by which it becomes larger in the run; 0: it does not
   std::uint32_t volumes_count = 1;
   /// Sectors are numbered through all volumes: sector s of volume v is v × volume_sectors() + s.
-  [[nodiscard]] std::uint64_t volume_sectors() const noexcept { return volume_bytes / kSectorBytes; }
+  [[nodiscard]] std::uint64_t volume_sectors() const noexcept { return (volume_bytes + growth_bytes) / kSectorBytes; }
   std::uint32_t logical_block_bytes = 512;
   bool has_write_cache = true;
   bool has_external_metadata = false;
@@ -74,7 +76,10 @@ struct RunOptions {
   replication::SplitPolicies split_policies;
   std::array<double, 2> clock_rate{1.0,
                                    1.0};  ///< of the hosts; their rates differ by less than the margin (protocol.md P3)
-  bool has_handlers = false;              ///< a person's program is asked before each resync, and takes its time
+  bool has_undo = false;                  ///< what a copy that lost a split had is kept first
+  bool has_arbiter = false;               ///< none: the nodes' own words decide, and a full partition splits the copies
+  bool has_arbiter_faults = false;
+  bool has_handlers = false;  ///< a person's program is asked before each resync, and takes its time
   std::vector<InitiatorOptions> initiators;
 
   [[nodiscard]] bool has(Fault fault) const noexcept { return weight[static_cast<std::size_t>(fault)] > 0; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <numeric>
 #include <set>
 
@@ -90,6 +91,11 @@ RunOutcome Scenario::run() {
 void Scenario::prepare() {
   Seeded& random = timeline_.random();
   for (NodeIndex node = 0; node < 2; ++node) hosts_[node] = std::make_unique<SimHost>(fabric_, options_, node);
+  if (options_.has_arbiter) {
+    arbiter_ = std::make_unique<SimArbiterServer>(timeline_, mix64(options_.seed) ^ 0x61726269);
+    arbiter_->set_faulty(options_.has_arbiter_faults);
+    for (const auto& host : hosts_) host->set_arbiter(arbiter_.get());
+  }
   const auto first = static_cast<NodeIndex>(random.below(2));
   // Devices are not empty when they come: each holds old data of its own.
   const std::uint64_t sectors_count = options_.volumes_count * options_.volume_sectors();
@@ -118,12 +124,17 @@ void Scenario::prepare() {
   }
   checkers_ = std::make_unique<Checkers>(std::array<SimHost*, 2>{hosts_[0].get(), hosts_[1].get()}, *oracle_);
   checkers_->set_data_bytes(usable);
+  // What a volume grows by reads as zeroes, whatever the devices held there.
+  for (std::uint64_t sector = 0; options_.growth_bytes > 0 && sector < sectors_count; ++sector) {
+    if (sector % options_.volume_sectors() * kSectorBytes >= usable) oracle_->preset(sector, 0);
+  }
   if (options_.has_disk_errors()) checkers_->set_disk_errors();
   administrator_ =
       std::make_unique<Administrator>(timeline_, std::array<SimHost*, 2>{hosts_[0].get(), hosts_[1].get()}, *checkers_);
   administrator_->make_first_primary(first);
   for (std::size_t index = 0; index < options_.initiators.size(); ++index) {
     InitiatorOptions initiator = options_.initiators[index];
+    if (options_.growth_bytes > 0) initiator.grown_from = usable / kSectorBytes;
     RB_ASSERT((initiator.region.first - initiator.base_sector + initiator.region.count) * kSectorBytes <= usable);
     SimInitiator::Hooks hooks;
     hooks.next_value = [this] { return next_value_++; };
@@ -133,7 +144,7 @@ void Scenario::prepare() {
     hooks.on_write_answered = [this](std::uint16_t, Sectors sectors, bool is_durable) {
       for (const auto& host : hosts_) {
         const auto view = host->inspect();
-        if (view && view->is_serving && view->record->configuration.is_pair())
+        if (view && host->holds_mandate() && view->record->configuration.is_pair())
           answered_by_both_ = oracle_->begin_flush();
       }
       std::string sentence = checkers_->check_answered(sectors);
@@ -186,6 +197,7 @@ void Scenario::let_run(Duration duration) {
     start_due_hosts();
     heal_due();
     const bool is_ambush_laid =
+        timeline_.now() < growth_ambush_until_ ||
         std::ranges::any_of(ambush_until_, [&](Instant until) { return timeline_.now() < until; });
     timeline_.run_until(std::min(end, timeline_.now() + (is_ambush_laid ? kSliceInAmbush : kSlice)));
     checkers_->observe();
@@ -197,6 +209,7 @@ void Scenario::let_run(Duration duration) {
     }
     watch_frozen();
     spring_ambush();
+    spring_growth_ambush();
     for (const std::string& sentence : {checkers_->check_roles(), checkers_->check_verify()}) {
       if (!sentence.empty()) fail(sentence);
     }
@@ -262,6 +275,26 @@ void Scenario::spring_ambush() {
     timeline_.note("ambush: {}", kNodeName[node]);
     // Mostly long enough for the administrator to decide for the other one.
     take_down(host, random.duration(random.chance(0.7) ? seconds(1) : milliseconds(1), seconds(6)), random.chance(0.5));
+  }
+}
+
+/// Between the growth of one copy and of the other.
+void Scenario::spring_growth_ambush() {
+  if (timeline_.now() >= growth_ambush_until_) return;
+  const auto left = hosts_[0]->inspect();
+  const auto right = hosts_[1]->inspect();
+  if (!left || !right || hosts_[0]->is_stopping() || hosts_[1]->is_stopping()) return;
+  const auto differs = [](const auto* one, const auto* other) {
+    return one->geometry().size_bytes != other->geometry().size_bytes;
+  };
+  if (std::ranges::equal(left->stores, right->stores, std::not_fn(differs))) return;
+  growth_ambush_until_ = {};
+  timeline_.note("ambush: one copy is larger");
+  Seeded& random = timeline_.random();
+  if (random.chance(0.5)) {
+    fabric_.reset_connections(hosts_[0]->address(), hosts_[1]->address(), random.chance(0.3));
+  } else {
+    take_down(*hosts_[random.below(2)], random.duration(milliseconds(1), seconds(6)), random.chance(0.5));
   }
 }
 
@@ -493,6 +526,11 @@ void Scenario::inject(Fault fault) {
     case Fault::demote:
       administrator_->want_secondary();
       break;
+    case Fault::resize:
+      grow_devices(random.chance(0.7) ? 1.0 : 0.5);
+      administrator_->resize(host.index());
+      if (random.chance(0.5)) growth_ambush_until_ = timeline_.now() + seconds(2);
+      break;
     case Fault::split: {
       if (!checkers_->is_established() || host.is_stopping() || other.is_stopping()) break;
       // Who serves when they part would depend on who is quicker.
@@ -509,6 +547,39 @@ void Scenario::inject(Fault fault) {
       fabric_.link(here, there).is_cut = fabric_.link(there, here).is_cut = true;
       break;
     }
+  }
+}
+
+/// Of each volume and node with this probability: one may be forgotten, and come later.
+void Scenario::grow_devices(double probability) {
+  for (const auto& host : hosts_) {
+    for (std::size_t volume = 0; volume < host->volumes_count(); ++volume) {
+      if (timeline_.random().chance(probability)) host->grow_devices(volume);
+    }
+  }
+}
+
+/// Devices that grew on both nodes, and a person who asks until it is done: every volume is larger, and every initiator
+/// knows.
+void Scenario::finish_growth() {
+  timeline_.note("all devices grow");
+  grow_devices(1);
+  const std::uint64_t wanted = checkers_->data_bytes() + options_.growth_bytes;
+  const auto is_done = [&] {
+    for (const auto& host : hosts_) {
+      for (std::size_t volume = 0; volume < host->volumes_count(); ++volume) {
+        if (host->volume_bytes(volume) != wanted) return false;
+      }
+    }
+    return std::ranges::all_of(initiators_,
+                               [&](const auto& initiator) { return initiator->capacity_bytes() == wanted; });
+  };
+  const Instant limit = timeline_.now() + kConvergeMax;
+  while (violation_.empty() && !(is_done() && has_converged())) {
+    for (const auto& host : hosts_) administrator_->resize(host->index());
+    let_run(seconds(1));
+    for (const auto& host : hosts_) mend_disks(*host);
+    if (timeline_.now() > limit) fail("I9: the volumes do not grow: " + describe_state());
   }
 }
 
@@ -543,7 +614,7 @@ void Scenario::break_disk(Fault fault, SimHost& host, Duration how_long) {
   Defect defect;
   if (fault == Fault::metadata_error) {
     const bool is_external = options_.has_external_metadata;
-    defect.offset_bytes = is_external ? 0 : data_bytes;
+    defect.offset_bytes = is_external ? 0 : host.volume_bytes(volume);
     defect.length_bytes = host.metadata(volume).geometry().size_bytes - defect.offset_bytes;
     defect.fails_changes = true;
     host.metadata(volume).set_defect(defect);
@@ -628,6 +699,7 @@ void Scenario::liveness() {
   heals_.clear();
   ambush_until_ = {};
   fabric_.heal_all();
+  if (arbiter_ != nullptr) arbiter_->heal();
   for (const auto& host : hosts_) host->let_handlers_refuse(false);
   for (NodeIndex node = 0; node < 2; ++node) {
     mend_disks(*hosts_[node]);
@@ -650,6 +722,7 @@ void Scenario::liveness() {
   }
   recovery_ = timeline_.now() - healed;
   let_run(milliseconds(300));
+  if (options_.growth_bytes > 0) finish_growth();
   for (const auto& initiator : initiators_) initiator->set_load(false);
   std::size_t sweeping = initiators_.size();
   for (const auto& initiator : initiators_) initiator->read_everything([&sweeping] { --sweeping; });
@@ -720,9 +793,15 @@ void Scenario::verify_everything() {
     verify_and_wait(static_cast<NodeIndex>(timeline_.random().below(2)), "");
     for (const auto& host : hosts_) {
       const auto view = host->inspect();
-      if (view && view->is_primary &&
-          std::ranges::all_of(view->verifies, [](const auto* verify) { return verify->report().is_complete; }))
-        return;
+      if (!view || !view->is_primary) continue;
+      if (!std::ranges::all_of(view->verifies, [](const auto* verify) { return verify->report().is_complete; }))
+        continue;
+      // Whatever disks failed before: they all work, and everything was made good.
+      for (const auto* verify : view->verifies) {
+        const std::uint64_t found = verify->report().differences.bytes();
+        if (found > 0) fail(fmt::format("P5: the verify of everything found {} differing bytes", found));
+      }
+      return;
     }
   }
   fail("P5: no verify of everything completes: " + describe_state());
@@ -770,6 +849,7 @@ void Scenario::overwrite(NodeIndex damaged) {
 
 void Scenario::silent_difference() {
   Seeded& random = timeline_.random();
+  administrator_->rest();  // Whose copy is damaged, and whose mends it, is what it is now.
   NodeIndex primary = 0;
   for (NodeIndex node = 0; node < 2; ++node) {
     if (const auto view = hosts_[node]->inspect(); view && view->is_primary) primary = node;

@@ -48,6 +48,8 @@ class Scenario {
   /// Asks the node that serves, or either, and waits until its verify, and what it mends, is done.
   void verify_and_wait(blockdev::NodeIndex node, const std::string& repair_from);
   // scenario_split.cpp
+  void check_undo(blockdev::NodeIndex loser, const std::vector<std::byte>& held,
+                  const std::vector<blockdev::ByteRange>& changes);
   void finish_split();
   [[nodiscard]] bool go_apart();
   [[nodiscard]] bool demote(blockdev::NodeIndex node);
@@ -73,10 +75,13 @@ class Scenario {
   void cut_power(SimHost& host);
   void start_due_hosts();
   void spring_ambush();
+  void spring_growth_ambush();
   void watch_frozen();
   void check_not_frozen(const std::string& address);
   void heal_due();
   void heal_later(Duration delay, std::function<void()> heal);
+  void grow_devices(double probability);
+  void finish_growth();
   void expect_disk_errors(const SimHost& host, Duration how_long);
   void hang_disk(SimHost& host, Duration how_long);
   void break_disk(Fault fault, SimHost& host, Duration how_long);
@@ -87,6 +92,7 @@ class Scenario {
   RunOptions options_;
   Timeline timeline_;
   SimFabric fabric_;
+  std::unique_ptr<SimArbiterServer> arbiter_;  ///< null: there is none
   std::array<std::unique_ptr<SimHost>, 2> hosts_;
   std::unique_ptr<Oracle> oracle_;
   std::unique_ptr<Checkers> checkers_;
@@ -95,6 +101,7 @@ class Scenario {
   std::array<Instant, 2> start_at_{Instant::max(), Instant::max()};
   std::multimap<Instant, std::function<void()>> heals_;
   std::uint64_t next_value_ = 16;
+  Instant growth_ambush_until_{};
   std::array<Instant, 2> ambush_until_{};
   std::array<Instant, 2> ambush_springs_at_{Instant::max(), Instant::max()};
   Duration recovery_{};

@@ -162,6 +162,23 @@ void Scenario::reconcile(NodeIndex loser) {
   }
 }
 
+/// Nothing that was written to the copy that was given up is lost for good.
+void Scenario::check_undo(NodeIndex loser, const std::vector<std::byte>& held,
+                          const std::vector<blockdev::ByteRange>& changes) {
+  if (!options_.has_undo || changes.empty()) return;
+  const SimUndoFiles::Kept& kept = hosts_[loser]->undo_files();
+  const auto is_complete = [&](const auto& file) {
+    return std::ranges::all_of(changes, [&](const blockdev::ByteRange& range) {
+      return std::memcmp(file.second.data() + range.offset_bytes, held.data() + range.offset_bytes,
+                         range.length_bytes) == 0;
+    });
+  };
+  if (std::ranges::none_of(kept, is_complete)) {
+    fail(fmt::format("what {} had written before it was given up is in none of {} files", kNodeName[loser],
+                     kept.size()));
+  }
+}
+
 void Scenario::finish_split() {
   for (const auto& host : hosts_) host->let_handlers_refuse(false);
   Seeded& random = timeline_.random();
@@ -173,10 +190,14 @@ void Scenario::finish_split() {
   const std::uint64_t data_bytes = checkers_->data_bytes();
   std::array<std::vector<std::byte>, 2> held;
   std::array<std::uint64_t, 2> changed_bytes{};
+  std::array<std::vector<blockdev::ByteRange>, 2> changes;
   for (NodeIndex node = 0; node < 2; ++node) {
     const std::byte* content = hosts_[node]->data().content();
     held[node].assign(content, content + data_bytes);
-    changed_bytes[node] = hosts_[node]->inspect()->stores.front()->dirty().dirty_bytes();
+    const blockdev::DirtyBitmap& dirty = hosts_[node]->inspect()->stores.front()->dirty();
+    changed_bytes[node] = dirty.dirty_bytes();
+    for (auto range = dirty.next_dirty(0, data_bytes); range; range = dirty.next_dirty(range->end_bytes(), data_bytes))
+      changes[node].push_back(*range);
   }
   NodeIndex loser = loser_by_policy(changed_bytes);
   const bool is_by_hand = loser == kNoNode;
@@ -195,6 +216,7 @@ void Scenario::finish_split() {
                      kNodeName[loser], kNodeName[node]));
     return;
   }
+  check_undo(loser, held[loser], changes[loser]);
   // From here on the run is one like any other, with the kept copy's history.
   for (std::uint64_t sector = 0; sector < data_bytes / kSectorBytes; ++sector) {
     const auto value = read_stamp(hosts_[0]->data().content() + sector * kSectorBytes, sector);

@@ -12,13 +12,15 @@ namespace {
 constexpr Duration kHungLookEvery = milliseconds(20);
 }
 
-Medium::Medium(Timeline& timeline, std::string name, ports::Disk::Geometry geometry)
+Medium::Medium(Timeline& timeline, std::string name, ports::Disk::Geometry geometry, std::uint64_t growth_bytes)
     : timeline_(timeline),
       name_(std::move(name)),
       geometry_(geometry),
-      content_(static_cast<std::byte*>(std::calloc(1, geometry.size_bytes))),
-      stable_(static_cast<std::byte*>(std::calloc(1, geometry.size_bytes))),
-      stable_order_(geometry.size_bytes / kSectorBytes, 0) {
+      first_bytes_(geometry.size_bytes),
+      capacity_bytes_(geometry.size_bytes + growth_bytes),
+      content_(static_cast<std::byte*>(std::calloc(1, capacity_bytes_))),
+      stable_(static_cast<std::byte*>(std::calloc(1, capacity_bytes_))),
+      stable_order_(capacity_bytes_ / kSectorBytes, 0) {
   RB_ASSERT(content_ != nullptr && stable_ != nullptr);
 }
 
@@ -135,7 +137,7 @@ void Medium::write_in_part(std::uint64_t offset_bytes, std::uint64_t length_byte
 void SimDisk::submit(ports::DiskOp& op) noexcept {
   using enum ports::DiskOpKind;
   RB_ASSERT(op.on_done);
-  const Geometry& geometry = medium_.geometry();
+  const Geometry& geometry = geometry_;
   const bool has_data = op.kind == read || op.kind == write;
   if (op.kind != flush) {
     RB_ASSERT(op.length_bytes > 0 && op.offset_bytes <= geometry.size_bytes);

@@ -62,7 +62,8 @@ class Medium {
  public:
   static constexpr Duration kLandingTimeMax = milliseconds(50);
 
-  Medium(Timeline& timeline, std::string name, ports::Disk::Geometry geometry);
+  /// `growth_bytes`: by how much it can become larger.
+  Medium(Timeline& timeline, std::string name, ports::Disk::Geometry geometry, std::uint64_t growth_bytes = 0);
 
   [[nodiscard]] const ports::Disk::Geometry& geometry() const noexcept { return geometry_; }
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
@@ -71,6 +72,9 @@ class Medium {
   [[nodiscard]] const std::byte* content() const noexcept { return content_.get(); }
   /// What would be left if the power went and nothing volatile was kept.
   [[nodiscard]] const std::byte* stable() const noexcept { return stable_.get(); }
+  /// The device becomes as large as it can; whoever has it open sees that when he asks.
+  void grow() noexcept { geometry_.size_bytes = capacity_bytes_; }
+  [[nodiscard]] std::uint64_t first_bytes() const noexcept { return first_bytes_; }  ///< before it grew
   /// For preparing a run: content and stable alike.
   void preset(std::uint64_t offset_bytes, ConstBytes bytes) noexcept;
 
@@ -114,6 +118,8 @@ class Medium {
   Timeline& timeline_;
   std::string name_;
   ports::Disk::Geometry geometry_;
+  std::uint64_t first_bytes_;
+  std::uint64_t capacity_bytes_;
   struct Free {
     void operator()(std::byte* memory) const noexcept { std::free(memory); }
   };
@@ -131,10 +137,15 @@ class Medium {
 
 class SimDisk final : public ports::Disk {
  public:
-  SimDisk(Medium& medium, SimLoop& loop, const DiskModel& model) : medium_(medium), loop_(loop), model_(model) {}
+  SimDisk(Medium& medium, SimLoop& loop, const DiskModel& model)
+      : medium_(medium), loop_(loop), model_(model), geometry_(medium.geometry()) {}
   ~SimDisk() override { RB_ASSERT(in_flight_.empty()); }
 
-  [[nodiscard]] const Geometry& geometry() const noexcept override { return medium_.geometry(); }
+  [[nodiscard]] const Geometry& geometry() const noexcept override { return geometry_; }
+  [[nodiscard]] Result<std::uint64_t, ports::IoError> measure() noexcept override {
+    geometry_ = medium_.geometry();
+    return geometry_.size_bytes;
+  }
   void submit(ports::DiskOp& op) noexcept override;
   [[nodiscard]] std::size_t unreturned_count() const noexcept override { return given_up_count_; }
 
@@ -163,6 +174,7 @@ class SimDisk final : public ports::Disk {
   Medium& medium_;
   SimLoop& loop_;
   const DiskModel& model_;
+  Geometry geometry_;  ///< as it was when the device was opened, or measured
   std::uint64_t next_id_ = 1;
   std::size_t given_up_count_ = 0;
   std::map<std::uint64_t, InFlight> in_flight_;

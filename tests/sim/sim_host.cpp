@@ -68,7 +68,8 @@ struct Aside {
   /// The metadata only: internal, it is at the end. Whole devices would be most of what a run costs.
   static void copy(Medium& to, const Medium& from, bool is_stable_only) {
     const std::uint64_t size = from.geometry().size_bytes;
-    const std::uint64_t begin = size - std::min(size, kMetadataBytesMax);
+    // After the device grew it may still be where it was.
+    const std::uint64_t begin = size == from.first_bytes() ? size - std::min(size, kMetadataBytesMax) : 0;
     to.preset(begin, {(is_stable_only ? from.stable() : from.content()) + begin, size - begin});
   }
   template <class Condition>
@@ -119,6 +120,7 @@ node::ClusterConfig make_cluster_config(const RunOptions& options, blockdev::Nod
   resource.resync.rate_max_bytes_per_second = options.rate_max_bytes_per_second;
   resource.activity_log = options.activity_log;
   resource.resync.checksum = options.checksum;
+  if (options.has_undo) resource.undo_directory = "/undo";
   if (options.has_handlers) resource.handlers.commands.fill("a person's");
   config.resources.push_back(resource);
   config.self = self;
@@ -131,6 +133,7 @@ SimHost::Process::Process(SimFabric& fabric, SimHost& host)
       network(fabric, loop, host.address_),
       datagrams(fabric, loop),
       handlers(loop, host.may_handlers_refuse_),
+      undo_files(loop, host.undo_files_),
       buffers(std::make_unique<BufferPool>(std::size_t{host.options_.buffer_memory_mib} << 20)) {
   for (Medium& medium : host.data_) data.emplace_back(medium, loop, host.options_.disk);
   for (const auto& medium : host.metadata_) metadata.emplace_back(*medium, loop, host.options_.disk);
@@ -155,7 +158,7 @@ SimHost::SimHost(SimFabric& fabric, const RunOptions& options, blockdev::NodeInd
     : fabric_(fabric), options_(options), index_(index), address_(kNodeAddress[index]) {
   for (std::size_t volume = 0; volume < options.volumes_count; ++volume) {
     const std::string name = medium_name(index, volume);
-    data_.emplace_back(fabric.timeline(), name, geometry_of(options));
+    data_.emplace_back(fabric.timeline(), name, geometry_of(options), options.growth_bytes);
     if (options.has_external_metadata) metadata_.push_back(make_metadata_medium(fabric.timeline(), options, name));
   }
   fabric.timeline().random().fill(boot_id_.bytes);
@@ -214,15 +217,24 @@ blockdev::Superblock SimHost::superblock(bool is_stable_only, std::size_t volume
   const Medium& medium = metadata_.empty() ? data_[volume] : *metadata_[volume];
   const std::byte* bytes = is_stable_only ? medium.stable() : medium.content();
   const auto placement = metadata_.empty() ? blockdev::Placement::internal : blockdev::Placement::external;
-  const auto offsets = blockdev::superblock_offsets(placement, medium.geometry().size_bytes / 4096 * 4096);
-  RB_ASSERT(offsets.has_value());
-  std::array<blockdev::SuperblockCopy, 2> copies;
-  for (std::uint8_t copy = 0; copy < 2; ++copy)
-    copies[copy] = blockdev::decode_superblock({bytes + (*offsets)[copy], blockdev::kSuperblockSlotBytes}, copy);
-  const blockdev::SuperblockVerdict verdict = blockdev::judge_superblocks(copies);
-  using Kind = blockdev::SuperblockVerdict::Kind;
-  RB_ASSERT(verdict.kind == Kind::good || verdict.kind == Kind::one_only);  // Written in turn, one is always whole.
-  return copies[verdict.chosen].superblock;
+  // Where the device ends, or ended before it grew.
+  for (const std::uint64_t device_bytes : {medium.geometry().size_bytes, medium.first_bytes()}) {
+    const auto offsets = blockdev::superblock_offsets(placement, device_bytes);
+    RB_ASSERT(offsets.has_value());
+    std::array<blockdev::SuperblockCopy, 2> copies;
+    for (std::uint8_t copy = 0; copy < 2; ++copy)
+      copies[copy] = blockdev::decode_superblock({bytes + (*offsets)[copy], blockdev::kSuperblockSlotBytes}, copy);
+    const blockdev::SuperblockVerdict verdict = blockdev::judge_superblocks(copies);
+    using Kind = blockdev::SuperblockVerdict::Kind;
+    if (verdict.kind == Kind::good || verdict.kind == Kind::one_only) return copies[verdict.chosen].superblock;
+  }
+  RB_UNREACHABLE();  // Written in turn, one is always whole.
+}
+
+void SimHost::grow_devices(std::size_t volume) {
+  data_[volume].grow();
+  fabric_.timeline().note("{}: the device of volume {} has {} KiB now", kNodeName[index_], volume,
+                          data_[volume].geometry().size_bytes >> 10);
 }
 
 blockdev::ResourceRecord SimHost::persisted(bool is_stable_only) const {
@@ -263,12 +275,14 @@ void SimHost::start() {
                              process.network,
                              *process.buffers,
                              options_.has_handlers ? &process.handlers : nullptr,
-                             &process.datagrams};
+                             &process.datagrams,
+                             &process.undo_files};
     node::ClusterConfig config = make_cluster_config(options_, index_);
+    if (arbiter_ != nullptr) config.arbiter = node::EtcdConfig{};
     if (config_edit_) config_edit_(config);
-    process.node = std::make_unique<node::Node>(std::move(config), world, boot_id_, std::move(disks),
-                                                std::vector<std::vector<ports::VirtualIp*>>{},
-                                                static_cast<node::DiskOwner*>(this));
+    process.node = std::make_unique<node::Node>(
+        std::move(config), world, boot_id_, std::move(disks), std::vector<std::vector<ports::VirtualIp*>>{},
+        static_cast<node::DiskOwner*>(this), arbiter_ == nullptr ? nullptr : static_cast<node::ArbiterOwner*>(this));
     const auto started = process.node->start();
     RB_ASSERT(started.has_value());
   });
@@ -348,6 +362,15 @@ std::optional<node::Resource::Inspection> SimHost::inspect() const {
   node::Resource::Inspection view = process_->node->resources().front()->inspect();
   if (view.mirrors.front() == nullptr) return std::nullopt;  // Not open yet.
   return view;
+}
+
+std::unique_ptr<ports::Arbiter> SimHost::connect(std::size_t, ports::ArbiterSink& sink) {
+  return std::make_unique<SimArbiter>(*arbiter_, process_->loop, index_, sink);
+}
+
+bool SimHost::holds_mandate() const {
+  const auto view = inspect();
+  return view && view->is_serving && view->machine->may_answer(process_->loop.host_now());
 }
 
 void SimHost::request(const node::AdminRequest& request, std::function<bool()> may_still,

@@ -18,9 +18,11 @@
 #include "node/node.hpp"
 #include "node/resource.hpp"
 #include "options.hpp"
+#include "sim_arbiter.hpp"
 #include "sim_datagrams.hpp"
 #include "sim_disk.hpp"
 #include "sim_network.hpp"
+#include "sim_undo_files.hpp"
 
 namespace replblk::sim {
 
@@ -30,7 +32,7 @@ struct PersistedRecord {
   blockdev::DirtyBitmap dirty{0, 4096};  ///< stored bits and active extents
 };
 
-class SimHost final : private node::DiskOwner {
+class SimHost final : private node::DiskOwner, private node::ArbiterOwner {
  public:
   SimHost(SimFabric& fabric, const RunOptions& options, blockdev::NodeIndex index);
   ~SimHost();
@@ -64,8 +66,17 @@ class SimHost final : private node::DiskOwner {
   [[nodiscard]] PersistedRecord persisted_with_bits(bool is_stable_only, std::size_t volume = 0) const;
   /// Before a start: the medium has lost the activity log, and every block counts as different.
   void spoil_activity_log();
+  /// The devices of one volume become larger.
+  void grow_devices(std::size_t volume);
+  /// The size of a volume that the superblocks say.
+  [[nodiscard]] std::uint64_t volume_bytes(std::size_t volume) const {
+    return superblock(false, volume).layout.usable_bytes;
+  }
   [[nodiscard]] std::size_t volumes_count() const noexcept { return data_.size(); }
   [[nodiscard]] Medium& data(std::size_t volume = 0) noexcept { return data_[volume]; }
+  [[nodiscard]] std::uint64_t first_sector(std::size_t volume) const noexcept {
+    return volume * options_.volume_sectors();
+  }
   /// What is at a sector, numbered through all volumes.
   [[nodiscard]] const std::byte* content(std::uint64_t sector) const noexcept {
     return data_[volume_of(sector)].content() + sector % options_.volume_sectors() * kSectorBytes;
@@ -80,6 +91,7 @@ class SimHost final : private node::DiskOwner {
     for (const auto& medium : metadata_) at = std::max(at, medium->quiet_at());
     return at;
   }
+  [[nodiscard]] const SimUndoFiles::Kept& undo_files() const noexcept { return undo_files_; }
   /// The device with the metadata.
   [[nodiscard]] Medium& metadata(std::size_t volume = 0) noexcept {
     return metadata_.empty() ? data_[volume] : *metadata_[volume];
@@ -90,6 +102,10 @@ class SimHost final : private node::DiskOwner {
   }
   [[nodiscard]] const std::string& address() const noexcept { return address_; }
   [[nodiscard]] blockdev::NodeIndex index() const noexcept { return index_; }
+  /// From the next start on; null: none.
+  void set_arbiter(SimArbiterServer* arbiter) noexcept { arbiter_ = arbiter; }
+  /// The mandate, at this moment of the host's clock.
+  [[nodiscard]] bool holds_mandate() const;
   /// Counts starts.
   [[nodiscard]] std::uint64_t incarnation() const noexcept { return incarnation_; }
 
@@ -119,6 +135,7 @@ class SimHost final : private node::DiskOwner {
     SimNetwork network;
     SimDatagrams datagrams;
     SimHandlers handlers;
+    SimUndoFiles undo_files;
     std::deque<SimDisk> data;
     std::deque<SimDisk> metadata;
     std::unique_ptr<BufferPool> buffers;
@@ -127,6 +144,7 @@ class SimHost final : private node::DiskOwner {
   // node::DiskOwner: the devices stay what they are.
   [[nodiscard]] std::vector<node::VolumeDisks> open(std::size_t index) override;
   void close(std::size_t) noexcept override {}
+  [[nodiscard]] std::unique_ptr<ports::Arbiter> connect(std::size_t resource, ports::ArbiterSink& sink) override;
   void leave(bool is_power_cut);
   [[nodiscard]] blockdev::Superblock superblock(bool is_stable_only, std::size_t volume) const;
   [[nodiscard]] std::size_t volume_of(std::uint64_t sector) const noexcept {
@@ -143,10 +161,12 @@ class SimHost final : private node::DiskOwner {
   std::string address_;
   std::deque<Medium> data_;                        ///< by volume
   std::vector<std::unique_ptr<Medium>> metadata_;  ///< by volume; empty: internal
+  SimUndoFiles::Kept undo_files_;                  ///< that were kept
   Uuid boot_id_;
   bool is_powered_ = true;
   bool is_stopping_ = false;
   bool may_handlers_refuse_ = false;
+  SimArbiterServer* arbiter_ = nullptr;
   std::uint64_t incarnation_ = 0;
   std::function<void(node::ClusterConfig&)> config_edit_;
   std::unique_ptr<Process> process_;

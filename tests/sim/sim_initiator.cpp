@@ -22,7 +22,8 @@ constexpr std::uint8_t kTaskSetFull = 0x28;
 constexpr std::uint8_t kNotReady = 0x2;
 constexpr std::uint8_t kMediumError = 0x3;
 constexpr std::uint8_t kDataProtect = 0x7;
-constexpr std::uint8_t kWriteProtected = 0x27;  ///< ASC; with qualifier 07h: space allocation failed
+constexpr std::uint8_t kWriteProtected = 0x27;     ///< ASC; with qualifier 07h: space allocation failed
+constexpr std::uint8_t kParametersChanged = 0x2a;  ///< ASC
 constexpr std::uint8_t kUnitAttention = 0x6;
 constexpr std::uint8_t kMiscompare = 0xe;
 
@@ -130,6 +131,7 @@ void SimInitiator::forget_pending() {
   loop_.cancel(retry_timer_);
   for (const auto& [cookie, pending] : pending_) drop(pending);
   pending_.clear();
+  is_capacity_out_ = false;
   if (sweep_done_) sweep_next_ = options_.region.first;
 }
 
@@ -189,6 +191,13 @@ void SimInitiator::send_ready() {
 void SimInitiator::on_ready() {
   for (const Oracle::OpId op : lost_) oracle_.close_lost(op);
   lost_.clear();
+  ask_capacity();
+  // Not when this is because of a capacity that was asked for again while commands were in flight.
+  if (options_.reservation_share > 0 && !is_reservation_out_) issue_reservation_status(false);
+}
+
+void SimInitiator::ask_capacity() {
+  is_capacity_out_ = true;
   Pending pending;
   pending.kind = Kind::capacity;
   ScsiCommand command;
@@ -197,7 +206,6 @@ void SimInitiator::on_ready() {
   command.cdb[13] = 32;
   command.data_in_length_bytes = 32;
   submit(pending, std::move(command));
-  if (options_.reservation_share > 0) issue_reservation_status(false);
 }
 
 void SimInitiator::on_tick() {
@@ -244,6 +252,11 @@ void SimInitiator::pump() {
 }
 
 Sectors SimInitiator::draw_sectors() {
+  if (has_grown() && random_.chance(0.3)) {
+    const std::uint64_t first = options_.base_sector + options_.grown_from;
+    const std::uint64_t count = random_.between(1, 2) * 8;
+    return {first + random_.below((capacity_sectors_ - options_.grown_from - count) / 8 + 1) * 8, count};
+  }
   const std::uint64_t blocks = options_.region.count / block_sectors_;
   std::uint64_t count = random_.chance(0.05) ? random_.between(1, options_.large_sectors_max / block_sectors_)
                                              : random_.between(1, 16 / block_sectors_);
@@ -371,7 +384,16 @@ void SimInitiator::issue_flush() {
 }
 
 void SimInitiator::issue_sweep() {
-  const std::uint64_t end = options_.region.first + options_.region.count;
+  std::uint64_t end = options_.region.first + options_.region.count;
+  if (has_grown()) {
+    const std::uint64_t grown_first = options_.base_sector + options_.grown_from;
+    if (sweep_next_ < end) {
+      end = std::min(end, grown_first);
+    } else {
+      sweep_next_ = std::max(sweep_next_, grown_first);
+      end = options_.base_sector + capacity_sectors_;
+    }
+  }
   if (sweep_next_ >= end) {
     if (!pending_.empty()) return;
     if (sweep_next_ == end && options_.reservation_share > 0) {
@@ -493,6 +515,8 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
                       static_cast<int>(pending.kind), pending.sectors.first, pending.sectors.count, reply.status,
                       reply.sense_key, reply.sense_code));
     }
+    const bool is_told = reply.sense_key == kUnitAttention && reply.sense_code == kParametersChanged;
+    if (options_.grown_from != 0 && is_told && !is_capacity_out_) ask_capacity();
     if (pending.kind == Kind::capacity) {
       // Another initiator's change of reservations came between: from the beginning.
       is_retrying_ready_ = true;
@@ -519,9 +543,14 @@ void SimInitiator::complete(const Pending& pending, const ScsiReply& reply) {
       // SBC-3 5.16: LBPME and LBPRZ, unmapped blocks read as zeroes.
       can_unmap_ = (std::to_integer<unsigned>(reply.data_in[14]) & 0xc0) == 0xc0;
       is_ready_ = true;
+      is_capacity_out_ = false;
       const std::uint64_t sectors = (load_be<std::uint64_t>(reply.data_in.data()) + 1) * block_sectors_;
       if (sectors + options_.base_sector < options_.region.first + options_.region.count)
         hooks_.on_violation(fmt::format("{}: capacity shrank to {} sectors", name(), sectors));
+      if (sectors < capacity_sectors_)
+        hooks_.on_violation(
+            fmt::format("{}: capacity shrank to {} sectors from {}", name(), sectors, capacity_sectors_));
+      capacity_sectors_ = sectors;
       break;
     }
     case Kind::read: {

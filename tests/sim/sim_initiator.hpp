@@ -15,6 +15,7 @@
 #include "iscsi_session.hpp"
 #include "oracle.hpp"
 #include "reservation_model.hpp"
+#include "sim_disk.hpp"
 #include "sim_network.hpp"
 
 namespace replblk::sim {
@@ -27,6 +28,8 @@ struct InitiatorOptions {
   std::uint64_t volume_sectors = UINT64_MAX / 2;  ///< that a flush of the volume covers
   Sectors region;                                 ///< in numbers through all volumes
   std::uint32_t queue_depth = 4;
+  /// In sectors of the volume: what it has from here on is new, and used by all of its initiators. 0: it does not grow.
+  std::uint64_t grown_from = 0;
   std::uint32_t large_sectors_max = 512;
   Duration gap_max = milliseconds(4);  ///< between commands of one slot
   double read_share = 0.35;
@@ -78,6 +81,8 @@ class SimInitiator final : public IscsiSession::Owner {
     std::uint64_t disk_errors = 0;
   };
   [[nodiscard]] const Counters& counters() const noexcept { return counters_; }
+  /// Of the volume, as it was last told.
+  [[nodiscard]] std::uint64_t capacity_bytes() const noexcept { return capacity_sectors_ * kSectorBytes; }
 
   void on_logged_in(IscsiSession& session) override;
   void on_reply(IscsiSession& session, std::uint64_t cookie, const ScsiReply& reply) override;
@@ -113,6 +118,7 @@ class SimInitiator final : public IscsiSession::Owner {
   void retry_later(Duration delay);
   void send_ready();
   void on_ready();
+  void ask_capacity();
   void on_tick();
   void pump();
   void issue();
@@ -121,6 +127,9 @@ class SimInitiator final : public IscsiSession::Owner {
   void issue_compare_and_write();
   void issue_flush();
   void issue_sweep();
+  [[nodiscard]] bool has_grown() const noexcept {
+    return options_.grown_from != 0 && capacity_sectors_ > options_.grown_from;
+  }
   void issue_reservation();
   void issue_reservation_status(bool is_sweep);
   [[nodiscard]] bool may_conflict(const Pending& pending) const;
@@ -145,6 +154,8 @@ class SimInitiator final : public IscsiSession::Owner {
   bool is_load_on_ = false;
   bool can_unmap_ = false;
   std::uint32_t block_sectors_ = 1;
+  std::uint64_t capacity_sectors_ = 0;
+  bool is_capacity_out_ = false;
   std::size_t portal_ = 0;
   std::uint32_t not_ready_count_ = 0;
   std::uint64_t next_cookie_ = 1;

@@ -29,6 +29,8 @@ class SimLoop final : public ports::Loop {
   ~SimLoop() override;
 
   [[nodiscard]] Instant now() const noexcept override { return turn_time_; }
+  /// What the host's clock shows, also while the process hangs.
+  [[nodiscard]] Instant host_now() const noexcept { return host_time(timeline_.now()); }
   /// All simulated calendars are right, and the simulated world began on 1 January 2026.
   [[nodiscard]] std::uint64_t unix_ms() const noexcept override {
     return 1'767'225'600'000 + static_cast<std::uint64_t>(to_ms(turn_time_.time_since_epoch()));

@@ -298,6 +298,11 @@ bool SimFabric::deliver(const ConnectionRef& connection, int from_side) {
       if (can_pass(to.host, from.host)) end_side(connection, from_side, StreamError::reset);
       return false;
     }
+    if (to.handle == nullptr && to.is_closing && !segment.is_fin && to.network != nullptr) {
+      // close() reads on and drops what comes, so that no RST overtakes the last bytes (TcpConnection does).
+      segment.is_delivered = true;
+      return can_pass(to.host, from.host);
+    }
     if (to.handle == nullptr && to.is_closing && !segment.is_fin) {
       // Data for a socket that its owner has closed: RST, and what it still had to send is lost with it.
       send_reset(connection, 1 - from_side);

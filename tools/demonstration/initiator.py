@@ -89,6 +89,15 @@ class Initiator:
         """SYNCHRONIZE CACHE(16) of the whole unit, SBC-3 5.26."""
         return self._submit(struct.pack(">BBQIBB", 0x91, 0, 0, 0, 0, 0))
 
+    def capacity_bytes(self):
+        """READ CAPACITY(16), SBC-3 5.16. A unit attention that waits is taken first."""
+        for _ in range(5):
+            done = self.wait(self._submit(struct.pack(">BBQIBB", 0x9E, 0x10, 0, 32, 0, 0), in_bytes=32))
+            if done.status == GOOD:
+                last, block = struct.unpack_from(">QI", done.data)
+                return (last + 1) * block
+        raise InitiatorError(f"no capacity: {done}")
+
     def poll(self, timeout_s=0.0):
         """What has ended since. Raises when the connection is lost, but not before everything received was returned."""
         deadline = time.monotonic() + timeout_s

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 sys.dont_write_bytecode = True
@@ -22,67 +21,20 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(
 
 from demonstration.initiator import BLOCK, Initiator, InitiatorError  # noqa: E402
 from demonstration.pair import IQN, DemoError, Pair, device_of, is_in_sync, other, peer_of, wait_until  # noqa: E402
+from load import REGION_BLOCKS, STEP, Load, TestFailure, check_answered  # noqa: E402
 
 OWN_MOUNTS = "--in-own-mounts"
 VOLUME_BYTES = 96 << 20
 # The first Primary's is the larger one, so that it is the other one that fills up first.
 FILE_SYSTEM_BYTES = {"a": 160 << 20, "b": 56 << 20}
-REGION_BLOCKS = 4096  # of 4 KiB: what the load writes to
-STEP = 8  # sectors of 4 KiB
 DISK_TIMEOUT_MS = 1000
 NO_ROOM = "key 7h, ASC/Q 27h/07h"
-
-
-class TestFailure(Exception):
-    pass
 
 
 def run(*words):
     done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
         raise TestFailure(f"{' '.join(words)}: exit {done.returncode}\n{done.stdout}")
-
-
-class Load(threading.Thread):
-    """One write at a time, each block with the number of the write; remembers what was answered."""
-
-    def __init__(self, pair):
-        super().__init__(daemon=True)
-        self._pair, self._stop_asked = pair, threading.Event()
-        self.answered, self.possible = {}, {}
-        self.count, self.pause_s, self.problem = 0, 0.0, None
-
-    def run(self):
-        number, last, node = 0, time.monotonic(), "a"
-        while not self._stop_asked.is_set():
-            try:
-                initiator = Initiator(self._pair.addresses[node], self._pair.iscsi_port, IQN, "iqn.2026-11.org.example:disks", 2)
-            except InitiatorError:
-                node = other(node)
-                time.sleep(0.02)
-                continue
-            try:
-                while not self._stop_asked.is_set():
-                    number += 1
-                    block = number * 7 % REGION_BLOCKS
-                    self.possible.setdefault(block, set()).add(number)
-                    done = initiator.wait(initiator.write(block * STEP, number.to_bytes(8, "little") * 512))
-                    if done.status != 0:
-                        self.problem = f"write {number} at block {block} by way of {node}: {done}"
-                        return
-                    self.answered[block], self.possible[block] = number, {number}
-                    self.count += 1
-                    self.pause_s, last = max(self.pause_s, time.monotonic() - last), time.monotonic()
-            except InitiatorError:
-                node = other(node)
-
-    def finish(self):
-        self._stop_asked.set()
-        self.join(30)
-        if self.is_alive():
-            raise TestFailure("a write has been without an answer for 30 s")
-        if self.problem:
-            raise TestFailure(self.problem)
 
 
 class Story:
@@ -177,11 +129,7 @@ class Story:
     def check_answered(self, load):
         node = "a" if self.role("a") == "Primary" else "b"
         initiator = Initiator(self.pair.addresses[node], self.pair.iscsi_port, IQN, "iqn.2026-11.org.example:disks")
-        for block, possible in load.possible.items():
-            done = initiator.wait(initiator.read(block * STEP, STEP))
-            number = int.from_bytes(done.data[:8], "little")
-            if done.status != 0 or number not in possible | {load.answered.get(block, 0)} or bytes(done.data) != number.to_bytes(8, "little") * 512:
-                raise TestFailure(f"block {block} holds write {number}, not {load.answered.get(block)} (possible {possible})")
+        check_answered(load, initiator)
         initiator.log_out()
 
     def fill(self, node, first_block):

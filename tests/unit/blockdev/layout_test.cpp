@@ -70,5 +70,55 @@ TEST(Layout, Every_plan_is_sound_and_too_small_devices_have_none) {
   EXPECT_FALSE(superblock_offsets(Placement::internal, 131071).has_value());
 }
 
+// A grown volume keeps every byte and every block; its new superblocks are clear of the old ones.
+TEST(Layout, A_grown_layout_is_sound_and_holds_what_the_old_one_did) {
+  std::mt19937_64 random(2);
+  int grown_count = 0;
+  for (int round = 0; round < 20'000; ++round) {
+    const Placement placement = random() % 2 == 0 ? Placement::internal : Placement::external;
+    const std::uint64_t device_bytes = (std::uint64_t{4} << 20) + (random() >> (20 + random() % 30));
+    const auto layout = plan_layout({placement, device_bytes, std::uint64_t{1} << 40, 0});
+    if (!layout) continue;
+    const std::uint64_t larger_bytes = device_bytes + (random() >> (20 + random() % 44));
+    const auto grown = grow_layout(*layout, larger_bytes, std::uint64_t{1} << 40);
+    if (!grown) continue;
+    ++grown_count;
+    ASSERT_TRUE(is_sound(*grown));
+    ASSERT_EQ(grown->usable_bytes, layout->usable_bytes);
+    ASSERT_EQ(grown->bitmap_block_bytes, layout->bitmap_block_bytes);
+    ASSERT_GE(grown->room_bytes(), layout->room_bytes());
+    Layout full = *grown;
+    full.usable_bytes = full.room_bytes();
+    ASSERT_TRUE(is_sound(full));
+    if (placement == Placement::internal && *grown != *layout) {
+      ASSERT_GE((*superblock_offsets(placement, larger_bytes))[0], layout->data_device_bytes);
+    }
+  }
+  EXPECT_GT(grown_count, 5000);
+  const auto layout = plan_layout({Placement::internal, 64 << 20, 0, 0});
+  EXPECT_EQ(grow_layout(*layout, 64 << 20, 0), layout);
+  EXPECT_FALSE(grow_layout(*layout, 32 << 20, 0).has_value());
+  EXPECT_FALSE(grow_layout(*layout, std::uint64_t{100} << 40, 0).has_value()) << "bits of 4 KiB blocks";
+}
+
+// A size that is not looked at is a volume that is not found.
+TEST(Layout, Former_sizes_are_looked_at_nearest_first_and_come_to_an_end) {
+  constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
+  const std::uint64_t device_bytes = 3000 * kGiB + 12 * 4096;
+  std::uint64_t end = device_bytes;
+  std::uint64_t count = 0;
+  bool has_page = false, has_mib = false, has_gib = false;
+  while (const auto former = former_size(device_bytes, end)) {
+    ASSERT_LT(*former, end);
+    end = *former;
+    ++count;
+    has_page = has_page || end == device_bytes - 5 * 4096;
+    has_mib = has_mib || end == 2999 * kGiB + (std::uint64_t{77} << 20);
+    has_gib = has_gib || end == 100 * kGiB;
+  }
+  EXPECT_TRUE(has_page && has_mib && has_gib);
+  EXPECT_LT(count, 100'000u);
+}
+
 }  // namespace
 }  // namespace replblk::blockdev

@@ -189,6 +189,20 @@ TEST(Superblock, Copies_of_different_volumes_are_refused) {
   EXPECT_EQ(judge_superblocks({a, b}).kind, Kind::different);
 }
 
+// A volume that grew, and a power cut between its two superblocks.
+TEST(Superblock, Copies_of_one_volume_may_differ_in_their_layout_when_the_first_is_the_newer) {
+  SuperblockCopy a = copy_of(CopyState::whole, 6), b = copy_of(CopyState::whole, 5);
+  a.superblock.layout.usable_bytes -= 4096;
+  const SuperblockVerdict verdict = judge_superblocks({a, b});
+  EXPECT_EQ(verdict.kind, Kind::good);
+  EXPECT_EQ(verdict.chosen, 0);
+  EXPECT_TRUE(verdict.is_repair_needed);
+  a.superblock.sequence = 5;
+  EXPECT_EQ(judge_superblocks({a, b}).kind, Kind::different);
+  a.superblock.sequence = 9;
+  EXPECT_EQ(judge_superblocks({a, b}).kind, Kind::different);
+}
+
 // A record that comes back changed is a node that acts upon what it never agreed to.
 TEST(RecordCodec, Every_field_comes_back) {
   ResourceRecord record;

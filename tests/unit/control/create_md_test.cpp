@@ -67,6 +67,24 @@ TEST_F(CreateMd, Blank_file_becomes_a_volume_and_its_size_and_identity_are_told)
   EXPECT_NE(report.made[0].find(" of 8388608 bytes ("), std::string::npos) << report.made[0];
 }
 
+// So that a larger disk can take the place of the one that failed.
+TEST_F(CreateMd, Given_size_is_what_initiators_get) {
+  const CreateMdReport report = create_metadata(
+      pair({make_file("a")}), {.resource = "", .is_forced = false, .volume_uuid = {}, .size_bytes = 1u << 20});
+  ASSERT_EQ(report.outcome, CreateMdOutcome::done) << (report.problems.empty() ? "" : report.problems[0]);
+  EXPECT_NE(report.made[0].find(": 1048576 of 8388608 bytes ("), std::string::npos) << report.made[0];
+  const auto refused = [&](std::uint64_t size_bytes, const char* word, std::vector<std::string> files) {
+    const CreateMdReport bad = create_metadata(
+        pair(std::move(files)), {.resource = "", .is_forced = false, .volume_uuid = {}, .size_bytes = size_bytes});
+    EXPECT_NE(bad.outcome, CreateMdOutcome::done);
+    ASSERT_FALSE(bad.problems.empty());
+    EXPECT_NE(bad.problems[0].find(word), std::string::npos) << bad.problems[0];
+  };
+  refused(1000, "not a multiple of 4096", {make_file("b")});
+  refused(8u << 20, "too few for data and metadata for a volume of 8388608 bytes", {make_file("c")});
+  refused(1u << 20, "--size is of one volume", {make_file("d"), make_file("e")});
+}
+
 // The most expensive mistake there is: the wrong device name.
 TEST_F(CreateMd, File_system_is_named_and_left_alone_until_forced) {
   const std::string path = make_file("ext4");

@@ -66,6 +66,7 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
       .suspended_reason = "r3",
       .target_iqn = "iqn.x",
       .is_serving = true,
+      .arbiter = "etcd",
       .term = 19,
       .members = "a,b",
       .current_generation = "g",
@@ -117,6 +118,7 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
   EXPECT_EQ(got.volumes.at(0).verify.differing_ranges, (std::vector<blockdev::ByteRange>{{30, 31}, {32, 33}}));
   EXPECT_EQ(got.peer_role, "Secondary");
   EXPECT_EQ(got.term, 19u);
+  EXPECT_EQ(got.arbiter, "etcd");
   EXPECT_TRUE(got.heartbeat_paths.at(0).is_heard && got.heartbeat_paths.at(0).is_heard_by_peer);
   EXPECT_EQ(got.heartbeat_paths.at(0).round_trip_us, 131u);
   EXPECT_EQ(got.heartbeat_paths.at(0).reason, "r9");

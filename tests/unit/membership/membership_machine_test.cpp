@@ -80,6 +80,21 @@ TEST(MembershipMachine, A_refused_claimant_takes_the_records_configuration_and_i
 }
 
 // A claim of the peer's came between reading and replacing: look again before anything else.
+// What stands in `status` must be what is waited for now.
+TEST(MembershipMachine, A_secondary_whose_arbiter_does_not_answer_says_so) {
+  MachineFixture node(1);
+  node.establish(0);
+  node.give_promise();
+  node.lose_connection();
+  node.pass(milliseconds(600));
+  EXPECT_NE(node.machine->reason().find("promise"), std::string::npos);
+  node.pass(milliseconds(600));
+  node.flush();
+  node.pass(seconds(3));
+  EXPECT_NE(node.machine->reason().find("the arbiter does not answer"), std::string::npos) << node.machine->reason();
+  EXPECT_FALSE(node.may_answer());
+}
+
 TEST(MembershipMachine, A_claim_that_lost_the_race_is_judged_anew) {
   MachineFixture node(0);
   node.establish(0);
@@ -575,15 +590,16 @@ TEST(MembershipMachine, A_failed_disk_of_the_primary_makes_the_secondary_claim) 
   node.give_promise();
   node.peer.has_failed_disk = true;
   node.peer.is_frozen = true;
+  node.peer.is_serving = false;
   node.hear();
   // What the primary acknowledged before may still be on its way: the connection ends before the flush begins.
   EXPECT_EQ(node.take(), (Trace{"end connection", "flush"}));
   node.flush();
   node.persist();
   EXPECT_EQ(node.sent.request.term, 3u);
-  node.trace.clear();
-  node.pass_hearing(milliseconds(2500));  // It cannot remember that it is left behind: the arbiter decides.
-  EXPECT_EQ(node.take(), (Trace{"read arbiter"}));
+  // It can hardly remember that it is left behind: the arbiter decides, and nothing is waited for, not even the
+  // promise.
+  EXPECT_EQ(node.take(), (Trace{"persist (2,{01},0) seen 3", "read arbiter"}));
 }
 
 TEST(MembershipMachine, Standby_hands_the_role_over_and_maintenance_moves_nothing) {
@@ -646,14 +662,19 @@ TEST(MembershipMachine, A_wish_for_the_role_ends_when_somebody_has_it) {
   EXPECT_EQ(node.take(), (Trace{"persist (3,{01},-) seen 3", "acknowledge 3", "established"}));
 }
 
-TEST(MembershipMachine, Whoever_cannot_write_its_metadata_says_nothing_any_more) {
+TEST(MembershipMachine, Whoever_cannot_write_its_metadata_says_only_that) {
   MachineFixture node(1);
   node.establish(0);
   node.machine->metadata_failed(node.now);
   node.peer.request = {9, 99};
   node.sent = {};
   node.pass_hearing(seconds(3));
-  EXPECT_EQ(node.sent, Heartbeat{});
+  Heartbeat expected;
+  expected.configuration = {2, 3, 0};
+  expected.seen = 2;
+  expected.current = node.machine->record().generations.current;
+  expected.has_failed_disk = true;
+  EXPECT_EQ(node.sent, expected);
   EXPECT_EQ(node.take(), (Trace{"end connection"}));
 }
 

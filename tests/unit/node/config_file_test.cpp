@@ -1,85 +1,11 @@
 #include "node/config_file.hpp"
 
-#include <gtest/gtest.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
+
+#include "config_fixture.hpp"
 
 namespace replblk::node {
 namespace {
-
-/// A pair with everything that must be given. Each line is a line of the messages below.
-constexpr std::string_view kPair = R"(cluster {
-  name: "store1"
-  node { name: "alpha" address: "192.0.2.1" }
-  node { name: "beta" address: "192.0.2.2" }
-  secret_file: "SECRET"
-  arbiter { none {} }
-}
-resource {
-  name: "data"
-  target { iqn: "iqn.2026-11.org.example:data" }
-  volume {
-    lun: 0
-    disk { on: "alpha" path: "/dev/vdb" }
-    disk { on: "beta" path: "/dev/vdb" }
-  }
-}
-)";
-
-class ConfigFile : public ::testing::Test {
- protected:
-  void SetUp() override {
-    std::string pattern = std::filesystem::temp_directory_path() / "replblk-config-XXXXXX";
-    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-    write("secret", "0123456789abcdef0123456789abcdef\n");
-  }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-
-  std::string write(std::string_view name, std::string_view content, mode_t mode = 0600) const {
-    const std::string path = directory_ / name;
-    std::ofstream(path, std::ios::binary) << content;
-    ::chmod(path.c_str(), mode);
-    return path;
-  }
-  /// kPair after `from` became `to` (every occurrence), with the real secret's path.
-  [[nodiscard]] std::string pair_with(std::string_view from = "", std::string_view to = "") const {
-    std::string text(kPair);
-    replace(text, from, to);
-    if (text.find("SECRET") != text.npos) replace(text, "SECRET", (directory_ / "secret").string());
-    return text;
-  }
-  static void replace(std::string& text, std::string_view from, std::string_view to) {
-    if (from.empty()) return;
-    std::size_t at = text.find(from);
-    EXPECT_NE(at, text.npos) << from;
-    while (at != text.npos) {
-      text.replace(at, from.size(), to);
-      at = text.find(from, at + to.size());
-    }
-  }
-  [[nodiscard]] Result<ClusterConfig, std::vector<std::string>> parse(const std::string& text,
-                                                                      std::string_view node = "alpha",
-                                                                      std::string_view host = "") const {
-    return parse_config(text, {.path = "node.conf", .node_name = std::string(node), .host_name = std::string(host)});
-  }
-  /// All complaints, one a line; the temporary directory is called DIR.
-  [[nodiscard]] std::string complaints(const std::string& text, std::string_view node = "alpha",
-                                       std::string_view host = "") const {
-    const auto result = parse(text, node, host);
-    if (result) return "accepted";
-    std::string all;
-    for (const std::string& sentence : result.error()) all += (all.empty() ? "" : "\n") + sentence;
-    if (all.find(directory_.string()) != all.npos) replace(all, directory_.string(), "DIR");
-    return all;
-  }
-
-  std::filesystem::path directory_;
-};
 
 // A default that drifts from the schema changes what every installation does.
 TEST_F(ConfigFile, Smallest_pair_gets_the_defaults_of_the_schema) {
@@ -224,8 +150,6 @@ TEST_F(ConfigFile, Each_broken_rule_is_named_with_its_place_key_value_and_rule) 
        "6:3: cluster.flush_interval_ms: 1 is out of range; 100 to 60000"},
       {"path: \"/dev/vdb\" }\n  }", "path: \"/dev/vdb\" timeout_ms: 999 }\n  }",
        "14:40: resource[0].volume[0].disk[1].timeout_ms: 999 is out of range; 1000 to 600000"},
-      {"arbiter { none {} }", "arbiter { etcd { endpoint: \"https://10.0.0.9\" } }",
-       "6:13: etcd: unknown key; known here are none"},
       {"name: \"data\"", "name: \"all\"",
        "9:3: resource[0].name: \"all\" is taken; replblkctl means every resource by it"},
       {"  name: \"data\"", "", "8:1: resource[0].name: is missing; NAME"},
@@ -286,6 +210,8 @@ TEST_F(ConfigFile, Each_broken_rule_is_named_with_its_place_key_value_and_rule) 
        "8"},
       {"resource {", "resource {\n  resync { latency_budget: 0 }",
        "9:12: resource[0].resync.latency_budget: 0 is out of range; 0.01 to 100"},
+      {"resource {", "resource { undo_directory: \"undo\"",
+       "8:12: resource[0].undo_directory: \"undo\" cannot be used; a path is absolute"},
       {"resource {", "resource { after_sb_0pri: \"discard-node-gamma\"",
        "8:12: resource[0].after_sb_0pri: \"discard-node-gamma\" names no node; after discard-node- comes the name of a "
        "node: alpha, beta"},
@@ -340,12 +266,12 @@ TEST_F(ConfigFile, Values_that_must_be_unique_in_the_file_are) {
 
 TEST_F(ConfigFile, All_unknown_keys_are_named_in_one_run) {
   EXPECT_EQ(
-      complaints(pair_with("arbiter { none {} }", "heartbeat { lease_ms: 1000 }\n  vip: 3")),
-      "node.conf:6:3: heartbeat: unknown key; known here are name, node, secret_file, replication_port, "
+      complaints(pair_with("arbiter { none {} }", "heartbeats { lease_ms: 1000 }\n  vip: 3")),
+      "node.conf:6:3: heartbeats: unknown key; known here are name, node, secret_file, replication_port, "
       "connect_interval_ms, "
-      "ping_interval_ms, ping_timeout_ms, peer_timeout_ms, flush_interval_ms, arbiter\n"
+      "ping_interval_ms, ping_timeout_ms, peer_timeout_ms, flush_interval_ms, arbiter, heartbeat\n"
       "node.conf:7:3: vip: unknown key; known here are name, node, secret_file, replication_port, connect_interval_ms, "
-      "ping_interval_ms, ping_timeout_ms, peer_timeout_ms, flush_interval_ms, arbiter");
+      "ping_interval_ms, ping_timeout_ms, peer_timeout_ms, flush_interval_ms, arbiter, heartbeat");
 }
 
 TEST_F(ConfigFile, Empty_and_binary_files_are_refused) {
@@ -376,8 +302,7 @@ TEST_F(ConfigFile, Secret_file_is_checked) {
             "node.conf:5:3: cluster.secret_file: \"DIR/g\" does not exist; make it on one node (head -c 32 "
             "/dev/urandom | base64 > "
             "DIR/g) and copy it to the other");
-  EXPECT_EQ(with_secret(directory_),
-            "node.conf:5:3: cluster.secret_file: \"DIR\" is not a file; a file with a secret");
+  EXPECT_EQ(with_secret(directory_), "node.conf:5:3: cluster.secret_file: \"DIR\" is not a file; a file with a secret");
 }
 
 TEST_F(ConfigFile, Node_is_chosen_by_host_name_or_by_option) {
@@ -470,6 +395,8 @@ TEST_F(ConfigFile, Shared_fields_are_the_same_on_both_nodes_and_name_a_differenc
                                              "cluster.node[1].name=beta",
                                              "cluster.node[1].address=192.0.2.2",
                                              "cluster.replication_port=7789",
+                                             "cluster.heartbeat.port=7789",
+                                             "cluster.arbiter=none",
                                              "resource[0].name=data",
                                              "resource[0].target.iqn=iqn.2026-11.org.example:data",
                                              "resource[0].target.alias=",
@@ -484,7 +411,7 @@ TEST_F(ConfigFile, Shared_fields_are_the_same_on_both_nodes_and_name_a_differenc
                 ->shared_fields,
             expected);
   std::vector<std::string> other = expected;
-  other[12] = "resource[0].volume[0].lun=7";
+  other[14] = "resource[0].volume[0].lun=7";
   EXPECT_EQ(parse(pair_with("lun: 0", "lun: 7"), "beta")->shared_fields, other);
 }
 

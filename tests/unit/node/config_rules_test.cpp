@@ -31,10 +31,35 @@ TEST(ConfigRules, Addresses_are_numeric_and_compare_by_value) {
   EXPECT_TRUE(parse_address("::")->is_unspecified);
   EXPECT_TRUE(parse_address("224.0.0.1")->is_multicast);
   EXPECT_TRUE(parse_address("ff02::1")->is_multicast);
+  EXPECT_TRUE(parse_address("127.3.0.1")->is_loopback);
+  EXPECT_TRUE(parse_address("0::1")->is_loopback);
+  EXPECT_FALSE(parse_address("192.0.2.127")->is_loopback);
   for (const std::string_view bad : {"", "localhost", "10.0.0.1/24", "[::1]", "fe80::1%eth0", "10.0.0", "10.0.0.256"}) {
     EXPECT_FALSE(parse_address(bad)) << bad;
   }
   EXPECT_FALSE(parse_address(std::string_view("10.0.0.1\0x", 10)));
+}
+
+// A port that is dropped or an IPv6 address that loses its end would be another host, or none.
+TEST(ConfigRules, Endpoints_are_an_address_and_a_port) {
+  const auto both = [](std::string_view text) {
+    const auto parsed = parse_address_and_port(text);
+    return parsed ? parsed->address.canonical + " " + std::to_string(parsed->port) : "refused";
+  };
+  EXPECT_EQ(both("192.0.2.1"), "192.0.2.1 0");
+  EXPECT_EQ(both("192.0.2.1:80"), "192.0.2.1 80");
+  EXPECT_EQ(both("2001:db8::0:1"), "2001:db8::1 0");
+  EXPECT_EQ(both("[2001:db8::1]:65535"), "2001:db8::1 65535");
+  for (const std::string_view bad :
+       {"", ":", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:080", "192.0.2.1:65536", "192.0.2.1:1e3", "192.0.2.1:-1",
+        "[192.0.2.1]:80", "[2001:db8::1]", "[2001:db8::1]:", "2001:db8::1]:80", "[2001:db8::1:80", "gateway:80"})
+    EXPECT_EQ(both(bad), "refused") << bad;
+  EXPECT_TRUE(parse_endpoint_url("https://192.0.2.9:2379")->has_tls);
+  EXPECT_FALSE(parse_endpoint_url("http://[2001:db8::9]:2379/")->has_tls);
+  EXPECT_EQ(parse_endpoint_url("http://[2001:db8::9]:2379/")->endpoint.port, 2379);
+  for (const std::string_view bad : {"192.0.2.9:2379", "https://192.0.2.9", "ftp://192.0.2.9:2379", "http://",
+                                     "https://etcd:2379", "http://192.0.2.9:2379/v3", "http://user@192.0.2.9:2379"})
+    EXPECT_FALSE(parse_endpoint_url(bad)) << bad;
 }
 
 TEST(ConfigRules, Names_and_paths) {

@@ -181,6 +181,24 @@ TEST(Meeting, Volumes_of_different_size_are_named) {
   EXPECT_NE(plan(mine, yours).reason.find("usable size here 1048576 bytes, there 4096 bytes"), std::string::npos);
 }
 
+// A resize that was cut off between the nodes: the one that has not grown does, if it has room and it is the same
+// volume.
+TEST(Meeting, The_smaller_copy_grows_to_the_larger_one_only_when_it_has_room) {
+  Introduction mine = side({2, 3, 0}, {g1, {}, {}}), yours = mine;
+  yours.volumes[0].size_bytes = 3u << 20;
+  EXPECT_EQ(sizes_to_grow_to(mine, yours), volume_sizes(mine)) << "no room";
+  mine.volumes[0].room_bytes = (3u << 20) - 4096;
+  EXPECT_EQ(sizes_to_grow_to(mine, yours), volume_sizes(mine)) << "too little";
+  mine.volumes[0].room_bytes = 4u << 20;
+  EXPECT_EQ(sizes_to_grow_to(mine, yours), volume_sizes(yours));
+  EXPECT_EQ(sizes_to_grow_to(yours, mine), volume_sizes(yours)) << "nothing ever shrinks";
+  yours.volumes[0].size_bytes += 512;
+  EXPECT_EQ(sizes_to_grow_to(mine, yours), volume_sizes(mine)) << "no size that a volume can have";
+  yours.volumes[0].size_bytes -= 512;
+  yours.volumes[0].uuid.bytes[0] = std::byte{1};
+  EXPECT_EQ(sizes_to_grow_to(mine, yours), volume_sizes(mine)) << "another volume";
+}
+
 // The whole small domain: both sides must come to mirrored plans, and the rules that guard data must hold in each.
 TEST(Meeting, Plans_are_mirrored_and_no_bad_copy_is_source_over_the_whole_domain) {
   const std::vector<Configuration> configurations = {{},        {2, 3, 0}, {2, 3, blockdev::kNoNode}, {3, 1, 0},

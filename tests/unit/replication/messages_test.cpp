@@ -56,7 +56,15 @@ TEST(Messages, Proposal_and_acknowledgement_arrive_whole) {
   EXPECT_EQ(round_trip(ProposalAck{77}).term, 77u);
 }
 
-TEST(Messages, Take_over_arrives) { static_cast<void>(round_trip(TakeOver{})); }
+TEST(Messages, Resize_and_its_reply_arrive_whole) {
+  const Resize asked = round_trip(Resize{ResizeStep::grow, {1 << 20, 2 << 20}});
+  EXPECT_EQ(asked.step, ResizeStep::grow);
+  EXPECT_EQ(asked.sizes_bytes, (std::vector<std::uint64_t>{1 << 20, 2 << 20}));
+  const ResizeReply answer = round_trip(ResizeReply{ResizeStep::measure, {5}, "no\x01"});
+  EXPECT_EQ(answer.step, ResizeStep::measure);
+  EXPECT_EQ(answer.sizes_bytes, (std::vector<std::uint64_t>{5}));
+  EXPECT_EQ(answer.failure, "no?");
+}
 
 TEST(Messages, Invalidate_arrives) { static_cast<void>(round_trip(Invalidate{})); }
 
