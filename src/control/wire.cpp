@@ -39,6 +39,16 @@ api::Verb to_wire(node::AdminVerb verb) noexcept {
       return api::VERB_ATTACH;
     case node::AdminVerb::resize:
       return api::VERB_RESIZE;
+    case node::AdminVerb::switchover:
+      return api::VERB_SWITCHOVER;
+    case node::AdminVerb::standby:
+      return api::VERB_STANDBY;
+    case node::AdminVerb::unstandby:
+      return api::VERB_UNSTANDBY;
+    case node::AdminVerb::maintenance_on:
+      return api::VERB_MAINTENANCE_ON;
+    case node::AdminVerb::maintenance_off:
+      return api::VERB_MAINTENANCE_OFF;
   }
   RB_UNREACHABLE();
 }
@@ -73,6 +83,16 @@ std::optional<node::AdminVerb> from_wire(int verb) noexcept {
       return node::AdminVerb::attach;
     case api::VERB_RESIZE:
       return node::AdminVerb::resize;
+    case api::VERB_SWITCHOVER:
+      return node::AdminVerb::switchover;
+    case api::VERB_STANDBY:
+      return node::AdminVerb::standby;
+    case api::VERB_UNSTANDBY:
+      return node::AdminVerb::unstandby;
+    case api::VERB_MAINTENANCE_ON:
+      return node::AdminVerb::maintenance_on;
+    case api::VERB_MAINTENANCE_OFF:
+      return node::AdminVerb::maintenance_off;
     default:
       return std::nullopt;  // a newer replblkctl's
   }

@@ -23,7 +23,12 @@ enum class AdminVerb : std::uint8_t {
   invalidate_remote,
   detach,
   attach,
-  resize
+  resize,
+  switchover,
+  standby,
+  unstandby,
+  maintenance_on,
+  maintenance_off
 };
 
 struct AdminRequest {

@@ -142,6 +142,11 @@ struct ResourceConfig {
   replication::SplitPolicies after_split_brain;
   std::string undo_directory;  ///< for what a copy that lost a split brain had; empty: nothing is kept
   HandlersConfig handlers;
+  NodeIndex preferred_node = blockdev::kNoNode;  ///< of two that may serve alike
+  std::optional<Duration> failback_after;        ///< nothing: the role never goes back by itself
+  /// How long a node that starts waits for its peer before it serves alone; with `etcd`, before it asks. Nothing: for
+  /// ever.
+  std::optional<Duration> degraded_start_after;
 };
 
 struct ClusterConfig {

@@ -10,6 +10,8 @@ namespace {
 
 constexpr int kVolumesMax = 256;
 constexpr std::size_t kHandlerBytesMax = 4096;
+/// protocol.md 3.7, with an arbiter that remembers.
+constexpr Duration kDegradedStartAfter = seconds(120);
 
 }  // namespace
 
@@ -51,6 +53,22 @@ void ConfigChecker::check_resource(const ConfigSection& section) {
   }
   if (section.has("handlers")) made.handlers = check_handlers(section.child("handlers"));
   made.after_split_brain = check_split_policies(section);
+  if (section.has("preferred_node")) {
+    const std::optional<std::size_t> node = find_node(section.text("preferred_node"));
+    if (node) made.preferred_node = static_cast<NodeIndex>(*node);
+    if (!node)
+      section.complain("preferred_node", fmt::format("there is no node {}", in_quotes(section.text("preferred_node"))),
+                       fmt::format("the name of a node: {}", node_names()));
+  }
+  if (section.has("failback_after_s") && section.number("failback_after_s") != 0) {
+    made.failback_after = seconds(section.number("failback_after_s", 10, 86400));
+    if (!section.has("preferred_node")) section.missing("preferred_node", "where the role goes back to");
+  }
+  if (!section.has("degraded_start_after_s")) {
+    if (std::holds_alternative<EtcdConfig>(config_.arbiter)) made.degraded_start_after = kDegradedStartAfter;
+  } else if (section.number("degraded_start_after_s") != 0) {
+    made.degraded_start_after = seconds(section.number("degraded_start_after_s", 10, 86400));
+  }
   if (section.has("undo_directory")) made.undo_directory = check_directory(section, "undo_directory");
   config_.resources.push_back(std::move(made));
 }

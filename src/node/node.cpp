@@ -271,6 +271,17 @@ class Node::Impl final : private ports::AcceptSink {
       case AdminVerb::resize:
         resource.resize(reply);
         return;
+      case AdminVerb::switchover:
+        resource.switch_over(reply);
+        return;
+      case AdminVerb::standby:
+      case AdminVerb::unstandby:
+        resource.set_standby(request.verb == AdminVerb::standby, reply);
+        return;
+      case AdminVerb::maintenance_on:
+      case AdminVerb::maintenance_off:
+        resource.set_maintenance(request.verb == AdminVerb::maintenance_on, reply);
+        return;
       case AdminVerb::verify:
         resource.verify(request, reply);
         return;

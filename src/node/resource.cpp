@@ -22,6 +22,8 @@ namespace {
 constexpr Duration kTickInterval = milliseconds(250);
 /// protocol.md 3.8: giving up the role is bounded, whatever disks do.
 constexpr Duration kStopTimeout = seconds(10);
+/// Of these, for the peer to take the role.
+constexpr Duration kHandOverTimeout = seconds(2);
 
 }  // namespace
 
@@ -40,6 +42,7 @@ Resource::Resource(const ClusterConfig& cluster, const ResourceConfig& config, p
       virtual_ips_(world.loop, virtual_ips),
       membership_timer_(Callback<void()>::to<&Resource::on_membership_timer>(*this)),
       gate_task_(Callback<void()>::to<&Resource::gate_closed>(*this)),
+      hand_over_task_(Callback<void()>::to<&Resource::stop_when_handed_over>(*this)),
       sweep_task_(
           Callback<void()>::with(this, [](void* self) { static_cast<Resource*>(self)->retired_channels_.clear(); })),
       dial_backoff_(cluster.connect_interval),
@@ -346,7 +349,9 @@ void Resource::on_tick() {
   if (is_stop_drained_) continue_stop();
   if (is_stop_ending_ && is_quiet()) return finish_stop();
   const Instant now = world_.loop.now();
+  stop_when_handed_over();
   if (is_copy_failed_) return tick_with_failed_copy();
+  fail_back(now);
   answer_long_resize(now);
   if (channel_ != nullptr) {
     if (link_.is_overdue(cluster_.peer_timeout)) {
@@ -398,6 +403,23 @@ void Resource::stop(std::function<void()> done) {
     if (opening_count_ == 0) finish_stop();
     return;
   }
+  // Initiators see a switchover, not a failure, where the peer can take over at once.
+  if (is_primary_ && !is_maintenance_ && machine_->switch_over(world_.loop.now()).is_accepted) {
+    RB_PROBE("stop_hands_the_role_over");
+    is_handing_over_ = true;
+    handed_over_by_ = world_.loop.now() + kHandOverTimeout;
+    return pump();
+  }
+  begin_stop();
+}
+
+void Resource::stop_when_handed_over() {
+  if (!is_handing_over_ || (is_primary_ && world_.loop.now() < handed_over_by_)) return;
+  is_handing_over_ = false;
+  begin_stop();
+}
+
+void Resource::begin_stop() {
   machine_->stop(world_.loop.now());
   pump();
   if (is_primary_) step_down("the daemon stops");

@@ -91,6 +91,9 @@ class Resource final : private replication::PeerChannelObserver,
 
   void make_primary(bool is_forced, AdminReplyCallback reply);
   void make_secondary(AdminReplyCallback reply);
+  void switch_over(AdminReplyCallback reply);
+  void set_standby(bool is_standby, AdminReplyCallback reply);
+  void set_maintenance(bool is_maintenance, const AdminReplyCallback& reply);
   /// `discards_data`: should the nodes have split, this copy is given up, by the next meeting that decides.
   void connect(bool discards_data, AdminReplyCallback reply);
   void disconnect(AdminReplyCallback reply);
@@ -174,6 +177,8 @@ class Resource final : private replication::PeerChannelObserver,
   void drain_all(std::function<void()> then);
   void check_drained();
   [[nodiscard]] bool are_mirrors_idle() const;
+  void stop_when_handed_over();
+  void begin_stop();
   void continue_stop();
   void end_stop();
   void finish_stop();
@@ -236,7 +241,7 @@ class Resource final : private replication::PeerChannelObserver,
   void on_arbiter_failed(std::uint64_t number, const ports::ArbiterFailure& failure) override;
 
   // resource_role.cpp: the administrator's verbs, and what a role is made of
-  enum class Wish : std::uint8_t { primary, secondary };
+  enum class Wish : std::uint8_t { primary, secondary, peer_primary };
   void open_verb(Wish wish, AdminReplyCallback reply);
   void answer_open_verbs(const std::string& what);
   void answer_done_verbs();
@@ -245,6 +250,8 @@ class Resource final : private replication::PeerChannelObserver,
   void serve();
   void stop_serving(const std::string& reason);
   void step_down(const std::string& reason);
+  /// The role goes back to the preferred node, where that was asked for (proto/config.proto, failback_after_s).
+  void fail_back(Instant now);
   void send_role();
 
   // resource_reservations.cpp: SCSI's persistent reservations, durable on every copy before they are answered
@@ -394,6 +401,7 @@ class Resource final : private replication::PeerChannelObserver,
   std::unique_ptr<ports::Arbiter> arbiter_;
   ports::Timer membership_timer_;
   ports::DeferredTask gate_task_;
+  ports::DeferredTask hand_over_task_;
   bool is_pumping_ = false;
   bool is_membership_over_ = false;  ///< the daemon ends: nothing is agreed to, or said, any more
   struct ProposedReservations {
@@ -409,6 +417,11 @@ class Resource final : private replication::PeerChannelObserver,
     Instant deadline{};
   };
   std::vector<OpenVerb> open_verbs_;
+  bool is_standby_ = false;
+  bool is_maintenance_ = false;
+  Instant established_at_{};
+  bool is_handing_over_ = false;  ///< a stop waits until the peer has the role
+  Instant handed_over_by_{};
   bool is_stopping_ = false;
   bool is_stop_drained_ = false;
   bool is_stop_ending_ = false;

@@ -18,9 +18,6 @@ using replication::Refusal;
 
 namespace {
 
-/// protocol.md 3.7: how long a node that starts waits for its peer before it asks an arbiter that remembers.
-constexpr Duration kDegradedStartAfter = seconds(120);
-
 membership::ArbiterKind kind_of(const ArbiterConfig& arbiter) {
   constexpr std::array kKinds{membership::ArbiterKind::none, membership::ArbiterKind::etcd,
                               membership::ArbiterKind::ping};
@@ -44,7 +41,8 @@ void Resource::build_machine(bool may_have_lost_cache) {
   options.interval = cluster_.heartbeat.interval;
   options.lease_ms = static_cast<std::uint32_t>(to_ms(cluster_.heartbeat.lease));
   options.arbiter_timeout = answer_time(cluster_.arbiter);
-  if (options.arbiter == membership::ArbiterKind::etcd) options.degraded_start_after = kDegradedStartAfter;
+  options.degraded_start_after = config_.degraded_start_after;
+  options.preferred_node = config_.preferred_node;
   options.peer_timeout = cluster_.peer_timeout;
   machine_ = std::make_unique<membership::MembershipMachine>(
       options, membership::MembershipStart{record_, fresh_nonce(), may_have_lost_cache}, world_.loop.now());
@@ -115,6 +113,7 @@ void Resource::pump() {
   if (is_membership_over_) return;
   world_.loop.arm(membership_timer_, machine_->next_wakeup(world_.loop.now()));
   answer_done_verbs();
+  if (is_handing_over_ && !is_primary_) world_.loop.defer(hand_over_task_);
   if (phase_ == LinkPhase::introducing) introduce();
 }
 

@@ -43,9 +43,11 @@ void Resource::answer_done_verbs() {
   std::vector<std::pair<AdminReplyCallback, AdminReply>> answers;
   std::erase_if(open_verbs_, [&](const OpenVerb& verb) {
     if (is_wish_fulfilled(verb.wish)) {
-      answers.emplace_back(verb.reply, done(fmt::format("{}: {} at term {}", config_.name,
-                                                        verb.wish == Wish::primary ? "primary" : "secondary",
-                                                        record_.configuration.term)));
+      const std::string now_is = verb.wish == Wish::primary     ? "primary"
+                                 : verb.wish == Wish::secondary ? "secondary"
+                                                                : cluster_.nodes[peer()].name + " is primary";
+      answers.emplace_back(verb.reply,
+                           done(fmt::format("{}: {} at term {}", config_.name, now_is, record_.configuration.term)));
       return true;
     }
     if (now < verb.deadline) return false;
@@ -64,6 +66,7 @@ void Resource::answer_done_verbs() {
 
 bool Resource::is_wish_fulfilled(Wish wish) const {
   if (wish == Wish::primary) return is_primary_ && machine_->service() == Service::serving;
+  if (wish == Wish::peer_primary) return !is_primary_ && persists_out_ == 0 && record_.configuration.primary == peer();
   return !is_primary_ && persists_out_ == 0 && record_.configuration.primary != self();
 }
 
@@ -130,6 +133,50 @@ void Resource::make_secondary(AdminReplyCallback reply) {
   const membership::Verdict verdict = machine_->make_secondary(world_.loop.now());
   if (!verdict.is_accepted) return reply(refused(config_.name + ": " + verdict.message));
   open_verb(Wish::secondary, std::move(reply));
+  pump();
+}
+
+void Resource::switch_over(AdminReplyCallback reply) {
+  const auto refuse = [&](const std::string& why) { reply(refused(fmt::format("{}: {}", config_.name, why))); };
+  if (!has_peer()) return refuse("there is no second node in the configuration");
+  if (!is_opened_ || is_stopping_ || is_copy_failed_) return refuse("the resource is not open here; see `status`");
+  if (!is_primary_ && is_peer_primary_)
+    return refuse(fmt::format("{} is Primary: run it there", cluster_.nodes[peer()].name));
+  const membership::Verdict verdict = machine_->switch_over(world_.loop.now());
+  if (!verdict.is_accepted) return refuse(verdict.message);
+  open_verb(Wish::peer_primary, std::move(reply));
+  pump();
+}
+
+void Resource::set_standby(bool is_standby, AdminReplyCallback reply) {
+  if (!is_opened_ || is_stopping_) return reply(refused(config_.name + ": the resource is not open"));
+  is_standby_ = is_standby;
+  log_info("resource {}: {}", config_.name,
+           is_standby ? "standby: this node takes no role" : "this node may take a role again");
+  machine_->set_standby(is_standby, world_.loop.now());
+  const bool gives_role_away = is_standby && is_primary_;
+  pump();
+  if (gives_role_away && !is_wish_fulfilled(Wish::secondary)) return open_verb(Wish::secondary, std::move(reply));
+  reply(done(config_.name + (is_standby ? ": standby until unstandby on this node" : ": no standby")));
+}
+
+void Resource::set_maintenance(bool is_maintenance, const AdminReplyCallback& reply) {
+  if (!is_opened_ || is_stopping_) return reply(refused(config_.name + ": the resource is not open"));
+  is_maintenance_ = is_maintenance;
+  log_info("resource {}: maintenance {}", config_.name, is_maintenance ? "on: no role moves by itself" : "off");
+  machine_->set_maintenance(is_maintenance, world_.loop.now());
+  pump();
+  reply(
+      done(config_.name + (is_maintenance ? ": maintenance until maintenance-off on this node" : ": no maintenance")));
+}
+
+void Resource::fail_back(Instant now) {
+  if (phase_ != LinkPhase::established) established_at_ = now;
+  if (!config_.failback_after || config_.preferred_node != peer() || !is_primary_ || is_maintenance_) return;
+  if (now - established_at_ < *config_.failback_after || !open_verbs_.empty() || is_stopping_) return;
+  established_at_ = now;
+  if (!machine_->switch_over(now).is_accepted) return;
+  log_info("resource {}: the role goes back to {}, the preferred node", config_.name, cluster_.nodes[peer()].name);
   pump();
 }
 

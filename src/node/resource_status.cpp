@@ -214,6 +214,11 @@ ResourceStatus Resource::status() const {
   } else if (is_opened_ && !is_primary_) {
     status.role_reason = machine_->reason();
   }
+  if (is_opened_ && (is_standby_ || is_maintenance_)) {
+    const char* what = is_standby_ ? "standby: this node takes no role until unstandby"
+                                   : "maintenance: no role moves by itself until maintenance-off";
+    status.role_reason = status.role_reason.empty() ? what : fmt::format("{}; {}", status.role_reason, what);
+  }
   if (has_peer()) {
     constexpr std::array kArbiterNames{"none", "etcd", "ping"};
     status.arbiter = kArbiterNames[cluster_.arbiter.index()];
