@@ -95,7 +95,7 @@ bool MembershipMachine::pair_is_over(Instant now) {
     claim_reason_ = "a promise not to serve, given to the peer, has not run out";
     return false;
   }
-  if (!is_alive && now - link_lost_at_ >= lease_length()) return true;
+  if (!is_alive && (peer_.is_known || now - link_lost_at_ >= lease_length())) return true;
   const Duration patience = with_margin(lease_length());
   if (is_alive && peer_.heartbeat.is_frozen && now - peer_.frozen_since >= patience) return true;
   if (now - link_lost_at_ >= 2 * patience) return true;
@@ -177,7 +177,11 @@ void MembershipMachine::claim(Instant now) {
   }
   // The peer may agree, which needs no arbiter; one whose disk has failed can hardly remember that it did.
   const bool may_agree = is_peer_alive(now) && !peer_.heartbeat.has_failed_disk;
-  if (may_agree && !ask_.is_none() && now - asked_at_ < 2 * lease_length()) return;
+  // An arbiter that remembers decides rightly whoever else agrees to what, so a primary whose peer's daemon is gone
+  // does not wait until it is silent.
+  const bool is_left =
+      options_.arbiter == ArbiterKind::etcd && record_.configuration.primary == self() && link_ == Link::none;
+  if (may_agree && !ask_.is_none() && now - asked_at_ < (is_left ? kAgreementTime : 2 * lease_length())) return;
   if (options_.arbiter != ArbiterKind::etcd && !has_listened(now)) return;
   claim_.number = ++number_;
   claim_.deadline = now + options_.arbiter_timeout;

@@ -41,7 +41,14 @@ MembershipMachine::MembershipMachine(const MembershipOptions& options, Membershi
 
 void MembershipMachine::tick(Instant now) { advance(now); }
 
-Instant MembershipMachine::next_wakeup(Instant now) const { return std::max(now, last_sent_at_ + options_.interval); }
+/// The next heartbeat, or sooner what initiators wait for.
+Instant MembershipMachine::next_wakeup(Instant now) const {
+  Instant next = last_sent_at_ + options_.interval;
+  for (const Instant moment : {peer_.heard_at + lease_length(), promise_.until(), asked_at_ + kAgreementTime}) {
+    if (moment >= now) next = std::min(next, moment + milliseconds(1));
+  }
+  return std::max(now, next);
+}
 
 /// Looks at everything that is known and takes the next step.
 void MembershipMachine::advance(Instant now) {
@@ -51,6 +58,10 @@ void MembershipMachine::advance(Instant now) {
   const bool is_one_copy_left = is_peer_alive(now) && peer_.heartbeat.has_failed_disk;
   if (link_ == Link::established && is_one_copy_left && record_.configuration.primary != kNoNode) {
     end_connection("the peer's disk has failed", now);
+  }
+  // A living one is heard, over any path. Whoever has just stood still himself has not listened.
+  if (link_ == Link::established && now - std::max({linked_at_, peer_.heard_at, stalled_at_}) > lease_length()) {
+    end_connection("nothing was heard from the peer for a lease", now);
   }
   const bool leads = link_ == Link::established && record_.configuration.primary == self();
   if (leads && !proposal_.has_value() && persist_out_ == 0) {

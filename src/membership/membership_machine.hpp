@@ -67,6 +67,9 @@ struct Verdict {
   std::string message;
 };
 
+/// A living peer answers a request within this time, mostly: a round trip and a record made durable.
+inline constexpr Duration kAgreementTime = milliseconds(20);
+
 class MembershipMachine {
  public:
   MembershipMachine(const MembershipOptions& options, MembershipStart start, Instant now);
