@@ -126,10 +126,8 @@ TEST(Wire, Every_field_of_a_reply_survives_the_way) {
 }
 
 TEST(Wire, Requests_survive_the_way_and_garbage_does_not) {
-  for (const node::AdminVerb verb :
-       {node::AdminVerb::status, node::AdminVerb::primary, node::AdminVerb::secondary, node::AdminVerb::connect,
-        node::AdminVerb::disconnect, node::AdminVerb::down, node::AdminVerb::pause_sync, node::AdminVerb::resume_sync,
-        node::AdminVerb::verify}) {
+  for (auto number = 0; number <= static_cast<int>(node::AdminVerb::maintenance_off); ++number) {
+    const auto verb = static_cast<node::AdminVerb>(number);
     const auto back = decode_request(encode_request({.verb = verb,
                                                      .resource = "data",
                                                      .is_forced = true,

@@ -40,9 +40,23 @@ TEST(MembershipMachine, The_lease_ends_between_two_ticks) {
   const Instant stamped = node.peer.echo.t1;
   EXPECT_TRUE(node.machine->may_answer(stamped + milliseconds(999)));
   EXPECT_FALSE(node.machine->may_answer(stamped + milliseconds(1000)));
-  node.pass(milliseconds(1100));
+  node.pass(milliseconds(1000));
   EXPECT_EQ(node.take(), (Trace{"serve", "freeze"}));
   EXPECT_EQ(node.machine->reason(), "the peer has given no lease");
+}
+
+// A stopped process, or a pulled cable: TCP would not say so for seconds.
+TEST(MembershipMachine, A_peer_that_is_not_heard_for_a_lease_has_no_connection) {
+  for (const int self : {0, 1}) {
+    MachineFixture node(static_cast<std::uint8_t>(self));
+    node.establish(0);
+    if (self == 0) node.grant_lease();
+    node.trace.clear();
+    node.pass(milliseconds(990));
+    EXPECT_TRUE(node.machine->is_established());
+    node.pass(milliseconds(200));
+    EXPECT_FALSE(node.machine->is_established());
+  }
 }
 
 TEST(MembershipMachine, Without_the_peer_the_arbiter_removes_it) {
@@ -51,10 +65,9 @@ TEST(MembershipMachine, Without_the_peer_the_arbiter_removes_it) {
   node.grant_lease();
   node.trace.clear();
   node.pass(milliseconds(1200));  // Nothing is heard of it any more.
-  node.lose_connection();
   node.flush();
   node.pass(milliseconds(20));
-  EXPECT_EQ(node.take(), (Trace{"freeze", "flush", "read arbiter"}));
+  EXPECT_EQ(node.take(), (Trace{"freeze", "end connection", "flush", "read arbiter"}));
   node.read_arbiter(1, 3, 0);
   node.persist();
   EXPECT_EQ(node.take(), (Trace{"persist (2,{01},0) seen 3", "claim 3"}));
@@ -567,10 +580,9 @@ TEST(MembershipMachine, Ping_gives_way_without_an_address_and_takes_back_with_th
   MachineFixture node(0, MachineFixture::pair_record(0), ArbiterKind::ping);
   node.establish(0);
   node.pass(milliseconds(1200));
-  node.lose_connection();
   node.flush();
   node.pass(milliseconds(20));
-  EXPECT_EQ(node.take(), (Trace{"flush", "probe"}));
+  EXPECT_EQ(node.take(), (Trace{"end connection", "flush", "probe"}));
   node.machine->arbiter_probed(node.arbiter_out, false, node.now);
   node.pass(milliseconds(20));
   EXPECT_EQ(node.take(), (Trace{"persist (2,{01},0) seen 2 Outdated", "stop"}));

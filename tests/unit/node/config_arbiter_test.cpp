@@ -44,6 +44,29 @@ TEST_F(ConfigArbiter, Heartbeats_are_read_and_their_ways_shared) {
   EXPECT_EQ(swapped->heartbeat.paths, expected.paths);
 }
 
+// Broken if a pair without a third party served alone after a while by default: both nodes would.
+TEST_F(ConfigArbiter, Who_is_preferred_and_who_waits_how_long_is_read) {
+  const auto with = [&](std::string_view keys) { return pair_with("resource {", "resource { " + std::string(keys)); };
+  const ResourceConfig plain = parse(pair_with())->resources.front();
+  EXPECT_EQ(plain.preferred_node, blockdev::kNoNode);
+  EXPECT_FALSE(plain.failback_after.has_value());
+  EXPECT_FALSE(plain.degraded_start_after.has_value());
+  const ResourceConfig made =
+      parse(with(R"(preferred_node: "beta" failback_after_s: 60 degraded_start_after_s: 30)"))->resources.front();
+  EXPECT_EQ(made.preferred_node, 1);
+  EXPECT_EQ(made.failback_after, seconds(60));
+  EXPECT_EQ(made.degraded_start_after, seconds(30));
+  const auto etcd = parse(with_arbiter(R"(etcd { endpoint: "http://192.0.2.9:2379" })"));
+  EXPECT_EQ(etcd->resources.front().degraded_start_after, seconds(120));
+  EXPECT_FALSE(parse(with("degraded_start_after_s: 0"))->resources.front().degraded_start_after.has_value());
+  for (const auto& [keys, rule] : {std::pair{R"(preferred_node: "gamma")", "there is no node \"gamma\""},
+                                   {"failback_after_s: 60", "preferred_node: is missing; where the role goes back to"},
+                                   {"degraded_start_after_s: 9", "9 is out of range; 10 to 86400"}}) {
+    const std::string refused = complaints(with(keys));
+    EXPECT_NE(refused.find(rule), std::string::npos) << refused;
+  }
+}
+
 TEST_F(ConfigArbiter, Etcd_is_read) {
   const std::string password = write("password", "a password\n");
   const std::string ca = write("ca.pem", "x", 0644);
