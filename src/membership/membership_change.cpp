@@ -68,7 +68,11 @@ bool MembershipMachine::wants_to_go_alone(Instant now) {
 /// Two are members and the connection is gone: whether this node is the one to act, now.
 bool MembershipMachine::pair_is_over(Instant now) {
   const auto primary = record_.configuration.primary;
-  if (primary == kNoNode && !is_wanted_) return false;
+  // It can neither decide nor meet; what this node has is all that was answered.
+  const Heartbeat& theirs = peer_.heartbeat;
+  const bool is_peer_helpless =
+      is_peer_alive(now) && theirs.may_have_lost_cache && theirs.seen > theirs.configuration.term;
+  if (primary == kNoNode && !is_wanted_ && !is_peer_helpless) return false;
   const bool was_connected = connected_term_ == record_.configuration.term;
   if (primary == self() && was_connected) return true;
   if (is_apart_ && !is_wanted_) {
@@ -79,10 +83,7 @@ bool MembershipMachine::pair_is_over(Instant now) {
     claim_reason_ = is_maintenance_ ? "maintenance: no role moves by itself" : "standby: takes no role";
     return false;
   }
-  // It can neither decide nor meet; what this node has is all that was answered.
-  const Heartbeat& theirs = peer_.heartbeat;
-  const bool is_peer_helpless = theirs.may_have_lost_cache && theirs.seen > theirs.configuration.term;
-  if (is_peer_alive(now) && is_peer_helpless) return true;
+  if (is_peer_helpless) return true;
   if (!was_connected) {
     if (is_wanted_ || has_waited_for_peer(now)) return true;
     claim_reason_ = "waits for its peer, which it has not met since it started";

@@ -93,6 +93,24 @@ TEST(MembershipMachine, A_refused_claimant_takes_the_records_configuration_and_i
 }
 
 // A claim of the peer's came between reading and replacing: look again before anything else.
+// Broken if a peer that lost its cache over a demotion, in a doubt that only the other one can end, waited for ever
+// because nobody is named: it can neither decide nor meet.
+TEST(MembershipMachine, A_peer_in_doubt_that_lost_its_cache_is_left_behind_also_where_nobody_is_primary) {
+  blockdev::ResourceRecord record = MachineFixture::pair_record(blockdev::kNoNode);
+  MachineFixture node(1, record);
+  node.peer.configuration = {1, 3, 0};
+  node.peer.seen = 4;
+  node.peer.may_have_lost_cache = true;
+  node.hear();
+  node.flush();
+  node.persist();
+  EXPECT_EQ(node.sent.request.term, 5u);
+  node.peer.reply = node.sent.request;
+  node.hear();
+  node.persist();
+  EXPECT_EQ(node.take(), (Trace{"flush", "persist (1,{01},-) seen 5", "persist (5,{1},-) seen 5"}));
+}
+
 // What stands in `status` must be what is waited for now.
 TEST(MembershipMachine, A_secondary_whose_arbiter_does_not_answer_says_so) {
   MachineFixture node(1);
