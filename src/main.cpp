@@ -48,7 +48,7 @@ constexpr int kStoppedTwice = 3;
 
 constexpr std::size_t kAdminRequestsMax = 64;
 // A predecessor that was killed holds its devices until the kernel has finished its I/O.
-constexpr int kOpenAttempts = 50;
+constexpr int kOpenAttempts = 150;
 constexpr milliseconds kOpenPause{100};
 
 struct Arguments {
@@ -98,7 +98,7 @@ class Disks final : public node::DiskOwner {
         .path = path, .is_buffered = disk_config.io_mode == node::IoMode::buffered, .timeout = disk_config.timeout};
     auto disk = runtime::open_disk(options, reactor_);
     for (int attempt = 1; !disk && runtime::says_in_use(disk.error()) && attempt < attempts_max; ++attempt) {
-      if (attempt == 1) log_warning("{}; trying for 5 s", disk.error());
+      if (attempt == 1) log_warning("{}; trying for 15 s", disk.error());
       std::this_thread::sleep_for(kOpenPause);
       disk = runtime::open_disk(options, reactor_);
     }
@@ -236,7 +236,7 @@ class Daemon {
     for (int attempt = 1; !started && started.error().ends_with(to_string(ports::ListenError::address_in_use)) &&
                           attempt < kOpenAttempts;
          ++attempt) {
-      if (attempt == 1) log_warning("{}; trying for 5 s", started.error());
+      if (attempt == 1) log_warning("{}; trying for 15 s", started.error());
       std::this_thread::sleep_for(kOpenPause);
       started = node.start();
     }

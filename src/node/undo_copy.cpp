@@ -76,7 +76,7 @@ void UndoCopy::on_op_done(ports::DiskOp&, IoResult result) {
 void UndoCopy::proceed() {
   const bool is_read = op_.kind == ports::DiskOpKind::read;
   if (!result_) {
-    const std::string_view where = is_read ? "the copy cannot be read" : sources_[volume_].path;
+    const std::string where = is_read ? "the copy cannot be read" : sources_[volume_].path;
     return finish(fmt::format("{}: {}", where, ports::to_string(result_.error())));
   }
   if (op_.kind == ports::DiskOpKind::flush) {
