@@ -101,6 +101,13 @@ void Administrator::resume_sync() {
   for (const SimHost* host : hosts_) request_aside(host->index(), AdminVerb::resume_sync);
 }
 
+void Administrator::end_standby_and_maintenance() {
+  for (const SimHost* host : hosts_) {
+    request_aside(host->index(), AdminVerb::unstandby);
+    request_aside(host->index(), AdminVerb::maintenance_off);
+  }
+}
+
 /// Of all or of a part, some to repair: whose copy is taken then is the daemon's to refuse.
 void Administrator::verify(NodeIndex node) {
   SimHost& host = *hosts_[node];
@@ -189,6 +196,7 @@ void Administrator::look() {
     if (!view || !view->is_primary) continue;
     if (is_switchover_wanted_ && checkers_.is_established() && !host->is_stopping()) {
       is_switchover_wanted_ = false;
+      if (has_switchover_verb_) return request(host->index(), AdminVerb::switchover, false);
       preferred_ = blockdev::other_node(host->index());
       request(host->index(), AdminVerb::secondary, false);
     }

@@ -23,6 +23,11 @@ class Administrator {
   void make_first_primary(blockdev::NodeIndex node) { first_primary_ = node; }
   void want_switchover() { is_switchover_wanted_ = true; }
   /// What she wanted and has not come to yet she does not want any more.
+  void switch_over_by_name() noexcept { has_switchover_verb_ = true; }
+  void standby(blockdev::NodeIndex node) { request_aside(node, node::AdminVerb::standby); }
+  void maintenance(blockdev::NodeIndex node) { request_aside(node, node::AdminVerb::maintenance_on); }
+  /// On both nodes.
+  void end_standby_and_maintenance();
   void rest() noexcept { is_switchover_wanted_ = false; }
   /// The primary becomes secondary, whatever it is in the middle of.
   void want_secondary();
@@ -62,6 +67,7 @@ class Administrator {
   blockdev::NodeIndex first_primary_ = blockdev::kNoNode;
   blockdev::NodeIndex preferred_ = blockdev::kNoNode;
   bool is_switchover_wanted_ = false;
+  bool has_switchover_verb_ = false;
   bool is_careless_ = false;
   std::uint64_t busy_run_ = 0;
   blockdev::NodeIndex busy_node_ = blockdev::kNoNode;

@@ -100,6 +100,16 @@ void draw_arbiter(RunOptions& options, std::uint64_t seed) {
   options.has_arbiter_faults = options.has_arbiter && !options.is_lite && random.chance(0.4);
 }
 
+/// Likewise.
+void draw_roles(RunOptions& options, std::uint64_t seed) {
+  Seeded random(mix64(seed) ^ 0x726f6c6573);
+  options.has_switchover_verb = random.chance(0.5);
+  if (options.is_lite || options.has(Fault::split)) return;
+  for (const Fault fault : {Fault::standby, Fault::maintenance}) {
+    if (random.chance(0.2)) options.weight[static_cast<std::size_t>(fault)] = static_cast<double>(random.between(1, 6));
+  }
+}
+
 /// Likewise. A few lost ones in a row are what a lease must bear; many are a cut path.
 void draw_datagrams(RunOptions& options, std::uint64_t seed) {
   Seeded random(mix64(seed) ^ 0x6461746167);
@@ -176,6 +186,10 @@ std::string_view to_string(Fault fault) noexcept {
       return "hung_disk";
     case Fault::resize:
       return "resize";
+    case Fault::standby:
+      return "standby";
+    case Fault::maintenance:
+      return "maintenance";
   }
   RB_UNREACHABLE();
 }
@@ -257,6 +271,7 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
   if (may_spread && more.chance(0.35)) spread_over_volumes(options, static_cast<std::uint32_t>(more.between(2, 3)));
   draw_hung_disks(options, seed);
   options.has_undo = options.has(Fault::split) && Seeded(mix64(seed) ^ 0x756e646f).chance(0.7);
+  draw_roles(options, seed);
   draw_datagrams(options, seed);
   draw_arbiter(options, seed);
   options.has_handlers = !is_lite && Seeded(mix64(seed) ^ 0x68616e646c65).chance(0.15);

@@ -42,8 +42,10 @@ enum class Fault : std::uint8_t {
   split,           ///< a careless administrator: the other node is promoted while the primary is cut off, not dead
   hung_disk,       ///< a device gives nothing back for a while, mostly for longer than the time-out
   resize,          ///< devices become larger, on one node or both, and the administrator asks for the volumes to
+  standby,         ///< the administrator: standby on one node, unstandby later
+  maintenance,     ///< likewise maintenance-on, maintenance-off
 };
-inline constexpr std::size_t kFaultCount = 26;
+inline constexpr std::size_t kFaultCount = 28;
 [[nodiscard]] std::string_view to_string(Fault fault) noexcept;
 
 struct RunOptions {
@@ -79,7 +81,8 @@ struct RunOptions {
   bool has_undo = false;                  ///< what a copy that lost a split had is kept first
   bool has_arbiter = false;               ///< none: the nodes' own words decide, and a full partition splits the copies
   bool has_arbiter_faults = false;
-  bool has_handlers = false;  ///< a person's program is asked before each resync, and takes its time
+  bool has_switchover_verb = false;  ///< a switchover is asked for by its name; else as secondary here, primary there
+  bool has_handlers = false;         ///< a person's program is asked before each resync, and takes its time
   std::vector<InitiatorOptions> initiators;
 
   [[nodiscard]] bool has(Fault fault) const noexcept { return weight[static_cast<std::size_t>(fault)] > 0; }

@@ -132,6 +132,7 @@ void Scenario::prepare() {
   administrator_ =
       std::make_unique<Administrator>(timeline_, std::array<SimHost*, 2>{hosts_[0].get(), hosts_[1].get()}, *checkers_);
   administrator_->make_first_primary(first);
+  if (options_.has_switchover_verb) administrator_->switch_over_by_name();
   for (std::size_t index = 0; index < options_.initiators.size(); ++index) {
     InitiatorOptions initiator = options_.initiators[index];
     if (options_.growth_bytes > 0) initiator.grown_from = usable / kSectorBytes;
@@ -526,6 +527,14 @@ void Scenario::inject(Fault fault) {
     case Fault::demote:
       administrator_->want_secondary();
       break;
+    case Fault::standby:
+      administrator_->standby(host.index());
+      heal_later(cut_time, [this] { administrator_->end_standby_and_maintenance(); });
+      break;
+    case Fault::maintenance:
+      administrator_->maintenance(host.index());
+      heal_later(cut_time, [this] { administrator_->end_standby_and_maintenance(); });
+      break;
     case Fault::resize:
       grow_devices(random.chance(0.7) ? 1.0 : 0.5);
       administrator_->resize(host.index());
@@ -707,6 +716,7 @@ void Scenario::liveness() {
   }
   administrator_->want_connect();
   administrator_->resume_sync();
+  administrator_->end_standby_and_maintenance();
   const Instant healed = timeline_.now();
   const Instant limit = healed + kConvergeMax;
   Instant next_connect = timeline_.now() + seconds(5);
@@ -714,6 +724,7 @@ void Scenario::liveness() {
     if (timeline_.now() >= next_connect) {
       administrator_->want_connect();
       administrator_->resume_sync();
+      administrator_->end_standby_and_maintenance();
       next_connect = timeline_.now() + seconds(5);
     }
     let_run(milliseconds(250));
@@ -732,6 +743,7 @@ void Scenario::liveness() {
     if (timeline_.now() >= next_connect) {
       // A daemon that hung may carry out the administrator's `disconnect` only now.
       administrator_->want_connect();
+      administrator_->end_standby_and_maintenance();
       administrator_->resume_sync();
       next_connect = timeline_.now() + seconds(5);
     }
