@@ -33,7 +33,7 @@ from lab import Lab, TestFailure  # noqa: E402
 
 OWN_MOUNTS = "--in-own-mounts"
 ADDRESSES = {"a": "10.79.0.1", "b": "10.79.0.2"}
-ETCD_ADDRESS, INITIATOR_ADDRESS = "10.79.0.9", "10.79.0.100"
+ETCD_ADDRESS, INITIATOR_ADDRESS, VIRTUAL_ADDRESS = "10.79.0.9", "10.79.0.100", "10.79.0.50"
 VOLUME_BYTES = 32 << 20
 BLOCKS = 512  # of 4 KiB: what the load writes to
 STEP = 8
@@ -46,22 +46,23 @@ LIMITS = {"kill the primary": 6, "stop the primary's process": 6, "pull the prim
 
 
 class Writer(threading.Thread):
-    """One write at a time, each block with the number of the write; goes to where an answer comes from."""
+    """One write at a time, each block with the number of the write; goes to where an answer comes from, in turn."""
 
-    def __init__(self):
+    def __init__(self, addresses):
         super().__init__(daemon=True)
+        self.addresses = addresses
         self._stop_asked = threading.Event()
         self.answered, self.possible = {}, {}
         self.count, self.pause_s, self.problem = 0, 0.0, None
         self.last = time.monotonic()
 
     def run(self):
-        number, node = 0, "a"
+        number, place = 0, 0
         while not self._stop_asked.is_set():
             try:
-                initiator = Initiator(ADDRESSES[node], 3260, IQN, "iqn.2026-11.org.example:failover", PATIENCE_S, b"\x80\1\\2\\3\\0\\1")
+                initiator = Initiator(self.addresses[place], 3260, IQN, "iqn.2026-11.org.example:failover", PATIENCE_S, b"\x80\1\2\3\0\1")
             except InitiatorError:
-                node = other(node)
+                place = (place + 1) % len(self.addresses)
                 time.sleep(0.01)
                 continue
             try:
@@ -71,7 +72,7 @@ class Writer(threading.Thread):
                     self.possible.setdefault(block, set()).add(number)
                     done = initiator.wait(initiator.write(block * STEP, number.to_bytes(8, "little") * 512))
                     if done.status != 0:
-                        self.problem = f"write {number} by way of {node}: {done}"
+                        self.problem = f"write {number} by way of {self.addresses[place]}: {done}"
                         return
                     self.answered[block], self.possible[block] = number, {number}
                     self.count += 1
@@ -79,7 +80,7 @@ class Writer(threading.Thread):
                     self.pause_s, self.last = max(self.pause_s, now - self.last), now
             except InitiatorError:
                 initiator.close()
-                node = other(node)
+                place = (place + 1) % len(self.addresses)
 
     def measure(self, what, action, limit_s):
         self.pause_s, self.last, before = 0.0, time.monotonic(), self.count
@@ -98,8 +99,8 @@ class Writer(threading.Thread):
 
 
 class Trial:
-    def __init__(self, lab, pair):
-        self.lab, self.pair = lab, pair
+    def __init__(self, lab, pair, addresses):
+        self.lab, self.pair, self.addresses = lab, pair, addresses
 
     def status(self, node):
         return self.pair.status(node)
@@ -136,7 +137,7 @@ class Trial:
     def run(self, rounds, names):
         self.pair.ctl("a", "primary", "--force")
         wait_until("the first synchronisation", self.is_healthy, 60)
-        writer = Writer()
+        writer = Writer(self.addresses)
         writer.start()
         wait_until("writes are answered", lambda: writer.count > 200, 20)
         for name in names:
@@ -202,6 +203,7 @@ def main():
     parser.add_argument("--folder", default=os.path.join(TREE, "build/failover"), help="where to work")
     parser.add_argument("--rounds", type=int, default=1, help="of each")
     parser.add_argument("--arbiter", choices=("etcd", "none"), default="etcd")
+    parser.add_argument("--virtual-ip", action="store_true", help="initiators know it only, not the nodes' addresses")
     parser.add_argument("--lease-ms", type=int, default=1000)
     parser.add_argument("--only", action="append", choices=LIMITS, help="this one (again for more)")
     parser.add_argument(OWN_MOUNTS, action="store_true", help=argparse.SUPPRESS)
@@ -228,14 +230,21 @@ def main():
         pair = Pair(options.bin, os.path.join(options.folder, "nodes"), VOLUME_BYTES, 3260, 7789, addresses=ADDRESSES,
                     namespaces={node: f"{lab.tag}-{node}" for node in ADDRESSES}, cluster_settings=settings, death_signal="KILL")
         pair.create()
+        if options.virtual_ip:
+            with open(pair.config, encoding="utf-8") as file:
+                text = file.read()
+            with open(pair.config, "w", encoding="utf-8") as file:
+                text = text.replace("resource {", f'resource {{ virtual_ip {{ address: "{VIRTUAL_ADDRESS}/24" device: "eth0" }}', 1)
+                file.write(text.replace("target {", f'target {{ portal {{ address: "{VIRTUAL_ADDRESS}" }}', 1))
         for node in "ab":
             pair.start(node)
-        Trial(lab, pair).run(options.rounds, options.only or list(LIMITS))
+        addresses = [VIRTUAL_ADDRESS] if options.virtual_ip else list(ADDRESSES.values())
+        Trial(lab, pair, addresses).run(options.rounds, options.only or list(LIMITS))
         return 0
     except (TestFailure, DemoError, InitiatorError, OSError) as failure:
         print(f"FAILED: {failure}")
         for node in "ab" if pair else "":
-            print(f"--- {node}\\n{pair.try_ctl(node, 'status')[1]}\\n{pair.log_tail(node)}")
+            print(f"--- {node}\n{pair.try_ctl(node, 'status')[1]}\n{pair.log_tail(node)}")
         return 1
     finally:
         if pair:
