@@ -224,7 +224,8 @@ def main():
         lab.ip(lab.lan, f"addr add {INITIATOR_ADDRESS}/24 dev br0")
         lab.ip(lab.lan, "link set lo up")
         enter_namespace(lab.lan)
-        settings = f"heartbeat {{ lease_ms: {options.lease_ms} }} "
+        # At least five heartbeats to a lease.
+        settings = f"heartbeat {{ lease_ms: {options.lease_ms} interval_ms: {min(100, options.lease_ms // 6)} }} "
         if options.arbiter == "etcd":
             settings += start_etcd(lab, place)
         pair = Pair(options.bin, os.path.join(options.folder, "nodes"), VOLUME_BYTES, 3260, 7789, addresses=ADDRESSES,
