@@ -184,7 +184,7 @@ class Pair:
             self.ctl(node, "create-md")
 
     def start(self, node):
-        """Returns when the daemon answers on its control socket."""
+        """Returns when the daemon answers on its control socket and has opened its disk, or cannot."""
         log = open(self.path(f"{node}.log"), "ab")
         namespace = self._namespaces.get(node)
         enter = ["ip", "netns", "exec", namespace] if namespace else []
@@ -195,7 +195,10 @@ class Pair:
         self._processes[node] = process
 
         def answers_or_ended():
-            return process.poll() is not None or self.status(node) is not None
+            if process.poll() is not None:
+                return True
+            status = self.status(node)
+            return status is not None and device_of(status)["disk-state"] != "Attaching"
         wait_until(f"replblkd of node {node} answers", answers_or_ended, 20)
         if process.poll() is not None:
             hint = "" if os.geteuid() == 0 else "\nAs root it may start, if this user's limits are the reason: sudo tools/dev demo"

@@ -1,10 +1,13 @@
 """A stamped load on a pair, and what must be there after it."""
 
+import argparse
+import os
+import tempfile
 import threading
 import time
 
 from demonstration.initiator import Initiator, InitiatorError
-from demonstration.pair import IQN, other
+from demonstration.pair import IQN, DemoError, Pair, other
 
 REGION_BLOCKS = 4096  # of 4 KiB: what the load writes to
 STEP = 8  # sectors of 4 KiB
@@ -68,3 +71,38 @@ def check_answered(load, initiator):
         number = int.from_bytes(done.data[:8], "little")
         if done.status != 0 or number not in possible | {load.answered.get(block, 0)} or bytes(done.data) != number.to_bytes(8, "little") * 512:
             raise TestFailure(f"block {block} holds write {number}, not {load.answered.get(block)} (possible {possible})")
+
+
+def run_story(description, volume_bytes, tell):
+    """The main program of a test that is one story: tell(pair, an empty folder). Returns its exit code."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--bin", required=True, help="the folder with replblkd and replblkctl")
+    parser.add_argument("--folder", required=True, help="where to work; on a file system with room for 300 MiB")
+    options = parser.parse_args()
+    os.makedirs(options.folder, exist_ok=True)
+    pair = None
+    with tempfile.TemporaryDirectory(prefix="story-", dir=options.folder) as place:
+        try:
+            pair = Pair(options.bin, os.path.join(options.folder, "nodes"), volume_bytes, 23260, 27789, death_signal="KILL")
+            tell(pair, place)
+            return 0
+        except (TestFailure, DemoError, InitiatorError, OSError) as failure:
+            print(f"FAILED: {failure}")
+            for node in "ab" if pair else "":
+                print(f"--- {node}\n{pair.try_ctl(node, 'status')[1]}\n{pair.log_tail(node)}")
+            return 1
+        finally:
+            if pair:
+                pair.close()
+
+
+def compare_copies(pair, length):
+    """Stops both nodes in order. What both copies hold, which must be the same."""
+    for node in "ab":
+        if not pair.stop(node, 20):
+            raise TestFailure(f"{node} did not stop in order: {pair.how_ended(node)}")
+    with open(pair.disk("a"), "rb") as one, open(pair.disk("b"), "rb") as two:
+        first, second = one.read(length), two.read(length)
+    if first != second:
+        raise TestFailure("the two copies differ")
+    return first

@@ -5,7 +5,6 @@ Before that, what cannot grow is refused with a sentence; a node that was killed
 ended before. Afterwards what was answered in the new part survives the loss of the Primary, and both copies are identical.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -14,9 +13,9 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(HERE))), "tools"))
 
-from demonstration.initiator import BLOCK, Initiator, InitiatorError  # noqa: E402
-from demonstration.pair import IQN, DemoError, Pair, device_of, is_in_sync, wait_until  # noqa: E402
-from load import Load, TestFailure, check_answered  # noqa: E402
+from demonstration.initiator import BLOCK, Initiator  # noqa: E402
+from demonstration.pair import IQN, device_of, is_in_sync, wait_until  # noqa: E402
+from load import Load, TestFailure, check_answered, compare_copies, run_story  # noqa: E402
 
 FIRST_BYTES = 48 << 20
 GROWN_BYTES = 112 << 20
@@ -118,35 +117,9 @@ class Story:
         initiator.log_out()
         self.pair.start("a")
         wait_until("a is synchronised again", self.in_sync, 60)
-        for node in "ab":
-            if not self.pair.stop(node, 20):
-                raise TestFailure(f"{node} did not stop in order: {self.pair.how_ended(node)}")
-        with open(self.pair.disk("a"), "rb") as one, open(self.pair.disk("b"), "rb") as two:
-            if one.read(size) != two.read(size):
-                raise TestFailure("the two copies differ")
+        compare_copies(self.pair, size)
         self.say(f"the two copies are byte-identical: {size} bytes")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin", required=True, help="the folder with replblkd and replblkctl")
-    parser.add_argument("--folder", required=True, help="where to work; on a file system with room for 300 MiB")
-    options = parser.parse_args()
-    os.makedirs(options.folder, exist_ok=True)
-    pair = None
-    try:
-        pair = Pair(options.bin, os.path.join(options.folder, "nodes"), FIRST_BYTES, 23260, 27789, death_signal="KILL")
-        Story(pair).tell()
-        return 0
-    except (TestFailure, DemoError, InitiatorError, OSError) as failure:
-        print(f"FAILED: {failure}")
-        for node in "ab" if pair else "":
-            print(f"--- {node}\n{pair.try_ctl(node, 'status')[1]}\n{pair.log_tail(node)}")
-        return 1
-    finally:
-        if pair:
-            pair.close()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_story(__doc__, FIRST_BYTES, lambda pair, _: Story(pair).tell()))

@@ -5,19 +5,17 @@ The split is noticed, nothing is merged, and when one copy is given up what was 
 it is missing, and then whole.
 """
 
-import argparse
 import os
 import sys
-import tempfile
 import time
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(HERE))), "tools"))
 
-from demonstration.initiator import Initiator, InitiatorError  # noqa: E402
-from demonstration.pair import IQN, DemoError, Pair, device_of, is_in_sync, peer_of, wait_until  # noqa: E402
-from load import STEP, TestFailure  # noqa: E402
+from demonstration.initiator import Initiator  # noqa: E402
+from demonstration.pair import IQN, device_of, is_in_sync, peer_of, wait_until  # noqa: E402
+from load import STEP, TestFailure, compare_copies, run_story  # noqa: E402
 
 VOLUME_BYTES = 32 << 20
 BLOCK_BYTES = 4096
@@ -98,41 +96,12 @@ class Story:
         self.say(f"what b had written is in {names[0]}, which takes {taken // 1024} KiB")
 
     def check_copies(self):
-        length = device_of(self.pair.status("a"))["size"] * 1024
-        for node in "ba":
-            if not self.pair.stop(node, 20):
-                raise TestFailure(f"{node} did not stop in order: {self.pair.how_ended(node)}")
-        with open(self.pair.disk("a"), "rb") as one, open(self.pair.disk("b"), "rb") as two:
-            first, second = one.read(length), two.read(length)
-        if first != second:
-            raise TestFailure("the two copies differ")
+        first = compare_copies(self.pair, device_of(self.pair.status("a"))["size"] * 1024)
         for block, name in ((5, "both"), (20, "a"), (35, "a"), (45, "both")):
             if first[block * BLOCK_BYTES:(block + 1) * BLOCK_BYTES] != stamp(name, block):
                 raise TestFailure(f"block {block} is not what {name} wrote")
         self.say("the two copies are byte-identical, and a's")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin", required=True, help="the folder with replblkd and replblkctl")
-    parser.add_argument("--folder", required=True, help="where to work")
-    options = parser.parse_args()
-    os.makedirs(options.folder, exist_ok=True)
-    pair = None
-    with tempfile.TemporaryDirectory(prefix="split-", dir=options.folder) as place:
-        try:
-            pair = Pair(options.bin, os.path.join(options.folder, "nodes"), VOLUME_BYTES, 23260, 27789, death_signal="KILL")
-            Story(pair, os.path.join(place, "undo")).tell()
-            return 0
-        except (TestFailure, DemoError, InitiatorError, OSError) as failure:
-            print(f"FAILED: {failure}")
-            for node in "ab" if pair else "":
-                print(f"--- {node}\n{pair.try_ctl(node, 'status')[1]}\n{pair.log_tail(node)}")
-            return 1
-        finally:
-            if pair:
-                pair.close()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_story(__doc__, VOLUME_BYTES, lambda pair, place: Story(pair, os.path.join(place, "undo")).tell()))
