@@ -359,7 +359,7 @@ class Resource final : private replication::PeerChannelObserver,
   void resize_zeroed();
   void resize_grow();
   void sizes_changed();
-  void end_resize(const std::string& failure);
+  void end_resize(const std::string& failure, AdminOutcome outcome = AdminOutcome::failed);
   void answer_long_resize(Instant now);
   void receive(const replication::Resize& message);
   void receive(const replication::ResizeReply& message);

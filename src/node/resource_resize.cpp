@@ -64,7 +64,9 @@ void Resource::resize_measured(const std::vector<std::uint64_t>& rooms_there) {
     is_larger = is_larger || size > sizes[index];
     sizes[index] = std::max(sizes[index], size);
   }
-  if (!is_larger) return end_resize("nothing can grow: " + found + "; make the devices larger first, on both nodes");
+  if (!is_larger)
+    return end_resize("nothing can grow: " + found + "; make the devices larger first, on both nodes",
+                      AdminOutcome::refused);
   log_info("resource {}: {}: what is new is zeroed", config_.name, found);
   resizing_->sizes_bytes = sizes;
   resizing_->is_zeroed_there = !has_peer();
@@ -80,7 +82,7 @@ void Resource::resize_measured(const std::vector<std::uint64_t>& rooms_there) {
 void Resource::resize_zeroed() {
   if (!resizing_->is_zeroed_here || !resizing_->is_zeroed_there) return;
   if (!has_peer()) return resize_grow();
-  if (is_peer_primary_) return end_resize("the role moved to the peer meanwhile: run it there");
+  if (is_peer_primary_) return end_resize("the role moved to the peer meanwhile: run it there", AdminOutcome::refused);
   channel_->send(replication::Resize{replication::ResizeStep::grow, resizing_->sizes_bytes});
 }
 
@@ -104,7 +106,7 @@ void Resource::sizes_changed() {
 }
 
 /// `failure` is empty: it is done. What one node has done and the other has not is made good when they meet.
-void Resource::end_resize(const std::string& failure) {
+void Resource::end_resize(const std::string& failure, AdminOutcome outcome) {
   if (resizing_ == nullptr) return;
   growth_.stop();
   const bool must_tell = !failure.empty() && resizing_->is_driver && phase_ == LinkPhase::established;
@@ -113,8 +115,7 @@ void Resource::end_resize(const std::string& failure) {
   if (!failure.empty()) log_error("resource {}: the volumes do not grow: {}", config_.name, failure);
   if (!ended->reply) return;
   if (!failure.empty()) {
-    return ended->reply(
-        {AdminOutcome::refused, fmt::format("{}: the volumes do not grow: {}", config_.name, failure), {}});
+    return ended->reply({outcome, fmt::format("{}: the volumes do not grow: {}", config_.name, failure), {}});
   }
   std::string sizes;
   for (const std::uint64_t size : growth_.sizes_bytes()) sizes += fmt::format("{}{}", sizes.empty() ? "" : ", ", size);

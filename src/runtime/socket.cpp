@@ -145,6 +145,9 @@ int open_connecting_socket(const SocketAddress& remote, const SocketAddress* loc
 int open_datagram_socket(const SocketAddress& local) noexcept {
   const int fd = ::socket(local.family(), SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return -errno;
+  // A ring that dies with its process holds the port for seconds. Its successor binds beside it, and the kernel gives
+  // what arrives to the socket that was bound last.
+  set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
   set_free_bind(fd, local);
   set_option(fd, SOL_SOCKET, SO_RXQ_OVFL, 1);
   if (local.family() == AF_INET6) {

@@ -38,7 +38,7 @@ void set_reset_on_close(int fd) noexcept;
 [[nodiscard]] int open_listening_socket(const ports::Endpoint& local, const SocketAddress& address,
                                         bool may_be_absent) noexcept;
 [[nodiscard]] int open_connecting_socket(const SocketAddress& remote, const SocketAddress* local) noexcept;
-/// Bound, also to an address that is not on this node now.
+/// Bound, also to an address that is not on this node now, and beside a predecessor's: the last one hears.
 [[nodiscard]] int open_datagram_socket(const SocketAddress& local) noexcept;
 
 }  // namespace replblk::runtime

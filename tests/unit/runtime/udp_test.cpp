@@ -1,3 +1,4 @@
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -119,8 +120,29 @@ TEST_F(UdpTest, What_cannot_be_opened_is_told_apart) {
   EXPECT_EQ(error_of({"127.0.0.1", 0}, {"", 9}), ListenError::bad_address);
   EXPECT_EQ(error_of({"", 0}, {"127.0.0.1", 9}), ListenError::bad_address);
   EXPECT_EQ(error_of({"localhost", 0}, {"127.0.0.1", 9}), ListenError::bad_address);
-  ASSERT_TRUE(open(right, {"127.0.0.1", 0}, {"127.0.0.1", 9}).has_value());
-  EXPECT_EQ(error_of(right.socket->local(), {"127.0.0.1", 9}), ListenError::address_in_use);
+  const int fd = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  sockaddr_in foreign{};
+  foreign.sin_family = AF_INET;
+  foreign.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof foreign;
+  ASSERT_EQ(::bind(fd, reinterpret_cast<sockaddr*>(&foreign), length), 0);
+  ASSERT_EQ(::getsockname(fd, reinterpret_cast<sockaddr*>(&foreign), &length), 0);
+  EXPECT_EQ(error_of({"127.0.0.1", ntohs(foreign.sin_port)}, {"127.0.0.1", 9}), ListenError::address_in_use);
+  ::close(fd);
+}
+
+// Broken if a daemon had to wait, for seconds, until the kernel has taken its killed predecessor's ring down.
+TEST_F(UdpTest, A_successor_opens_beside_its_predecessor_and_is_the_one_that_hears) {
+  for (const char* address : {"127.0.0.1", "::1"}) {
+    open_pair(address, address);
+    Node successor;
+    ASSERT_TRUE(open(successor, right.socket->local(), left.socket->local()).has_value());
+    left.socket->send(pattern(256, 1));
+    ASSERT_TRUE(turn_until(*reactor, [&] { return !successor.received.empty(); }));
+    EXPECT_TRUE(right.received.empty()) << address;
+    left = {};
+    right = {};
+  }
 }
 
 // Broken if a flood kept the loop from its other work, or what it displaced were not seen.
