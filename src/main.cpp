@@ -47,9 +47,9 @@ constexpr int kNotStarted = 2;
 constexpr int kStoppedTwice = 3;
 
 constexpr std::size_t kAdminRequestsMax = 64;
-// A predecessor that was killed holds its devices until the kernel has finished its I/O.
-constexpr int kOpenAttempts = 150;
-constexpr milliseconds kOpenPause{100};
+// A predecessor that was killed holds its devices and ports until the kernel has finished its I/O.
+constexpr seconds kPatience{15};
+constexpr milliseconds kStartPause{100};
 
 struct Arguments {
   std::string config_path = "/etc/replblk/node.conf";
@@ -71,37 +71,32 @@ class Disks final : public node::DiskOwner {
 
   [[nodiscard]] std::vector<std::vector<node::VolumeDisks>> open_all() {
     std::vector<std::vector<node::VolumeDisks>> all;
-    for (std::size_t index = 0; index < config_.resources.size(); ++index) all.push_back(open(index, kOpenAttempts));
+    for (std::size_t index = 0; index < config_.resources.size(); ++index) all.push_back(open(index, kPatience));
     return all;
   }
   /// While the node serves others nothing is waited for.
-  [[nodiscard]] std::vector<node::VolumeDisks> open(std::size_t index) override { return open(index, 1); }
+  [[nodiscard]] std::vector<node::VolumeDisks> open(std::size_t index) override { return open(index, Duration{}); }
   void close(std::size_t index) noexcept override { owned_[index].clear(); }
 
  private:
-  std::vector<node::VolumeDisks> open(std::size_t index, int attempts_max) {
+  std::vector<node::VolumeDisks> open(std::size_t index, Duration patience) {
     std::vector<node::VolumeDisks> volumes;
     for (const node::VolumeConfig& volume : config_.resources[index].volumes) {
       const node::DiskConfig& disk = volume.disks[config_.self];
       node::VolumeDisks& made = volumes.emplace_back();
-      made.data = open(index, disk.path, disk, attempts_max, made.reason);
+      made.data = open(index, disk.path, disk, patience, made.reason);
       if (made.data == nullptr || disk.metadata_path.empty()) continue;
-      made.metadata = open(index, disk.metadata_path, disk, attempts_max, made.reason);
+      made.metadata = open(index, disk.metadata_path, disk, patience, made.reason);
       if (made.metadata == nullptr) made.data = nullptr;
     }
     return volumes;
   }
 
-  ports::Disk* open(std::size_t index, const std::string& path, const node::DiskConfig& disk_config, int attempts_max,
+  ports::Disk* open(std::size_t index, const std::string& path, const node::DiskConfig& disk_config, Duration patience,
                     std::string& reason) {
     const runtime::DiskOptions options{
         .path = path, .is_buffered = disk_config.io_mode == node::IoMode::buffered, .timeout = disk_config.timeout};
-    auto disk = runtime::open_disk(options, reactor_);
-    for (int attempt = 1; !disk && runtime::says_in_use(disk.error()) && attempt < attempts_max; ++attempt) {
-      if (attempt == 1) log_warning("{}; trying for 15 s", disk.error());
-      std::this_thread::sleep_for(kOpenPause);
-      disk = runtime::open_disk(options, reactor_);
-    }
+    auto disk = runtime::open_disk_when_free(options, reactor_, patience);
     if (!disk) {
       reason = disk.error();  // the resource logs and shows it
       return nullptr;
@@ -234,10 +229,10 @@ class Daemon {
   static Result<void, std::string> start_when_ports_are_free(node::Node& node) {
     auto started = node.start();
     for (int attempt = 1; !started && started.error().ends_with(to_string(ports::ListenError::address_in_use)) &&
-                          attempt < kOpenAttempts;
+                          attempt * kStartPause < kPatience;
          ++attempt) {
       if (attempt == 1) log_warning("{}; trying for 15 s", started.error());
-      std::this_thread::sleep_for(kOpenPause);
+      std::this_thread::sleep_for(kStartPause);
       started = node.start();
     }
     return started;

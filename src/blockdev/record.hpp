@@ -46,7 +46,10 @@ struct ResourceRecord {
   static constexpr std::size_t kReservationsBytesMax = 40960;  ///< leaves the rest of a superblock slot room
   Configuration configuration;
   std::uint64_t seen = 0;  ///< the highest term named or agreed to; > configuration.term means doubt
-  Uuid arbiter_record_id;
+  /// Drawn when the first copy is taken (primary --force of one that was just created), handed on to the peer's with
+  /// its first resync; none before. Copies with different ones were never one: nothing that their nodes say of terms
+  /// and members is about the same pair.
+  Uuid pair_id;
   GenerationSet generations;
   Uuid boot_id;                      ///< the host's, when the copy was last opened
   std::uint32_t lease_ms_max = 0;    ///< the longest lease ever promised

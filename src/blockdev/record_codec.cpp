@@ -47,7 +47,7 @@ std::vector<std::byte> encode_record(std::string_view resource_name, const Resou
   message.set_members(record.configuration.members);
   if (record.configuration.primary != kNoNode) message.set_primary_plus_one(record.configuration.primary + 1u);
   message.set_seen(record.seen);
-  message.set_arbiter_record_id(encode_uuid(record.arbiter_record_id));
+  message.set_pair_id(encode_uuid(record.pair_id));
   encode_generation(record.generations.current, *message.mutable_current());
   encode_generation(record.generations.base, *message.mutable_base());
   for (const Generation& generation : record.generations.history) encode_generation(generation, *message.add_history());
@@ -86,7 +86,7 @@ std::optional<NamedRecord> decode_record(ConstBytes bytes) {
   for (const metadata::Generation& generation : message.history()) {
     record.generations.history.push_back(decode_generation(generation));
   }
-  if (!decode_uuid(message.arbiter_record_id(), record.arbiter_record_id)) return std::nullopt;
+  if (!decode_uuid(message.pair_id(), record.pair_id)) return std::nullopt;
   if (!decode_uuid(message.boot_id(), record.boot_id)) return std::nullopt;
   record.lease_ms_max = message.lease_ms_max();
   record.is_inconsistent = message.is_inconsistent();

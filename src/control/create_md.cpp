@@ -21,6 +21,8 @@ using blockdev::StoreError;
 using blockdev::StoreErrorKind;
 
 constexpr std::size_t kBufferBytes = std::size_t{16} << 20;
+// For the disk of a daemon that has just been stopped.
+constexpr seconds kPatience{3};
 
 /// What a Store lives on, for one short job.
 class Bench {
@@ -130,8 +132,9 @@ class Job {
   }
 
   std::unique_ptr<runtime::DiskFile> open(const std::string& path, node::IoMode mode) {
-    auto disk = runtime::open_disk({.path = path, .is_buffered = mode == node::IoMode::buffered, .in_flight_max = 64},
-                                   bench_.reactor());
+    auto disk =
+        runtime::open_disk_when_free({.path = path, .is_buffered = mode == node::IoMode::buffered, .in_flight_max = 64},
+                                     bench_.reactor(), kPatience);
     if (disk) return std::move(*disk);
     fail_with(disk.error());
     return nullptr;

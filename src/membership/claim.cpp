@@ -6,7 +6,7 @@ namespace replblk::membership {
 
 ClaimJudgement judge_claim(const blockdev::ResourceRecord& own, blockdev::NodeIndex self,
                            const std::optional<ports::ArbiterRecord>& record) noexcept {
-  if (!record.has_value() || record->id != own.arbiter_record_id) return {};
+  if (!record.has_value() || record->id != own.pair_id) return {};
   if (record->members == 0 || record->members > 3) return {};  // Not of this protocol's making.
   const blockdev::Configuration decided{record->term, record->members, record->primary};
   if (record->term >= own.configuration.term && !decided.has_member(self)) {

@@ -19,7 +19,7 @@ using blockdev::Configuration;
 using blockdev::kNoNode;
 
 constexpr std::array kMagic = {std::byte{'R'}, std::byte{'B'}, std::byte{'H'}, std::byte{'1'}};
-constexpr std::uint8_t kVersion = 1;
+constexpr std::uint8_t kVersion = 2;
 constexpr std::size_t kMacBytes = 32;
 constexpr std::size_t kMacOffset = kHeartbeatBytes - kMacBytes;
 constexpr std::uint32_t kFlagsCount = 9;
@@ -50,6 +50,7 @@ class Writer {
     le(value.term);
     le(value.nonce);
   }
+  void uuid(const Uuid& value) noexcept { at_ = std::ranges::copy(value.bytes, at_).out; }
   [[nodiscard]] const std::byte* at() const noexcept { return at_; }
 
  private:
@@ -136,7 +137,9 @@ bool read_fields(ByteReader& reader, HeartbeatMessage& message) {
   content.request = read_ticket(reader);
   content.reply = read_ticket(reader);
   header.paths_heard = reader.le<std::uint32_t>();
-  return is_good && flags >> kFlagsCount == 0 && reader.le<std::uint32_t>() == 0 && reader.ok();
+  is_good = reader.le<std::uint32_t>() == 0 && is_good;
+  std::ranges::copy(reader.take(content.pair_id.bytes.size()), content.pair_id.bytes.begin());
+  return is_good && flags >> kFlagsCount == 0 && reader.ok();
 }
 
 }  // namespace
@@ -202,6 +205,7 @@ HeartbeatBytes encode(const HeartbeatMessage& message, std::string_view secret) 
   writer.ticket(content.reply);
   writer.le(header.paths_heard);
   writer.le(std::uint32_t{0});
+  writer.uuid(content.pair_id);
   RB_ASSERT(bit == kFlagsCount && writer.at() == bytes.data() + kMacOffset);
   const auto mac = mac_of(std::span(bytes).first(kMacOffset), secret);
   std::ranges::copy(mac, bytes.begin() + kMacOffset);

@@ -1,4 +1,4 @@
-// What two nodes keep telling each other (docs/heartbeat.md): the content of a heartbeat and its 256 bytes. Only the
+// What two nodes keep telling each other (docs/heartbeat.md): the content of a heartbeat and its 272 bytes. Only the
 // codec and the message authentication are here: which datagram is fresh is HeartbeatSession's matter, what follows
 // from one the MembershipMachine's. All times in it are the sender's CLOCK_BOOTTIME and mean nothing to the receiver,
 // who repeats them.
@@ -12,6 +12,7 @@
 #include "base/bytes.hpp"
 #include "base/result.hpp"
 #include "base/time.hpp"
+#include "base/uuid.hpp"
 #include "blockdev/record.hpp"
 
 namespace replblk::membership {
@@ -52,6 +53,7 @@ struct Heartbeat {
   Stamp echo;
   RemovalTicket request;
   RemovalTicket reply;
+  Uuid pair_id;  ///< none: the copy was just created
   friend bool operator==(const Heartbeat&, const Heartbeat&) = default;
 };
 
@@ -73,7 +75,7 @@ struct HeartbeatHeader {
   friend bool operator==(const HeartbeatHeader&, const HeartbeatHeader&) = default;
 };
 
-inline constexpr std::size_t kHeartbeatBytes = 256;
+inline constexpr std::size_t kHeartbeatBytes = 272;
 inline constexpr std::size_t kHeartbeatPathsMax = 32;
 using HeartbeatBytes = std::array<std::byte, kHeartbeatBytes>;
 

@@ -85,8 +85,10 @@ void MembershipMachine::advance(Instant now) {
   } else if (persist_out_ == 0 && !is_stopping_) {
     if (is_sole()) flush_own(now);
     if (given_up_.has_value()) keep_after_split(now);
-    pursue(now);
-    arrange_roles(now);
+    if (!is_strange_) {
+      pursue(now);
+      arrange_roles(now);
+    }
   }
   update_service(now);
   if (now - last_sent_at_ >= options_.interval) send_heartbeat(now);
@@ -106,7 +108,7 @@ void MembershipMachine::overwrite_arbiter(Instant now) {
   overwrite_again_at_ = now + 2 * options_.arbiter_timeout;
   effects_.emplace_back(OverwriteRecordEffect{
       overwrite_number_,
-      {record_.arbiter_record_id, configuration.term, configuration.members, self(), current.term, current.nonce}});
+      {record_.pair_id, configuration.term, configuration.members, self(), current.term, current.nonce}});
 }
 
 void MembershipMachine::arbiter_overwritten(std::uint64_t number, Instant now) {
@@ -170,11 +172,10 @@ void MembershipMachine::persisted(std::uint64_t number, Instant now) {
   if (claim_.stage == Claim::Stage::naming) {
     claim_.stage = Claim::Stage::swapping;
     const auto& current = record_.generations.current;
-    effects_.emplace_back(
-        ReplaceRecordEffect{claim_.number,
-                            claim_.revision,
-                            {record_.arbiter_record_id, claim_.term, static_cast<std::uint8_t>(1u << self()), self(),
-                             current.term, current.nonce}});
+    effects_.emplace_back(ReplaceRecordEffect{
+        claim_.number,
+        claim_.revision,
+        {record_.pair_id, claim_.term, static_cast<std::uint8_t>(1u << self()), self(), current.term, current.nonce}});
   }
   advance(now);
   send_heartbeat(now);
@@ -207,6 +208,7 @@ Heartbeat MembershipMachine::compose(Instant now) {
   heartbeat.has_failed_disk = is_disk_failed_ || is_metadata_failed_;
   heartbeat.may_have_lost_cache = may_have_lost_cache_;
   heartbeat.is_maintenance = is_maintenance_;
+  heartbeat.pair_id = record_.pair_id;
   const bool asks_for_lease = link_ == Link::established && record_.configuration.primary == self() && !is_in_doubt();
   if (asks_for_lease) heartbeat.stamp = lease_.stamp(record_.configuration, now, options_.lease_ms);
   if (!is_in_doubt()) heartbeat.echo = echo_;
@@ -228,6 +230,7 @@ Heartbeat MembershipMachine::compose_failed() const {
   heartbeat.is_inconsistent = durable_.is_inconsistent;
   heartbeat.has_failed_disk = true;
   heartbeat.may_have_lost_cache = may_have_lost_cache_;
+  heartbeat.pair_id = durable_.pair_id;
   return heartbeat;
 }
 
@@ -264,6 +267,8 @@ void MembershipMachine::acknowledgements_stalled(Instant now) {
 void MembershipMachine::connected(const Meeting& meeting, Instant now) {
   RB_ASSERT(link_ == Link::none);
   peer_seen_ = std::max({peer_seen_, meeting.peer_seen, meeting.peer_configuration.term});
+  peer_pair_id_ = meeting.peer_pair_id;
+  is_strange_ = false;
   link_ = Link::met;
   linked_at_ = now;
   direction_ = meeting.direction;
@@ -316,7 +321,7 @@ void MembershipMachine::begin_as_target() {
   is_target_starting_ = true;
   forget_changes();
   frames_may_come();
-  persist(become_sync_target(record_, *std::exchange(start_, std::nullopt)));
+  persist(become_sync_target(record_, *std::exchange(start_, std::nullopt), peer_pair_id_));
 }
 
 void MembershipMachine::begin_as_source() {
@@ -432,7 +437,7 @@ bool MembershipMachine::holds_mandate(Instant now) const {
     return false;
   }
   if (!is_copy_whole() || may_have_lost_cache_ || is_split_ || !promise_.has_run_out(now)) return false;
-  if (is_leaving_peer_ || is_stopping_) return false;
+  if (is_leaving_peer_ || is_stopping_ || is_strange_) return false;
   if (proposal_.has_value() && proposal_->stage != Proposal::Stage::draining) return false;
   if (is_sole()) return is_flushed_;
   return link_ == Link::established && lease_.is_valid(now);
@@ -461,6 +466,7 @@ void MembershipMachine::update_service(Instant now) {
   if (holds_mandate(now) && !proposal_.has_value()) next = Service::serving;
   reason_ = next == Service::serving ? std::string() : why_not_serving(now);
   if (next == service_) return;
+  if (next == Service::serving) serving_since_ = now;
   service_ = next;
   has_served_ = next != Service::stopped && (has_served_ || next == Service::serving);
   effects_.emplace_back(ServiceEffect{next});
@@ -473,6 +479,13 @@ std::string MembershipMachine::why_not_serving(Instant now) const {
   if (is_stopping_) return "the resource is being taken down";
   if (is_split_)
     return "split: both nodes went on alone; this one answers nothing until it is decided whose copy is kept";
+  if (is_strange_) {
+    return "the peer has a copy of another pair, or of this one before create-md: one of the two disks is the wrong "
+           "one, "
+           "and nothing is served until the right one is back, create-md --force was run on the one to be overwritten, "
+           "or "
+           "primary --force says whose is right";
+  }
   if (is_disk_failed_) return "the local disk has failed: waits for the peer to take over";
   if (is_forcing_) return flush_failure_.empty() ? "the copy is being flushed before it is taken" : flush_failure_;
   if (is_just_created()) return "the copy was just created: run `primary --force` on one node once";
@@ -509,6 +522,13 @@ std::uint64_t MembershipMachine::fresh_nonce() {
   value = (value ^ (value >> 27)) * 0x94d049bb133111ebu;
   value ^= value >> 31;
   return value == 0 ? 1 : value;
+}
+
+Uuid MembershipMachine::fresh_pair_id() {
+  Uuid id;
+  store_le(id.bytes.data(), fresh_nonce());
+  store_le(id.bytes.data() + sizeof(std::uint64_t), fresh_nonce());
+  return id;
 }
 
 }  // namespace replblk::membership

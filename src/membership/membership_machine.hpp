@@ -59,6 +59,7 @@ struct Meeting {
   /// Both copies were changed apart, and policies or a person have said whose is given up: the target's.
   bool is_split = false;
   blockdev::Generation given_up = {};  ///< source after a split: the current generation of that copy
+  Uuid peer_pair_id = {};
 };
 
 /// The answer to an administrator's verb: whether it was taken up, and a sentence.
@@ -209,8 +210,10 @@ class MembershipMachine {
   [[nodiscard]] blockdev::NodeIndex self() const noexcept { return options_.self; }
   [[nodiscard]] blockdev::NodeIndex peer() const noexcept { return blockdev::other_node(options_.self); }
   [[nodiscard]] std::uint64_t fresh_nonce();
+  [[nodiscard]] Uuid fresh_pair_id();
 
   // membership_peer.cpp: what the peer says
+  void hear_stranger(Instant now);
   bool adopt(const Heartbeat& heartbeat, Instant now);
   void agree_to_removal(const Heartbeat& heartbeat, Instant now);
   void take_reply(const RemovalTicket& reply, Instant now);
@@ -259,6 +262,8 @@ class MembershipMachine {
   Instant stalled_at_{};  ///< when this process last went on after it had stood still
   Peer peer_;
   std::uint64_t peer_seen_ = 0;
+  Uuid peer_pair_id_;        ///< as it was introduced
+  bool is_strange_ = false;  ///< the peer has a copy of another pair, and this run has not proved that its own is right
 
   Link link_ = Link::none;
   Meeting::Direction direction_ = Meeting::Direction::equal;
@@ -297,6 +302,7 @@ class MembershipMachine {
   bool is_stopping_ = false;
   bool is_wanted_ = false;              ///< the administrator asked for the role here, and nobody has had it since
   bool is_split_ = false;               ///< both went on alone; the other one's configuration is not below this node's
+  bool is_taken_by_force_ = false;      ///< in this run
   bool is_forcing_ = false;             ///< a person took this copy; waits for the flush
   bool is_overwrite_due_ = false;       ///< the arbiter is told once the forced record is durable
   std::uint64_t overwrite_number_ = 0;  ///< it is being told
@@ -305,6 +311,7 @@ class MembershipMachine {
   std::string reason_;
   Service service_ = Service::stopped;
   bool has_served_ = false;
+  Instant serving_since_{};
 };
 
 }  // namespace replblk::membership

@@ -15,6 +15,9 @@ constexpr std::uint32_t kLeaseMsMax = 60'000;
 }  // namespace
 
 void MembershipMachine::heartbeat_received(const Heartbeat& heartbeat, Instant now) {
+  const bool are_both_named = !heartbeat.pair_id.is_none() && !record_.pair_id.is_none();
+  if (are_both_named && heartbeat.pair_id != record_.pair_id) return hear_stranger(now);
+  is_strange_ = false;
   const bool was_frozen = is_peer_alive(now) && peer_.heartbeat.is_frozen;
   if (heartbeat.is_frozen && !was_frozen) peer_.frozen_since = now;
   peer_.heartbeat = heartbeat;
@@ -37,6 +40,16 @@ void MembershipMachine::heartbeat_received(const Heartbeat& heartbeat, Instant n
       echo(heartbeat.stamp, now);
     }
   }
+  advance(now);
+}
+
+/// A disk of another pair was put into one of the nodes, or of an earlier life of this one. Nothing that it says is
+/// about this node's copy. Whose disk is the wrong one is known only to a node that was a member together with its peer
+/// in this run, or that has served for a while: that one goes on as if nobody spoke. Any other one begins nothing until
+/// a person has decided.
+void MembershipMachine::hear_stranger(Instant now) {
+  const bool has_served = service_ == Service::serving && now - serving_since_ > lease_length();
+  if (connected_term_ == 0 && !has_served && !is_taken_by_force_) is_strange_ = true;
   advance(now);
 }
 

@@ -91,6 +91,7 @@ ResourceRecord with_decision(const ResourceRecord& record, const ResourceRecord&
   ResourceRecord next = record;
   next.configuration = decided.configuration;
   next.seen = decided.seen;
+  next.pair_id = decided.pair_id;
   next.generations = decided.generations;
   next.lease_ms_max = decided.lease_ms_max;
   next.is_inconsistent = decided.is_inconsistent;
@@ -132,7 +133,8 @@ ResourceRecord name_term(const ResourceRecord& record, std::uint64_t term) {
   return next;
 }
 
-ResourceRecord become_sync_target(const ResourceRecord& record, const Configuration& configuration) {
+ResourceRecord become_sync_target(const ResourceRecord& record, const Configuration& configuration,
+                                  const Uuid& pair_id) {
   RB_ASSERT(configuration.term >= record.configuration.term);
   ResourceRecord next = record;
   next.configuration = configuration;
@@ -140,6 +142,7 @@ ResourceRecord become_sync_target(const ResourceRecord& record, const Configurat
   next.is_outdated = true;
   next.is_inconsistent = true;
   next.is_primary_open = false;
+  next.pair_id = pair_id;
   return next;
 }
 

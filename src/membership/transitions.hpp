@@ -69,8 +69,10 @@ void remember_parting(const ResourceRecord& before, ResourceRecord& next, NodeIn
 /// Names a term before a proposal leaves (doubt begins).
 [[nodiscard]] ResourceRecord name_term(const ResourceRecord& record, std::uint64_t term);
 
-/// Gives way to `configuration`, in which this node is no member; a resync towards this copy begins.
-[[nodiscard]] ResourceRecord become_sync_target(const ResourceRecord& record, const Configuration& configuration);
+/// Gives way to `configuration`, in which this node is no member; a resync towards this copy begins, from one of
+/// `pair_id`.
+[[nodiscard]] ResourceRecord become_sync_target(const ResourceRecord& record, const Configuration& configuration,
+                                                const Uuid& pair_id);
 
 /// Agrees to be left behind: `configuration` has the asker as its only member (protocol.md 3.3, mark itself Outdated).
 [[nodiscard]] ResourceRecord become_outdated(const ResourceRecord& record, const Configuration& configuration);

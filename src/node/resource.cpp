@@ -166,8 +166,6 @@ bool Resource::take_records() {
   if (std::ranges::any_of(records, [&](const auto& one) { return one.configuration != records.front().configuration; }))
     RB_PROBE("stopped_between_two_volumes");
   record_ = membership::record_of_all(records);
-  // What names the pair at the arbiter must be the same on both nodes, and another one for another pair.
-  if (record_.arbiter_record_id.is_none()) record_.arbiter_record_id = volumes_.front()->store->volume_uuid();
   const bool is_sole = record_.configuration.is_sole(self());
   is_crashed_primary_ = record_.is_primary_open;
   const bool is_cached = std::ranges::any_of(volumes_, [](const auto& volume) { return volume->config.write_cache; });

@@ -227,6 +227,7 @@ replication::Introduction Resource::introduction() const {
   }
   intro.configuration = record_.configuration;
   intro.seen = record_.seen;
+  intro.pair_id = record_.pair_id;
   intro.generations = record_.generations;
   intro.is_inconsistent = record_.is_inconsistent;
   intro.is_outdated = record_.is_outdated;
@@ -307,6 +308,7 @@ void Resource::meet() {
   membership::Meeting meeting;
   meeting.peer_configuration = peer_introduction_->configuration;
   meeting.peer_seen = peer_introduction_->seen;
+  meeting.peer_pair_id = peer_introduction_->pair_id;
   meeting.is_split = plan.is_split;
   meeting.given_up = peer_introduction_->generations.current;
   const auto connect = [this, &meeting](LinkPhase phase, membership::Meeting::Direction direction) {

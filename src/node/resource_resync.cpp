@@ -26,6 +26,7 @@ void Resource::plan_as_source(const replication::Plan& plan) {
     meeting.direction = membership::Meeting::Direction::source;
     meeting.peer_configuration = peer_introduction_->configuration;
     meeting.peer_seen = peer_introduction_->seen;
+    meeting.peer_pair_id = peer_introduction_->pair_id;
     meeting.is_split = is_split;
     meeting.given_up = peer_introduction_->generations.current;
     if (!machine_->is_settled() || record_.configuration != my_introduction_->configuration) {

@@ -47,7 +47,7 @@ inline constexpr std::uint32_t kAcknowledgeEntriesMax = 256;
 inline constexpr std::uint32_t kBitmapPageBytes = 4096;
 inline constexpr std::uint32_t kChecksumEntryBytes = 16;
 inline constexpr std::uint32_t kChecksumEntriesMax = 1024;
-inline constexpr std::uint32_t kHeartbeatFrameBytes = 256;
+inline constexpr std::uint32_t kHeartbeatFrameBytes = 272;
 
 struct FrameHeader {
   FrameType type = FrameType::ping;

@@ -159,6 +159,9 @@ Direction compare_generations(NodeIndex self, const Introduction& mine, const In
                               const Configuration& higher) {
   const GenerationSet& my = mine.generations;
   const GenerationSet& your = yours.generations;
+  if (!mine.pair_id.is_none() && !yours.pair_id.is_none() && mine.pair_id != yours.pair_id) {
+    return {MeetingRow::unrelated, false, false, true};
+  }
   if (my.current.is_none()) return {MeetingRow::one_created, false, true, true};
   if (your.current.is_none()) return {MeetingRow::one_created, true, true, true};
   if (my.current == your.current) return compare_equal(self, mine, yours, higher);
@@ -256,8 +259,8 @@ Plan plan_meeting(NodeIndex self, const Introduction& mine, const Introduction& 
   if (direction.row == MeetingRow::split_brain) return split(direction.row);
   if (direction.row == MeetingRow::unrelated) {
     return apart(direction.row,
-                 "unrelated data: the two copies have no generation in common; run create-md --force on the "
-                 "one to be overwritten",
+                 "unrelated data: the two copies were never one: a disk of another pair, or of this one before "
+                 "create-md; run create-md --force on the one to be overwritten",
                  true);
   }
   const bool mine_may = may_be_source(mine, self, higher);

@@ -105,6 +105,7 @@ struct Encoder {
     }
     put(from.configuration, to->mutable_configuration());
     to->set_seen(from.seen);
+    to->set_pair_id(from.pair_id.bytes.data(), from.pair_id.bytes.size());
     put(from.generations, to->mutable_generations());
     to->set_is_inconsistent(from.is_inconsistent);
     to->set_is_outdated(from.is_outdated);
@@ -200,6 +201,8 @@ std::optional<Message> get(const peer::Introduction& from) {
   }
   if (!get(from.configuration(), to.configuration) || !get(from.generations(), to.generations)) return std::nullopt;
   to.seen = from.seen();
+  if (from.pair_id().size() != to.pair_id.bytes.size()) return std::nullopt;
+  std::ranges::copy(as_bytes(from.pair_id()), to.pair_id.bytes.begin());
   to.is_inconsistent = from.is_inconsistent();
   to.is_outdated = from.is_outdated();
   to.is_crashed_primary = from.is_crashed_primary();

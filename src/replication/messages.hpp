@@ -16,8 +16,8 @@
 namespace replblk::replication {
 
 /// Those before 5 had no heartbeats, and roles that were given by hand: they cannot give or take a lease.
-inline constexpr std::uint32_t kProtocolVersionMin = 5;
-inline constexpr std::uint32_t kProtocolVersionMax = 5;
+inline constexpr std::uint32_t kProtocolVersionMin = 6;
+inline constexpr std::uint32_t kProtocolVersionMax = 6;
 inline constexpr std::size_t kNonceBytes = 32;
 
 struct Hello {
@@ -64,6 +64,7 @@ struct Introduction {
   std::vector<VolumeIntroduction> volumes;
   blockdev::Configuration configuration;
   std::uint64_t seen = 0;
+  Uuid pair_id;  ///< none: the copy was just created
   blockdev::GenerationSet generations;
   bool is_inconsistent = false;
   bool is_outdated = false;

@@ -36,6 +36,10 @@ class DiskFile;
 
 /// The error is one sentence for the operator; says_in_use() tells the one worth retrying.
 [[nodiscard]] Result<std::unique_ptr<DiskFile>, std::string> open_disk(const DiskOptions& options, Reactor& reactor);
+/// Tried again for `patience`, asleep in between, while the disk is in use: a process that has ended holds its disks
+/// until the kernel has finished its I/O.
+[[nodiscard]] Result<std::unique_ptr<DiskFile>, std::string> open_disk_when_free(const DiskOptions& options,
+                                                                                 Reactor& reactor, Duration patience);
 
 class DiskFile final : public ports::Disk {
  public:

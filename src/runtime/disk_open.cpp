@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <new>
 #include <optional>
+#include <thread>
 
 #include "base/log.hpp"
 #include "runtime/descriptor.hpp"
@@ -27,6 +28,8 @@ namespace replblk::runtime {
 namespace {
 
 using Geometry = ports::Disk::Geometry;
+
+constexpr milliseconds kRetryPause{100};
 
 constexpr std::uint32_t kSectorBytes = 512;
 constexpr std::uint32_t kPageBytes = 4096;
@@ -166,6 +169,17 @@ Result<std::unique_ptr<DiskFile>, std::string> open_disk(const DiskOptions& opti
            geometry.supports_discard ? "yes" : "no", geometry.supports_write_zeroes ? "yes" : "no");
   const Backing backing = is_device ? Backing::storage : backing_of(file.get());
   return std::make_unique<DiskFile>(reactor, file.release(), geometry, backing, options.in_flight_max, options.timeout);
+}
+
+Result<std::unique_ptr<DiskFile>, std::string> open_disk_when_free(const DiskOptions& options, Reactor& reactor,
+                                                                   Duration patience) {
+  auto disk = open_disk(options, reactor);
+  for (Duration waited{}; !disk && says_in_use(disk.error()) && waited < patience; waited += kRetryPause) {
+    if (waited == Duration{}) log_warning("{}; trying for {} s", disk.error(), patience / seconds(1));
+    std::this_thread::sleep_for(kRetryPause);
+    disk = open_disk(options, reactor);
+  }
+  return disk;
 }
 
 }  // namespace replblk::runtime

@@ -22,6 +22,8 @@ using replication::Introduction;
 using replication::Message;
 using replication::PeerChannel;
 
+constexpr std::uint32_t kVersion = replication::kProtocolVersionMax;
+
 std::vector<std::string>* log_lines = nullptr;
 
 void keep_line(LogLevel, std::string_view line) {
@@ -133,9 +135,10 @@ class BadPeer final : private ports::AcceptSink, private replication::PeerChanne
       return channel.send(answer);
     }
     if (manner_ == Manner::other_cluster) {
-      return channel.send(Hello{5, 5, 0, "another", "a", "b", "r0", identity.nonce, 7});
+      return channel.send(Hello{kVersion, kVersion, 0, "another", "a", "b", "r0", identity.nonce, 7});
     }
-    if (manner_ == Manner::same_node) return channel.send(Hello{5, 5, 0, "sim", "b", "a", "r0", identity.nonce, 7});
+    if (manner_ == Manner::same_node)
+      return channel.send(Hello{kVersion, kVersion, 0, "sim", "b", "a", "r0", identity.nonce, 7});
     if (manner_ == Manner::other_secret) identity.secret = "a secret of somebody else";
     channel.answer_hello(identity, *hello);
   }
@@ -188,7 +191,7 @@ TEST(BadPeer, Whatever_it_does_is_told_once_and_tried_again_ever_more_slowly) {
       {Manner::garbage, "wrong magic: the other side does not speak this protocol"},
       {Manner::closes, "the peer ended the connection in the handshake without a reason"},
       {Manner::is_silent, "the peer did not finish the handshake in time"},
-      {Manner::other_version, "no common protocol version: b speaks 5 to 5, a speaks 7 to 9"},
+      {Manner::other_version, "no common protocol version: b speaks 6 to 6, a speaks 7 to 9"},
       {Manner::other_secret, "the shared secret differs: secret_file must have the same content on both nodes"},
       {Manner::other_cluster, "cluster name: b belongs to \"sim\", a to \"another\""},
       {Manner::same_node, "both nodes are configured as \"b\": start each with its own name"},

@@ -150,9 +150,7 @@ void MembershipWorld::replace_disk(Index index) {
   kill(index, false);
   if (node.record.configuration.is_sole(index) || node.record.configuration.term > left.configuration.term) return;
   trace(node, "gets an empty disk");
-  const Uuid id = node.record.arbiter_record_id;
   node.record = {};
-  node.record.arbiter_record_id = id;
   node.data = node.stable = 0;
   node.lost_cache = false;
   node.has_written_alone = false;

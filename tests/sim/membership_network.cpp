@@ -105,6 +105,7 @@ replication::Introduction MembershipWorld::introduce(const Node& node) const {
   volume.has_dirty_blocks = node.has_dirty;
   intro.configuration = record.configuration;
   intro.seen = record.seen;
+  intro.pair_id = record.pair_id;
   intro.generations = record.generations;
   intro.is_inconsistent = record.is_inconsistent;
   intro.is_outdated = record.is_outdated;
@@ -162,6 +163,7 @@ void MembershipWorld::meet(Index index, const replication::Plan& plan, const rep
   }
   meeting.peer_configuration = theirs.configuration;
   meeting.peer_seen = theirs.seen;
+  meeting.peer_pair_id = theirs.pair_id;
   meeting.is_split = plan.is_split;
   meeting.given_up = theirs.generations.current;
   nodes_[index].is_linked = true;

@@ -58,8 +58,8 @@ MembershipWorld::MembershipWorld(std::uint64_t seed, bool is_traced) : random_(s
   record.configuration = {1, 3, 0};
   record.seen = 1;
   record.generations.current = {1, 7};
-  record.arbiter_record_id = drawn_uuid(random_);
-  arbiter_.record = ports::ArbiterRecord{record.arbiter_record_id, 1, 3, 0, 1, 7};
+  record.pair_id = drawn_uuid(random_);
+  arbiter_.record = ports::ArbiterRecord{record.pair_id, 1, 3, 0, 1, 7};
   for (Node& node : nodes_) {
     node.record = record;
     node.boot_id = drawn_uuid(random_);

@@ -2,9 +2,12 @@
 # Plants known bugs, one at a time, into a copy of the tree, builds the simulator there and looks after how long each is
 # found: within a minute of one core, or the simulator is not to be trusted. By hand, once per milestone:
 #   tests/sim/mutants.sh [SECONDS] [NAME…]
-# Exit code: the number of mutants that were not found.
+#   tests/sim/mutants.sh --fit      builds nothing: whether every edit still fits the sources (a test of its own)
+# Exit code: the number of mutants that were not found, or whose edit does not fit.
 set -eu
 top=$(cd "$(dirname "$0")/../.." && pwd)
+is_fit_only=
+[ "${1:-}" = --fit ] && { is_fit_only=yes; shift; }
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
 copy=$(mktemp -d)
@@ -13,10 +16,34 @@ trap 'rm -rf "$copy"' EXIT
 missed=0
 previous=
 
+# plant FILE EDIT RESULT: every replacement of the edit must find its text.
+plant() {
+  python3 - "$@" <<'PYTHON'
+import re, sys
+
+class Text(str):
+    def replace(self, old, new, count=-1):
+        if old not in self:
+            sys.exit(f"{sys.argv[1]}: not there: {old!r}: mend mutants.list")
+        return Text(str.replace(self, old, new, count))
+
+path, edit, result = sys.argv[1:]
+text = Text(open(path).read())
+changed = eval(edit.strip().replace('\n.replace', '.replace'))
+if changed == text:
+    sys.exit(f"{path}: the edit changes nothing: mend mutants.list")
+open(result, "w").write(changed)
+PYTHON
+}
+
 # mutant NAME FILE PYTHON-EXPRESSION-ON-text [PROGRAM]: the edit must change the file. PROGRAM finds it; replblk_sim by itself.
 mutant() {
   name=$1 file=$2 edit=$3 program=${4:-replblk_sim}
   if [ -n "$wanted" ]; then case " $wanted " in *" $name "*) ;; *) return 0 ;; esac fi
+  if [ -n "$is_fit_only" ]; then
+    plant "$top/$file" "$edit" /dev/null || { echo "$name does not fit"; missed=$((missed + 1)); }
+    return 0
+  fi
   rm -rf "$copy/tree"
   mkdir "$copy/tree"
   (cd "$top" && tar cf - CMakeLists.txt src proto tests/CMakeLists.txt tests/sim bench) | (cd "$copy/tree" && tar xf -)
@@ -24,15 +51,7 @@ mutant() {
   # The file that the last mutant changed is older again than its object.
   touch "$copy/tree/${previous:-$file}"
   previous=$file
-  python3 - "$copy/tree/$file" "$edit" <<'PYTHON'
-import re, sys
-path, edit = sys.argv[1:]
-text = open(path).read()
-changed = eval(edit.strip().replace('\n.replace', '.replace'))
-if changed == text:
-    sys.exit("the edit does not fit " + path + " any more: mend mutants.sh")
-open(path, "w").write(changed)
-PYTHON
+  plant "$copy/tree/$file" "$edit" "$copy/tree/$file" || exit 1
   cmake -S "$copy/tree" -B "$copy/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER_LAUNCHER=ccache >"$copy/log" 2>&1 || { cat "$copy/log"; exit 1; }
   ninja -C "$copy/build" "$program" >"$copy/log" 2>&1 || { tail -30 "$copy/log"; exit 1; }
   # A run that fails is what is looked for: what it printed decides, below, not its exit code.

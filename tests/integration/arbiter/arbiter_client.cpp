@@ -63,7 +63,7 @@ class Client final : ports::ArbiterSink {
       self_ = static_cast<blockdev::NodeIndex>(first);
       claimant_->configuration = {second, 3, 0};
       claimant_->seen = third;
-      claimant_->arbiter_record_id = id_;
+      claimant_->pair_id = id_;
       arbiter_->read(++number_);
     } else {
       say("unknown command");

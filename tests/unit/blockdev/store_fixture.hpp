@@ -45,7 +45,7 @@ inline constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
   ResourceRecord record;
   record.configuration = {term, 3, 1};
   record.seen = term + 1;
-  record.arbiter_record_id.bytes.fill(std::byte{7});
+  record.pair_id.bytes.fill(std::byte{7});
   record.boot_id.bytes.fill(std::byte{9});
   record.generations.current = {term, 0xabcdef0123456789};
   record.generations.base = {term - 1, 42};

@@ -208,7 +208,7 @@ TEST(RecordCodec, Every_field_comes_back) {
   ResourceRecord record;
   record.configuration = {UINT64_MAX, 2, 1};
   record.seen = 5;
-  record.arbiter_record_id.bytes.fill(std::byte{0xfe});
+  record.pair_id.bytes.fill(std::byte{0xfe});
   record.generations.current = {4, UINT64_MAX};
   record.generations.base = {3, 1};
   for (std::uint64_t n = 0; n < GenerationSet::kHistoryCountMax; ++n)

@@ -27,6 +27,8 @@ HeartbeatMessage full_message() {
   content.echo = {10, {7, 3, 0}, at_ms(4), 2000};
   content.request = {8, 88};
   content.reply = {5, 55};
+  content.pair_id.bytes[0] = std::byte{6};
+  content.pair_id.bytes[15] = std::byte{7};
   return message;
 }
 
@@ -40,7 +42,7 @@ TEST(Heartbeat, What_is_encoded_is_decoded) {
 TEST(Heartbeat, Bytes_lie_where_the_documentation_says) {
   const HeartbeatBytes bytes = encode(full_message(), kSecret);
   EXPECT_EQ(as_text(std::span(bytes).first(4)), "RBH1");
-  EXPECT_EQ(bytes[4], std::byte{1});
+  EXPECT_EQ(bytes[4], std::byte{2});
   EXPECT_EQ(bytes[5], std::byte{1});
   EXPECT_EQ(bytes[6], std::byte{3});
   EXPECT_EQ(load_le<std::uint64_t>(&bytes[8]), 0x1122334455667788u);
@@ -53,6 +55,9 @@ TEST(Heartbeat, Bytes_lie_where_the_documentation_says) {
   EXPECT_EQ(load_le<std::uint64_t>(&bytes[184]), 8u);
   EXPECT_EQ(load_le<std::uint64_t>(&bytes[200]), 5u);
   EXPECT_EQ(load_le<std::uint32_t>(&bytes[216]), 0x80000001u);
+  EXPECT_EQ(bytes[224], std::byte{6});
+  EXPECT_EQ(bytes[239], std::byte{7});
+  EXPECT_EQ(bytes.size(), 272u);
 }
 
 // One bit that may be changed on its way is one lease that may be forged.

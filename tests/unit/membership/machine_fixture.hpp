@@ -30,7 +30,7 @@ class MachineFixture {
     record.configuration = {1, 3, primary};
     record.seen = 1;
     record.generations.current = {1, 7};
-    record.arbiter_record_id.bytes[0] = std::byte{1};
+    record.pair_id.bytes[0] = std::byte{1};
     return record;
   }
 
@@ -77,7 +77,7 @@ class MachineFixture {
   void read_arbiter(std::uint64_t term, std::uint8_t members, Index primary) {
     ASSERT_NE(arbiter_out, 0u);
     ports::ArbiterRecord record;
-    record.id = machine->record().arbiter_record_id;
+    record.id = machine->record().pair_id;
     record.term = term;
     record.members = members;
     record.primary = primary;

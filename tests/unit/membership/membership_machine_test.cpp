@@ -457,6 +457,107 @@ TEST(MembershipMachine, Two_copies_that_were_just_created_wait_until_one_is_forc
             (Trace{"end connection", "flush", "persist (1,{0},0) seen 1", "freeze", "overwrite arbiter 1", "serve"}));
 }
 
+// Broken if the disk of another pair, or of an earlier life of this one, took the role away from the node that serves:
+// its terms may be higher.
+TEST(MembershipMachine, Who_was_connected_goes_on_as_if_a_stranger_did_not_speak) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.grant_lease();
+  ASSERT_TRUE(node.may_answer());
+  node.trace.clear();
+  node.lose_connection();
+  EXPECT_EQ(node.take(), (Trace{"flush", "freeze"}));
+  node.peer = {};
+  node.peer.pair_id.bytes[0] = std::byte{2};
+  node.peer.configuration = {900, 2, 1};
+  node.peer.seen = 900;
+  node.peer.current = {900, 1};
+  node.peer.is_serving = true;
+  node.peer.request = {901, 1};
+  node.pass_hearing(milliseconds(200));
+  EXPECT_EQ(node.take(), Trace{});
+  node.flush();
+  node.persist();  // The peer of before was heard a moment ago, and is asked first.
+  node.pass_hearing(milliseconds(200));
+  node.read_arbiter(2, 3, 0);
+  node.persist();
+  node.replace(true);
+  node.persist();
+  EXPECT_EQ(node.machine->record().configuration, (blockdev::Configuration{4, 1, 0}));
+  EXPECT_TRUE(node.may_answer());
+}
+
+TEST(MembershipMachine, Who_has_just_started_serves_nothing_beside_a_stranger_until_a_person_decides) {
+  const auto sole = [] {
+    auto record = MachineFixture::pair_record(0);
+    record.configuration = {3, 1, 0};
+    record.seen = 3;
+    return record;
+  };
+  MachineFixture node(0, sole());
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+  ASSERT_TRUE(node.may_answer());
+  const auto before = node.machine->record();
+  node.peer = {};
+  node.peer.pair_id.bytes[0] = std::byte{2};
+  node.peer.configuration = {1, 2, 1};
+  node.hear();
+  EXPECT_FALSE(node.may_answer());
+  EXPECT_NE(node.machine->reason().find("another pair"), std::string::npos);
+  node.pass_hearing(seconds(200));
+  node.pass(seconds(200));
+  EXPECT_FALSE(node.may_answer());
+  EXPECT_EQ(node.machine->record(), before);
+
+  // The other copy was made anew.
+  node.peer.pair_id = {};
+  node.peer.configuration = {};
+  node.hear();
+  EXPECT_TRUE(node.may_answer());
+
+  // Or this one is said to be the right one.
+  MachineFixture forced(0, sole());
+  forced.peer.pair_id.bytes[0] = std::byte{2};
+  forced.hear();
+  ASSERT_TRUE(forced.machine->force_primary(forced.now).is_accepted);
+  forced.pass(milliseconds(20));
+  forced.flush();
+  forced.persist();
+  forced.hear();
+  EXPECT_TRUE(forced.may_answer());
+}
+
+// What a copy belongs to is drawn when it is taken, and handed on with the first resync.
+TEST(MembershipMachine, A_copy_that_was_just_created_gets_the_pair_of_its_source) {
+  MachineFixture taken(0, blockdev::ResourceRecord{});
+  ASSERT_TRUE(taken.machine->force_primary(taken.now).is_accepted);
+  taken.pass(milliseconds(20));
+  taken.flush();
+  taken.persist();
+  const Uuid id = taken.machine->record().pair_id;
+  EXPECT_FALSE(id.is_none());
+  EXPECT_EQ(taken.sent.pair_id, id);
+
+  MachineFixture target(1, blockdev::ResourceRecord{});
+  target.hear();
+  Meeting meeting{Meeting::Direction::target, {1, 1, 0}, 1};
+  meeting.peer_pair_id = id;
+  target.machine->connected(meeting, target.now);
+  target.pass(milliseconds(20));
+  if (target.persist_out != 0) target.persist();
+  target.machine->resync_begins({1, 1, 0}, target.now);
+  target.pass(milliseconds(20));
+  target.persist();
+  EXPECT_EQ(target.machine->record().pair_id, id);
+  ASSERT_TRUE(target.machine->force_primary(target.now).is_accepted);
+  target.pass(milliseconds(20));
+  if (target.flush_out != 0) target.flush();
+  target.persist();
+  EXPECT_EQ(target.machine->record().pair_id, id);
+}
+
 // `disconnect` of a primary, `invalidate` of the peer's copy: the peer knows that it is left behind before the
 // connection ends, so that nobody promotes it by mistake.
 TEST(MembershipMachine, A_peer_is_left_behind_over_the_connection) {
@@ -704,6 +805,7 @@ TEST(MembershipMachine, Whoever_cannot_write_its_metadata_says_only_that) {
   expected.seen = 2;
   expected.current = node.machine->record().generations.current;
   expected.has_failed_disk = true;
+  expected.pair_id = node.machine->record().pair_id;
   EXPECT_EQ(node.sent, expected);
   EXPECT_EQ(node.take(), (Trace{"end connection"}));
 }
@@ -718,7 +820,7 @@ TEST(Claim, Is_granted_unless_the_record_went_on_without_the_claimant) {
           blockdev::ResourceRecord own = MachineFixture::pair_record(0);
           own.configuration.term = own_term;
           own.seen = seen;
-          const ports::ArbiterRecord record{own.arbiter_record_id, record_term, members, 0, 0, 0};
+          const ports::ArbiterRecord record{own.pair_id, record_term, members, 0, 0, 0};
           const ClaimJudgement judgement = judge_claim(own, 0, record);
           const bool went_on_without_me = members == 2 && record_term >= own_term;
           EXPECT_EQ(judgement.verdict == ClaimVerdict::refused, went_on_without_me);
@@ -736,7 +838,7 @@ TEST(Claim, No_record_and_another_pairs_record_grant_nothing) {
   EXPECT_EQ(judge_claim(own, 0, std::nullopt).verdict, ClaimVerdict::no_record);
   EXPECT_EQ(judge_claim(own, 0, ports::ArbiterRecord{{}, 1, 3, 0, 0, 0}).verdict, ClaimVerdict::no_record);
   for (const std::uint8_t members : std::initializer_list<std::uint8_t>{0, 4, 7}) {
-    const ports::ArbiterRecord record{own.arbiter_record_id, 5, members, 0, 0, 0};
+    const ports::ArbiterRecord record{own.pair_id, 5, members, 0, 0, 0};
     EXPECT_EQ(judge_claim(own, 0, record).verdict, ClaimVerdict::no_record);
   }
 }

@@ -75,7 +75,7 @@ TEST(Transitions, The_copy_that_is_kept_after_a_split_takes_the_other_ones_line_
 // protocol.md 3.1: a change that is not in every volume was never acted upon, but the term that it named was heard.
 TEST(Transitions, A_node_that_stopped_between_two_volumes_takes_the_older_configuration_and_every_flag) {
   const ResourceRecord pair = pair_record();
-  const ResourceRecord target = become_sync_target(pair, {9, 2, 1});
+  const ResourceRecord target = become_sync_target(pair, {9, 2, 1}, pair.pair_id);
   for (const auto& records :
        {std::vector{pair, target}, std::vector{target, pair}, std::vector{pair, target, target}}) {
     const ResourceRecord all = record_of_all(records);
@@ -126,7 +126,7 @@ TEST(Transitions, Only_the_whole_undoubted_sole_primary_serves_by_itself) {
 
 // A target that forgot what it gave way to could be named a member again with old data (A4).
 TEST(Transitions, A_sync_target_remembers_the_configuration_and_both_flags) {
-  const ResourceRecord target = become_sync_target(pair_record(), {9, 2, 1});
+  const ResourceRecord target = become_sync_target(pair_record(), {9, 2, 1}, pair_record().pair_id);
   EXPECT_EQ(target.configuration, (Configuration{9, 2, 1}));
   EXPECT_TRUE(target.is_inconsistent);
   EXPECT_TRUE(target.is_outdated);
@@ -168,7 +168,7 @@ TEST(Transitions, A_decision_leaves_alone_what_is_not_memberships) {
 // I6: a term that goes down would let an old configuration win.
 TEST(TransitionsDeathTest, Terms_never_go_down) {
   EXPECT_DEATH((void)join_pair(pair_record(), {6, 3, 0}, {}), "assertion failed");
-  EXPECT_DEATH((void)become_sync_target(pair_record(), {6, 2, 1}), "assertion failed");
+  EXPECT_DEATH((void)become_sync_target(pair_record(), {6, 2, 1}, pair_record().pair_id), "assertion failed");
   EXPECT_DEATH((void)name_term(pair_record(), 7), "assertion failed");
 }
 

@@ -99,6 +99,18 @@ TEST(Meeting, Nothing_in_common_is_refused) {
   EXPECT_TRUE(result.is_final);
 }
 
+// Broken if an old copy of this pair, from before create-md, were taken for one that the generations happen to fit.
+TEST(Meeting, Copies_of_two_pairs_are_unrelated_whatever_the_generations_say) {
+  Introduction mine = side({3, 1, 0}, {g3, g1, {}});
+  Introduction yours = side({3, 1, 0}, {g3, g1, {}});
+  mine.pair_id.bytes[0] = std::byte{1};
+  EXPECT_NE(plan(mine, yours).row, MeetingRow::unrelated);
+  yours.pair_id.bytes[0] = std::byte{2};
+  const Plan result = plan(mine, yours);
+  EXPECT_EQ(result.row, MeetingRow::unrelated);
+  EXPECT_TRUE(result.is_final);
+}
+
 // Row 3: the survivor has everything that was answered; the crashed primary may lack or exceed it.
 TEST(Meeting, The_survivor_is_source_over_the_crashed_primary) {
   Introduction crashed = side({2, 3, 0}, {g2, {}, {}});

@@ -29,6 +29,7 @@ TEST(Messages, Introduction_arrives_whole) {
   message.volumes = {volume};
   message.configuration = {5, 3, 1};
   message.seen = 6;
+  message.pair_id.bytes[15] = std::byte{3};
   message.generations = {{5, 1}, {4, 2}, {{3, 3}, {2, 4}}};
   message.is_inconsistent = message.is_crashed_primary = message.survived_connected = message.is_sync_paused = true;
   message.discards_data = message.was_primary_at_parting = true;
@@ -42,6 +43,7 @@ TEST(Messages, Introduction_arrives_whole) {
   EXPECT_EQ(back.volumes, message.volumes);
   EXPECT_EQ(back.configuration, message.configuration);
   EXPECT_EQ(back.seen, 6u);
+  EXPECT_EQ(back.pair_id, message.pair_id);
   EXPECT_EQ(back.generations, message.generations);
   EXPECT_TRUE(back.is_inconsistent && back.is_crashed_primary && back.survived_connected && back.is_sync_paused);
   EXPECT_FALSE(back.is_outdated || back.may_have_lost_cache || back.is_primary);
