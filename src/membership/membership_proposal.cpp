@@ -164,7 +164,8 @@ void MembershipMachine::take_by_force(Instant now) {
   if (!is_flushed_) return;
   forget_changes();
   may_have_lost_cache_ = is_split_ = is_forcing_ = false;
-  is_mandate_begun_ = is_overwrite_due_ = is_taken_by_force_ = true;
+  is_mandate_begun_ = is_taken_by_force_ = true;
+  is_overwrite_due_ = options_.arbiter == ArbiterKind::etcd;
   is_strange_ = false;
   ResourceRecord next = membership::force_primary(record_, self(), peer_seen_, fresh_nonce());
   if (next.pair_id.is_none()) next.pair_id = fresh_pair_id();

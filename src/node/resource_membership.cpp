@@ -257,8 +257,7 @@ void Resource::carry_out(const membership::ReplaceRecordEffect& effect) {
 }
 
 void Resource::carry_out(const membership::OverwriteRecordEffect& effect) {
-  if (arbiter_ != nullptr) return arbiter_->overwrite(effect.number, effect.record);
-  machine_->arbiter_overwritten(effect.number, world_.loop.now());
+  if (arbiter_ != nullptr) arbiter_->overwrite(effect.number, effect.record);
 }
 
 void Resource::carry_out(const membership::ProbeAddressesEffect& effect) {

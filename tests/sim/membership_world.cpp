@@ -273,6 +273,7 @@ void MembershipWorld::carry_out(Node& node, membership::Effect& effect) {
       };
     });
   } else if (const auto* overwrite = std::get_if<membership::OverwriteRecordEffect>(&effect)) {
+    RB_ASSERT(options_.arbiter == ArbiterKind::etcd);  // Nothing else can be told anything.
     ask_arbiter(node, [this, number = overwrite->number, record = overwrite->record] {
       ++arbiter_.revision;
       arbiter_.record = record;

@@ -21,6 +21,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(
 
 from demonstration.initiator import BLOCK, Initiator, InitiatorError  # noqa: E402
 from demonstration.pair import IQN, DemoError, Pair, device_of, is_in_sync, other, peer_of, wait_until  # noqa: E402
+from file_systems import go_on, hang, make_file_system, run, unmount_all  # noqa: E402
 from load import REGION_BLOCKS, STEP, Load, TestFailure, check_answered  # noqa: E402
 
 OWN_MOUNTS = "--in-own-mounts"
@@ -29,12 +30,6 @@ VOLUME_BYTES = 96 << 20
 FILE_SYSTEM_BYTES = {"a": 160 << 20, "b": 56 << 20}
 DISK_TIMEOUT_MS = 1000
 NO_ROOM = "key 7h, ASC/Q 27h/07h"
-
-
-def run(*words):
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode != 0:
-        raise TestFailure(f"{' '.join(words)}: exit {done.returncode}\n{done.stdout}")
 
 
 class Story:
@@ -77,7 +72,7 @@ class Story:
         wait_until("writes are answered", lambda: load.count > 200, 20)
         load.pause_s = 0.0
         self.say("the disk of a, which is Primary, hangs")
-        run("fsfreeze", "-f", self.mounts["a"])
+        hang(self.mounts["a"])
         try:
             wait_until("b takes over", lambda: self.role("b") == "Primary", 10)
             before = load.count
@@ -93,7 +88,7 @@ class Story:
                 if self.role("a") != "Secondary":
                     raise TestFailure(f"a does not answer after {verb}")
         finally:
-            run("fsfreeze", "-u", self.mounts["a"])
+            go_on(self.mounts["a"])
         self.say(f"b serves; the longest pause between two writes was {load.pause_s:.2f} s, disk time-out {DISK_TIMEOUT_MS} ms")
         wait_until("a's disk, which answers again, is opened by itself and synchronised, under load", self.in_sync, 60)
         self.check_handlers()
@@ -188,15 +183,6 @@ class Story:
         self.say(f"the two copies are byte-identical: {length} bytes")
 
 
-def make_file_system(folder, size_bytes):
-    image = folder + ".img"
-    os.mkdir(folder)
-    with open(image, "wb") as file:
-        file.truncate(size_bytes)
-    run("mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", image)
-    run("mount", "-o", "loop", image, folder)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bin", required=True, help="the folder with replblkd and replblkctl")
@@ -229,9 +215,7 @@ def main():
     finally:
         if pair:
             pair.close()
-        for name in sorted(os.listdir(place)):
-            if os.path.ismount(os.path.join(place, name)):
-                subprocess.run(["umount", os.path.join(place, name)], check=False)
+        unmount_all(place)
         shutil.rmtree(place, ignore_errors=True)
 
 

@@ -768,6 +768,16 @@ TEST(MembershipMachine, Force_takes_the_copy_and_tells_the_arbiter) {
   EXPECT_EQ(node.take(), (Trace{"persist (5,{1},1) seen 5", "freeze"}));
   node.persist();
   EXPECT_EQ(node.take(), (Trace{"overwrite arbiter 5", "serve"}));
+
+  // What remembers nothing is told nothing.
+  for (const ArbiterKind arbiter : {ArbiterKind::ping, ArbiterKind::none}) {
+    MachineFixture forgetful(1, record, arbiter);
+    ASSERT_TRUE(forgetful.machine->force_primary(forgetful.now).is_accepted);
+    forgetful.pass(milliseconds(20));
+    forgetful.flush();
+    forgetful.persist();
+    EXPECT_EQ(forgetful.take(), (Trace{"flush", "persist (5,{1},1) seen 5", "freeze", "serve"}));
+  }
 }
 
 TEST(MembershipMachine, There_is_no_automatic_failback) {

@@ -1,0 +1,215 @@
+"""A pair of real daemons in network namespaces of their own, beside an etcd, with an initiator that writes all the time.
+
+Each node's disk is a file on a small file system of its own, so that it can hang. Needs root. Not responsible for what happens to them.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+TREE = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
+sys.path[:0] = [os.path.join(os.path.dirname(HERE), "disks"), os.path.join(os.path.dirname(HERE), "uml"), os.path.join(TREE, "tools")]
+
+from demonstration.initiator import Initiator, InitiatorError  # noqa: E402
+from demonstration.pair import IQN, DemoError, Pair, is_in_sync, wait_until  # noqa: E402
+from file_systems import make_file_system, unmount_all  # noqa: E402
+from lab import Lab, TestFailure  # noqa: E402
+
+OWN_MOUNTS = "--in-own-mounts"
+ADDRESSES = {"a": "10.79.0.1", "b": "10.79.0.2"}
+ETCD_ADDRESS, INITIATOR_ADDRESS, VIRTUAL_ADDRESS = "10.79.0.9", "10.79.0.100", "10.79.0.50"
+VOLUME_BYTES = 32 << 20
+FILE_SYSTEM_BYTES = 64 << 20
+DISK_TIMEOUT_MS = 1000  # the shortest; the default leaves the decision to stall_timeout_ms
+BLOCKS = 512  # of 4 KiB: what the load writes to
+STEP = 8
+# An initiator that gets no answer for so long looks for the target elsewhere. open-iscsi takes longer by default; what is
+# measured here is the target.
+PATIENCE_S = 0.3
+
+
+class Writer(threading.Thread):
+    """One write at a time, each block with the number of the write; goes to where an answer comes from, in turn."""
+
+    def __init__(self, addresses):
+        super().__init__(daemon=True)
+        self.addresses = addresses
+        self._stop_asked = threading.Event()
+        self.answered, self.possible = {}, {}
+        self.count, self.pause_s, self.problem = 0, 0.0, None
+        self.last = time.monotonic()
+
+    def run(self):
+        number, place = 0, 0
+        while not self._stop_asked.is_set():
+            try:
+                initiator = Initiator(self.addresses[place], 3260, IQN, "iqn.2026-11.org.example:failover", PATIENCE_S, b"\x80\1\2\3\0\1")
+            except InitiatorError:
+                place = (place + 1) % len(self.addresses)
+                time.sleep(0.01)
+                continue
+            try:
+                while not self._stop_asked.is_set():
+                    number += 1
+                    block = number * 7 % BLOCKS
+                    self.possible.setdefault(block, set()).add(number)
+                    done = initiator.wait(initiator.write(block * STEP, number.to_bytes(8, "little") * 512))
+                    if done.status != 0:
+                        self.problem = f"write {number} by way of {self.addresses[place]}: {done}"
+                        return
+                    self.answered[block], self.possible[block] = number, {number}
+                    self.count += 1
+                    now = time.monotonic()
+                    self.pause_s, self.last = max(self.pause_s, now - self.last), now
+            except InitiatorError:
+                initiator.close()
+                place = (place + 1) % len(self.addresses)
+
+    def measure(self, what, action, limit_s):
+        self.pause_s, self.last = 0.0, time.monotonic()
+        action()
+        before = self.count
+        wait_until(f"writes are answered after: {what}", lambda: self.count > before + 50 or self.problem, limit_s + 20)
+        time.sleep(0.2)
+        if self.problem:
+            raise TestFailure(self.problem)
+        return max(self.pause_s, time.monotonic() - self.last)
+
+    def finish(self):
+        self._stop_asked.set()
+        self.join(20)
+        if self.problem:
+            raise TestFailure(self.problem)
+
+
+class Cluster:
+    def __init__(self, lab, pair, addresses, mounts):
+        """`addresses`: where initiators look; `mounts`: of the nodes' disks."""
+        self.lab, self.pair, self.addresses, self.mounts = lab, pair, addresses, mounts
+
+    def primary(self):
+        return next((node for node in "ab" if (self.pair.status(node) or {}).get("role") == "Primary"), None)
+
+    def is_healthy(self):
+        return all(is_in_sync(self.pair.status(node)) for node in "ab") and self.primary() is not None
+
+    def check_answered(self, writer):
+        initiator = Initiator(ADDRESSES[self.primary()], 3260, IQN, "iqn.2026-11.org.example:failover-check")
+        for block, possible in writer.possible.items():
+            done = initiator.wait(initiator.read(block * STEP, STEP))
+            number = int.from_bytes(done.data[:8], "little")
+            if done.status != 0 or number not in possible | {writer.answered.get(block, 0)}:
+                raise TestFailure(f"block {block} holds write {number}, not {writer.answered.get(block)} (possible {possible})")
+        initiator.log_out()
+
+    def check(self, writer):
+        """Ends both daemons."""
+        self.check_answered(writer)
+        length = self.pair.status("a")["devices"][0]["size"] * 1024
+        for node in "ab":
+            if not self.pair.stop(node, 20):
+                raise TestFailure(f"{node} did not stop in order: {self.pair.how_ended(node)}")
+        with open(self.pair.disk("a"), "rb") as one, open(self.pair.disk("b"), "rb") as two:
+            if one.read(length) != two.read(length):
+                raise TestFailure("the two copies differ")
+        print(f"{writer.count} writes were answered; all of them are there, and both copies are identical", flush=True)
+
+
+def enter_namespace(name):
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY)
+    if libc.setns(descriptor, 0) != 0:
+        raise TestFailure(f"setns {name}: {os.strerror(ctypes.get_errno())}")
+    os.close(descriptor)
+
+
+def start_etcd(lab, folder):
+    lab.add_host("e", [f"{ETCD_ADDRESS}/24"])
+    url = f"http://{ETCD_ADDRESS}:2379"
+    lab.start("etcd", ["etcd", "--name", "m", "--data-dir", os.path.join(folder, "etcd"), "--log-level", "error", "--logger", "zap",
+                       "--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", "http://127.0.0.1:2380",
+                       "--initial-advertise-peer-urls", "http://127.0.0.1:2380", "--initial-cluster", "m=http://127.0.0.1:2380"],
+              f"{lab.tag}-e")
+
+    def answers():
+        try:
+            request = urllib.request.Request(url + "/v3/kv/range", json.dumps({"key": "AA=="}).encode(), {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=2):
+                return True
+        except (OSError, urllib.error.URLError):
+            return False
+    wait_until("etcd answers", answers, 30)
+    return f'arbiter {{ etcd {{ endpoint: "{url}" }} }}'
+
+
+def parse_in_own_mounts(parser):
+    """The options; the program has been started anew in a mount namespace of its own, as root."""
+    parser.add_argument(OWN_MOUNTS, action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("needs root: it makes network namespaces")
+    if not options.in_own_mounts:
+        os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", sys.executable, "-B", os.path.realpath(sys.argv[0]), *sys.argv[1:],
+                              OWN_MOUNTS])
+    return options
+
+
+def run_in_lab(binaries, folder, tell, arbiter="etcd", lease_ms=1000, has_virtual_ip=False, more_settings=""):
+    """tell(Cluster), with both daemons started. Returns the program's exit code."""
+    os.makedirs("/run/netns", exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "netns", "/run/netns"], check=True)
+    os.makedirs(folder, exist_ok=True)
+    place = tempfile.mkdtemp(prefix="etcd-", dir=folder)
+    lab, pair = Lab(), None
+    try:
+        for node, address in ADDRESSES.items():
+            lab.add_host(node, [f"{address}/24"])
+        lab.ip(lab.lan, f"addr add {INITIATOR_ADDRESS}/24 dev br0")
+        lab.ip(lab.lan, "link set lo up")
+        enter_namespace(lab.lan)
+        # At least five heartbeats to a lease.
+        settings = f"heartbeat {{ lease_ms: {lease_ms} interval_ms: {min(100, lease_ms // 6)} }} {more_settings} "
+        if arbiter == "etcd":
+            settings += start_etcd(lab, place)
+        elif arbiter == "ping":
+            settings += f'arbiter {{ ping {{ address: "{INITIATOR_ADDRESS}" }} }}'
+        pair = Pair(binaries, os.path.join(folder, "nodes"), VOLUME_BYTES, 3260, 7789, addresses=ADDRESSES,
+                    namespaces={node: f"{lab.tag}-{node}" for node in ADDRESSES}, cluster_settings=settings, death_signal="KILL")
+        mounts = {node: os.path.join(place, node) for node in ADDRESSES}
+        for node, mount in mounts.items():
+            make_file_system(mount, FILE_SYSTEM_BYTES)
+            os.symlink(os.path.join(mount, "disk"), pair.disk(node))
+        pair.create()
+        with open(pair.config, encoding="utf-8") as file:
+            text = file.read()
+        text = text.replace("io_mode: direct", f"io_mode: direct timeout_ms: {DISK_TIMEOUT_MS}")
+        if has_virtual_ip:
+            text = text.replace("resource {", f'resource {{ virtual_ip {{ address: "{VIRTUAL_ADDRESS}/24" device: "eth0" }}', 1)
+            text = text.replace("target {", f'target {{ portal {{ address: "{VIRTUAL_ADDRESS}" }}', 1)
+        with open(pair.config, "w", encoding="utf-8") as file:
+            file.write(text)
+        for node in "ab":
+            pair.start(node)
+        tell(Cluster(lab, pair, [VIRTUAL_ADDRESS] if has_virtual_ip else list(ADDRESSES.values()), mounts))
+        return 0
+    except (TestFailure, DemoError, InitiatorError, OSError) as failure:
+        print(f"FAILED: {failure}")
+        for node in "ab" if pair else "":
+            print(f"--- {node}\n{pair.try_ctl(node, 'status')[1]}\n{pair.log_tail(node)}")
+        return 1
+    finally:
+        if pair:
+            pair.close()
+        lab.close()
+        unmount_all(place)
+        shutil.rmtree(place, ignore_errors=True)

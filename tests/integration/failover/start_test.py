@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""Real daemons that start, in every order and under every arbiter, and the one that must serve.
+
+A daemon that is started again at once, as systemd does it, costs one move of the role at most. Nodes that were stopped together are the
+same pair again without a resync. A node that was left behind serves nothing until the one that went on is back. With `ping` the side
+that reaches the address goes on. Needs root.
+"""
+
+import argparse
+import os
+import sys
+import time
+
+sys.dont_write_bytecode = True
+
+from cluster import TREE, Writer, parse_in_own_mounts, run_in_lab  # noqa: E402
+from demonstration.pair import other, peer_of, wait_until  # noqa: E402
+from lab import TestFailure  # noqa: E402
+
+# What a busy machine may add; the figures are for people.
+RESTART_MAX_S = 6
+
+
+class Starts:
+    def __init__(self, cluster):
+        self.cluster, self.lab, self.pair = cluster, cluster.lab, cluster.pair
+        self.started = time.monotonic()
+
+    def say(self, sentence):
+        print(f"[{time.monotonic() - self.started:5.1f} s] {sentence}", flush=True)
+
+    def first_synchronisation(self):
+        self.pair.ctl("a", "primary", "--force")
+        wait_until("the first synchronisation", self.cluster.is_healthy, 60)
+
+    def kill(self, node):
+        self.pair.kill(node)
+        self.pair.wait_dead(node)
+
+    def log_size(self, node):
+        return os.path.getsize(self.pair.path(f"{node}.log"))
+
+    def said(self, node, since):
+        with open(self.pair.path(f"{node}.log"), encoding="utf-8") as log:
+            log.seek(since)
+            return log.read()
+
+    def role_moves(self, since):
+        return sum(self.said(node, since[node]).count("role Primary") for node in "ab")
+
+    def write_some(self):
+        writer = Writer(self.cluster.addresses)
+        writer.start()
+        wait_until("writes are answered", lambda: writer.count > 100 or writer.problem, 20)
+        writer.finish()
+        return writer
+
+    def expect_nobody_serves(self, node, seconds, why):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if (self.pair.status(node) or {}).get("role") == "Primary":
+                raise TestFailure(f"{node} serves, {why}")
+            time.sleep(0.1)
+
+    def restart_at_once(self):
+        writer = Writer(self.cluster.addresses)
+        writer.start()
+        wait_until("writes are answered", lambda: writer.count > 200, 20)
+        for how in ("killed", "stopped in order"):
+            wait_until("both are UpToDate", self.cluster.is_healthy, 60)
+            primary, since = self.cluster.primary(), {node: self.log_size(node) for node in "ab"}
+
+            def restart(node=primary, is_killed=how == "killed"):
+                if is_killed:
+                    self.kill(node)
+                else:
+                    self.pair.stop(node, 20)
+                self.pair.start(node)
+            began = time.monotonic()
+            pause = writer.measure(f"the primary was {how} and started again", restart, RESTART_MAX_S)
+            wait_until("both are UpToDate again", self.cluster.is_healthy, 60)
+            healed = time.monotonic() - began
+            time.sleep(3)  # Nothing moves afterwards.
+            moves = self.role_moves(since)
+            if moves > 1 or pause > RESTART_MAX_S:
+                raise TestFailure(f"the primary was {how} and started again: {moves} moves of the role, {pause:.2f} s without an answer")
+            self.say(f"the primary was {how} and started again at once: {pause * 1000:.0f} ms without an answer, {moves} moves of the role, "
+                     f"both UpToDate after {healed:.1f} s")
+        writer.finish()
+        return writer
+
+    def both_down(self):
+        """Stopped in order, one soon after the other, with nothing written in between."""
+        for first in "ab":
+            for node in (first, other(first)):
+                self.pair.stop(node, 20)
+            since = {node: self.log_size(node) for node in "ab"}
+            for node in (other(first), first):
+                self.pair.start(node)
+            wait_until("both are UpToDate and one serves", self.cluster.is_healthy, 30)
+            copied = [line for node in "ab" for line in self.said(node, since[node]).splitlines() if "KiB to copy" in line and ", 0 KiB" not in line]
+            if copied:
+                raise TestFailure(f"both were stopped in order, and something was copied: {copied}")
+            self.say(f"both were stopped, {first} first, and started: {self.cluster.primary()} serves, nothing was copied")
+
+    def power_cut(self):
+        """Both daemons are killed at once; either may come first."""
+        for first in "ab":
+            for node in "ab":
+                self.pair.kill(node)
+            for node in "ab":
+                self.pair.wait_dead(node)
+            self.pair.start(first)
+            self.expect_nobody_serves(first, 2, "though it cannot know what its peer did")
+            self.pair.start(other(first))
+            wait_until("both are UpToDate and one serves", self.cluster.is_healthy, 30)
+            self.say(f"both were killed; {first} alone served nothing; with both, {self.cluster.primary()} serves")
+
+    def left_behind(self):
+        """The one that was left behind comes first."""
+        ahead = self.cluster.primary()
+        behind = other(ahead)
+        self.kill(behind)
+        writer = self.write_some()
+        self.kill(ahead)
+        self.pair.start(behind)
+        self.expect_nobody_serves(behind, 4, "though it was left behind")
+        self.say(f"{behind}, which was left behind, serves nothing: {self.reason(behind)}")
+        self.pair.start(ahead)
+        wait_until("both are UpToDate and one serves", self.cluster.is_healthy, 30)
+        self.cluster.check_answered(writer)
+        self.say(f"{ahead} is back and serves; what was answered is there")
+
+    def reason(self, node):
+        text = self.pair.try_ctl(node, "status")[1]
+        return next((line.split(": ", 1)[1] for line in text.splitlines() if "role Secondary" in line), "no reason")
+
+    def reach_decides(self):
+        """`ping`: the primary's cable is pulled, and only the other one reaches the address."""
+        primary = self.cluster.primary()
+        writer = Writer(self.cluster.addresses)
+        writer.start()
+        wait_until("writes are answered", lambda: writer.count > 200, 20)
+        pause = writer.measure("the primary's cable is pulled", lambda: self.lab.ip(self.lab.lan, f"link set to-{primary} down"), RESTART_MAX_S)
+        self.say(f"ping: {other(primary)} took over after {pause * 1000:.0f} ms")
+        # Its lease has run out, so it answers nothing; that it gives way is known when no address has answered.
+        wait_until("the one that reaches nothing gives way", lambda: self.pair.status(primary)["role"] == "Secondary", 10)
+        self.lab.ip(self.lab.lan, f"link set to-{primary} up")
+        wait_until("both are UpToDate", self.cluster.is_healthy, 60)
+        if peer_of(self.pair.status(primary))["connection-state"] != "Connected":
+            raise TestFailure("the nodes do not talk")
+        writer.finish()
+        return writer
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bin", default=os.path.join(TREE, "build/release"), help="the folder with replblkd and replblkctl")
+    parser.add_argument("--folder", default=os.path.join(TREE, "build/failover"), help="where to work")
+    parser.add_argument("--arbiter", choices=("etcd", "ping"), default="etcd")
+    options = parse_in_own_mounts(parser)
+
+    def tell(cluster):
+        starts = Starts(cluster)
+        starts.first_synchronisation()
+        if options.arbiter == "ping":
+            writer = starts.reach_decides()
+        else:
+            writer = starts.restart_at_once()
+            starts.both_down()
+            starts.power_cut()
+            starts.left_behind()
+            writer = starts.write_some()
+        cluster.check(writer)
+
+    return run_in_lab(options.bin, options.folder, tell, arbiter=options.arbiter)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
