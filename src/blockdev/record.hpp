@@ -60,6 +60,8 @@ struct ResourceRecord {
   bool is_clean_stop = false;        ///< cleared, durably, when opened
   std::uint64_t alone_since_ms = 0;  ///< Unix time when it became the only member; 0: is none. For people only
   bool was_primary_at_parting = false;  ///< it served when it became the only member
+  bool is_standby = false;              ///< the administrator wants no role here
+  bool is_maintenance = false;          ///< the administrator wants no role to move by itself
   friend bool operator==(const ResourceRecord&, const ResourceRecord&) = default;
 };
 

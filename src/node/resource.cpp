@@ -149,6 +149,8 @@ void Resource::all_opened() {
   build_target();
   build_machine(may_have_lost_cache);
   is_opened_ = true;
+  if (record_.is_standby) machine_->set_standby(true, world_.loop.now());
+  if (record_.is_maintenance) machine_->set_maintenance(true, world_.loop.now());
   apply_pause();
   ResourceRecord next = record_;
   next.is_clean_stop = false;
@@ -238,9 +240,20 @@ void Resource::persist(ResourceRecord next, std::function<void()> then) {
                                     --resource.persists_out_;
                                     if (owned->is_failed) return;
                                     owned->then();
+                                    resource.run_after_persists();
                                     if (resource.phase_ == LinkPhase::introducing) resource.introduce();
                                   }));
   }
+}
+
+void Resource::when_persisted(std::function<void()> then) {
+  after_persists_.push_back(std::move(then));
+  run_after_persists();
+}
+
+void Resource::run_after_persists() {
+  if (persists_out_ > 0) return;
+  for (const auto& then : std::exchange(after_persists_, {})) then();
 }
 
 void Resource::save_bitmaps(std::function<void()> then) { for_all_stores(&Store::save_bitmap, std::move(then)); }
@@ -402,7 +415,7 @@ void Resource::stop(std::function<void()> done) {
     return;
   }
   // Initiators see a switchover, not a failure, where the peer can take over at once.
-  if (is_primary_ && !is_maintenance_ && machine_->switch_over(world_.loop.now()).is_accepted) {
+  if (is_primary_ && !record_.is_maintenance && machine_->switch_over(world_.loop.now()).is_accepted) {
     RB_PROBE("stop_hands_the_role_over");
     is_handing_over_ = true;
     handed_over_by_ = world_.loop.now() + kHandOverTimeout;

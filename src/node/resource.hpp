@@ -166,6 +166,9 @@ class Resource final : private replication::PeerChannelObserver,
   [[nodiscard]] bool take_records();
   void build_target();
   void persist(blockdev::ResourceRecord next, std::function<void()> then);
+  /// As soon as every record that was handed to persist() is durable; never, if one cannot be written.
+  void when_persisted(std::function<void()> then);
+  void run_after_persists();
   void save_bitmaps(std::function<void()> then);
   /// Nothing is being changed any more: flushes the own copies, makes all that may differ durable as bits, closes the
   /// activity logs (protocol.md 5.1, 5.3).
@@ -252,6 +255,7 @@ class Resource final : private replication::PeerChannelObserver,
   void step_down(const std::string& reason);
   /// The role goes back to the preferred node, where that was asked for (proto/config.proto, failback_after_s).
   void fail_back(Instant now);
+  void record_wish(bool blockdev::ResourceRecord::* wish, bool is_wanted, const std::function<void()>& then);
   void send_role();
 
   // resource_reservations.cpp: SCSI's persistent reservations, durable on every copy before they are answered
@@ -298,6 +302,7 @@ class Resource final : private replication::PeerChannelObserver,
   // resource_resync.cpp: one resync from its plan to the add
   void plan_as_source(const replication::Plan& plan);
   void begin_as_source();
+  void begin_as_target(const blockdev::Configuration& source, bool is_full);
   void receive(const replication::SyncStart& message);
   void send_bitmaps();
   void on_bitmap_page(const replication::FrameHeader& header, ConstBytes page) override;
@@ -391,6 +396,7 @@ class Resource final : private replication::PeerChannelObserver,
 
   blockdev::ResourceRecord record_;  ///< as last handed to persist(); durable when persists_out_ is 0
   std::size_t persists_out_ = 0;
+  std::vector<std::function<void()>> after_persists_;
   bool is_opened_ = false;
   bool is_copy_failed_ = false;  ///< what the own disk holds counts for nothing until the next start
   bool is_copy_hung_ = false;
@@ -417,8 +423,6 @@ class Resource final : private replication::PeerChannelObserver,
     Instant deadline{};
   };
   std::vector<OpenVerb> open_verbs_;
-  bool is_standby_ = false;
-  bool is_maintenance_ = false;
   Instant established_at_{};
   bool is_handing_over_ = false;  ///< a stop waits until the peer has the role
   Instant handed_over_by_{};

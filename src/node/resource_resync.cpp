@@ -49,10 +49,16 @@ void Resource::begin_as_source() {
 
 void Resource::receive(const replication::SyncStart& message) {
   const Configuration& source = message.configuration;
-  if (phase_ != LinkPhase::target_preparing || server_->is_open() || persists_out_ > 0 || is_resync_beginning_) {
+  if (phase_ != LinkPhase::target_preparing || server_->is_open() || is_resync_beginning_) {
     protocol_violation("the peer began a resync that was not planned");
     return;
   }
+  is_resync_beginning_ = true;
+  // That this copy gives way may still be on its way to the disk.
+  when_persisted(for_this_channel([this, source, is_full = message.is_full] { begin_as_target(source, is_full); }));
+}
+
+void Resource::begin_as_target(const Configuration& source, bool is_full) {
   is_discarding_ = false;
   const auto begin = [this, source] {
     is_resync_beginning_ = false;
@@ -62,8 +68,7 @@ void Resource::receive(const replication::SyncStart& message) {
       pump();
     }));
   };
-  is_resync_beginning_ = true;
-  ask_before_resync([this, begin, is_full = message.is_full] { keep_for_undo(is_full, begin); });
+  ask_before_resync([this, begin, is_full] { keep_for_undo(is_full, begin); });
 }
 
 void Resource::send_bitmaps() {

@@ -148,31 +148,43 @@ void Resource::switch_over(AdminReplyCallback reply) {
   pump();
 }
 
+/// On every volume, so that it holds until it is taken back; what a copy that has failed is told ends with the daemon.
+void Resource::record_wish(bool blockdev::ResourceRecord::* wish, bool is_wanted, const std::function<void()>& then) {
+  blockdev::ResourceRecord next = record_;
+  next.*wish = is_wanted;
+  if (!is_copy_failed_) return persist(next, then);
+  record_ = next;
+  then();
+}
+
 void Resource::set_standby(bool is_standby, AdminReplyCallback reply) {
   if (!is_opened_ || is_stopping_) return reply(refused(config_.name + ": the resource is not open"));
-  is_standby_ = is_standby;
   log_info("resource {}: {}", config_.name,
            is_standby ? "standby: this node takes no role" : "this node may take a role again");
   machine_->set_standby(is_standby, world_.loop.now());
   const bool gives_role_away = is_standby && is_primary_;
   pump();
-  if (gives_role_away && !is_wish_fulfilled(Wish::secondary)) return open_verb(Wish::secondary, std::move(reply));
-  reply(done(config_.name + (is_standby ? ": standby until unstandby on this node" : ": no standby")));
+  record_wish(&blockdev::ResourceRecord::is_standby, is_standby,
+              [this, is_standby, gives_role_away, reply = std::move(reply)] {
+                if (gives_role_away && !is_wish_fulfilled(Wish::secondary)) return open_verb(Wish::secondary, reply);
+                reply(done(config_.name + (is_standby ? ": standby until unstandby on this node" : ": no standby")));
+              });
 }
 
 void Resource::set_maintenance(bool is_maintenance, const AdminReplyCallback& reply) {
   if (!is_opened_ || is_stopping_) return reply(refused(config_.name + ": the resource is not open"));
-  is_maintenance_ = is_maintenance;
   log_info("resource {}: maintenance {}", config_.name, is_maintenance ? "on: no role moves by itself" : "off");
   machine_->set_maintenance(is_maintenance, world_.loop.now());
   pump();
-  reply(
-      done(config_.name + (is_maintenance ? ": maintenance until maintenance-off on this node" : ": no maintenance")));
+  record_wish(&blockdev::ResourceRecord::is_maintenance, is_maintenance, [this, is_maintenance, reply] {
+    reply(done(config_.name +
+               (is_maintenance ? ": maintenance until maintenance-off on this node" : ": no maintenance")));
+  });
 }
 
 void Resource::fail_back(Instant now) {
   if (phase_ != LinkPhase::established) established_at_ = now;
-  if (!config_.failback_after || config_.preferred_node != peer() || !is_primary_ || is_maintenance_) return;
+  if (!config_.failback_after || config_.preferred_node != peer() || !is_primary_ || record_.is_maintenance) return;
   if (now - established_at_ < *config_.failback_after || !open_verbs_.empty() || is_stopping_) return;
   established_at_ = now;
   if (!machine_->switch_over(now).is_accepted) return;

@@ -214,8 +214,8 @@ ResourceStatus Resource::status() const {
   } else if (is_opened_ && !is_primary_) {
     status.role_reason = machine_->reason();
   }
-  if (is_opened_ && (is_standby_ || is_maintenance_)) {
-    const char* what = is_standby_ ? "standby: this node takes no role until unstandby"
+  if (is_opened_ && (record_.is_standby || record_.is_maintenance)) {
+    const char* what = record_.is_standby ? "standby: this node takes no role until unstandby"
                                    : "maintenance: no role moves by itself until maintenance-off";
     status.role_reason = status.role_reason.empty() ? what : fmt::format("{}; {}", status.role_reason, what);
   }

@@ -131,6 +131,32 @@ class Starts:
         self.cluster.check_answered(writer)
         self.say(f"{ahead} is back and serves; what was answered is there")
 
+    def standby(self):
+        """What the administrator said outlives the daemon, until he takes it back."""
+        primary = self.cluster.primary()
+        waiting = other(primary)
+        self.pair.ctl(waiting, "standby")
+        self.pair.stop(waiting, 20)
+        self.pair.start(waiting)
+        wait_until("both are UpToDate", self.cluster.is_healthy, 30)
+        if "standby" not in self.pair.try_ctl(waiting, "status")[1]:
+            raise TestFailure(f"{waiting} was on standby, and has forgotten it")
+        # Right after the nodes have met the primary may still be agreeing on that.
+        wait_until("switchover to a node on standby is refused", lambda: "on standby" in self.pair.try_ctl(primary, "switchover")[1], 5)
+        self.kill(primary)
+        self.expect_nobody_serves(waiting, 3, "though it is on standby")
+        self.pair.ctl(waiting, "unstandby")
+        wait_until(f"{waiting} takes over", lambda: self.cluster.primary() == waiting, 10)
+        self.pair.start(primary)
+        wait_until("both are UpToDate", self.cluster.is_healthy, 30)
+        self.say(f"{waiting} stayed on standby over a restart, and took over when it was allowed to")
+
+    def check_meetings(self):
+        """A node that gave way a moment ago is ready for its resync when it is ready for it, and nobody is at fault."""
+        for node in "ab":
+            if "not planned" in self.said(node, 0):
+                raise TestFailure(f"{node} refused a resync that it had to expect")
+
     def reason(self, node):
         text = self.pair.try_ctl(node, "status")[1]
         return next((line.split(": ", 1)[1] for line in text.splitlines() if "role Secondary" in line), "no reason")
@@ -170,6 +196,8 @@ def main():
             starts.both_down()
             starts.power_cut()
             starts.left_behind()
+            starts.standby()
+            starts.check_meetings()
             writer = starts.write_some()
         cluster.check(writer)
 
