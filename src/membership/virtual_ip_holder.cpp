@@ -21,8 +21,11 @@ constexpr std::array<Duration, 8> kAnnouncementPauses = {milliseconds(100), mill
 
 }  // namespace
 
-VirtualIpHolder::VirtualIpHolder(ports::Loop& loop, ports::VirtualIp& port)
-    : loop_(loop), port_(port), timer_(Callback<void()>::to<&VirtualIpHolder::on_timer>(*this)) {}
+VirtualIpHolder::VirtualIpHolder(ports::Loop& loop, ports::VirtualIp& port, std::function<bool()> may_hold)
+    : loop_(loop),
+      port_(port),
+      may_hold_(std::move(may_hold)),
+      timer_(Callback<void()>::to<&VirtualIpHolder::on_timer>(*this)) {}
 
 VirtualIpHolder::~VirtualIpHolder() {
   RB_ASSERT(!is_wanted_);
@@ -110,6 +113,10 @@ void VirtualIpHolder::try_hold() {
 }
 
 void VirtualIpHolder::set() {
+  if (!may_hold_()) {
+    state_ = State::absent;
+    return loop_.arm(timer_, loop_.now() + kMandatePause);
+  }
   auto held = port_.check();
   if (held) held = port_.hold(kLifetime);
   if (!held) return fail(std::move(held.error()));
@@ -124,6 +131,10 @@ void VirtualIpHolder::set() {
 }
 
 void VirtualIpHolder::renew(Instant now) {
+  if (!may_hold_()) {
+    renew_at_ = now + kMandatePause;
+    return;
+  }
   if (auto held = port_.hold(kLifetime); !held) return fail(std::move(held.error()));
   renew_at_ = now + kRenewInterval;
 }

@@ -1,8 +1,8 @@
 // One virtual IP as a lease (protocol.md 3.8): looks whether somebody else has it, sets it with a lifetime, renews it
 // while the mandate holds, announces it on a schedule, gives it up. A machine over ports::VirtualIp and a timer. Not
-// responsible for when the mandate holds: whoever serves calls hold(), set_frozen() and release(). Invariant: the
-// address is renewed only between hold() and release() and not while frozen, so it outlives the right to serve by no
-// more than kLifetime and the kernel's grain, whatever becomes of the process.
+// responsible for when the mandate holds: whoever serves calls hold(), set_frozen() and release(), and answers
+// may_hold. Invariant: the address is renewed only between hold() and release() and not while frozen, so it outlives
+// the right to serve by no more than kLifetime and the kernel's grain, whatever becomes of the process.
 //
 //   absent ──probe()──► probing ──► absent
 //   absent ──hold()──► probing (unless that was done just now) ──► held ──release()──► absent
@@ -29,6 +29,8 @@ class VirtualIpHolder {
   static constexpr Duration kRenewInterval = milliseconds(500);
   static constexpr Duration kRetryInterval = seconds(1);
   static constexpr Duration kFrozenMax = seconds(1);
+  /// Until whoever serves has noticed that the mandate is gone.
+  static constexpr Duration kMandatePause = milliseconds(50);
   /// Two probes, and time for the answer to the second.
   static constexpr Duration kProbeInterval = milliseconds(100);
   static constexpr int kProbesCount = 2;
@@ -38,7 +40,9 @@ class VirtualIpHolder {
   enum class State : std::uint8_t { absent, probing, held, failed };
   using ProbeDone = std::function<void(Result<void, std::string>)>;
 
-  VirtualIpHolder(ports::Loop& loop, ports::VirtualIp& port);
+  /// `may_hold`: the mandate, asked before each setting and renewal: a process that was stopped comes to this timer
+  /// before anybody has told it that the peer serves.
+  VirtualIpHolder(ports::Loop& loop, ports::VirtualIp& port, std::function<bool()> may_hold);
   VirtualIpHolder(const VirtualIpHolder&) = delete;
   VirtualIpHolder& operator=(const VirtualIpHolder&) = delete;
   /// release() first.
@@ -76,6 +80,7 @@ class VirtualIpHolder {
 
   ports::Loop& loop_;
   ports::VirtualIp& port_;
+  std::function<bool()> may_hold_;
   ports::Timer timer_;
   State state_ = State::absent;
   std::string reason_;

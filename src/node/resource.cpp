@@ -39,7 +39,7 @@ Resource::Resource(const ClusterConfig& cluster, const ResourceConfig& config, p
       governor_({.rate_min_bytes_per_second = config.resync.rate_min_bytes_per_second,
                  .rate_max_bytes_per_second = config.resync.rate_max_bytes_per_second,
                  .latency_budget = config.resync.latency_budget}),
-      virtual_ips_(world.loop, virtual_ips),
+      virtual_ips_(world.loop, virtual_ips, [this] { return machine_->may_answer(world_.loop.now()); }),
       membership_timer_(Callback<void()>::to<&Resource::on_membership_timer>(*this)),
       gate_task_(Callback<void()>::to<&Resource::gate_closed>(*this)),
       hand_over_task_(Callback<void()>::to<&Resource::stop_when_handed_over>(*this)),

@@ -25,8 +25,11 @@ namespace {
 
 }  // namespace
 
-VirtualIps::VirtualIps(ports::Loop& loop, const std::vector<ports::VirtualIp*>& ports) : ports_(ports) {
-  for (ports::VirtualIp* port : ports) holders_.push_back(std::make_unique<membership::VirtualIpHolder>(loop, *port));
+VirtualIps::VirtualIps(ports::Loop& loop, const std::vector<ports::VirtualIp*>& ports,
+                       const std::function<bool()>& may_hold)
+    : ports_(ports) {
+  for (ports::VirtualIp* port : ports)
+    holders_.push_back(std::make_unique<membership::VirtualIpHolder>(loop, *port, may_hold));
 }
 
 std::vector<ports::HardwareAddress> VirtualIps::hardware_addresses() const {

@@ -18,7 +18,8 @@ class VirtualIps {
  public:
   using Done = std::function<void(Result<void, std::string>)>;
 
-  VirtualIps(ports::Loop& loop, const std::vector<ports::VirtualIp*>& ports);
+  /// `may_hold`: the mandate.
+  VirtualIps(ports::Loop& loop, const std::vector<ports::VirtualIp*>& ports, const std::function<bool()>& may_hold);
 
   [[nodiscard]] bool empty() const noexcept { return holders_.empty(); }
   [[nodiscard]] bool is_probing() const noexcept { return probing_count_ > 0; }

@@ -100,6 +100,12 @@ void draw_arbiter(RunOptions& options, std::uint64_t seed) {
   options.has_arbiter_faults = options.has_arbiter && !options.is_lite && random.chance(0.4);
 }
 
+/// Likewise. A split has both nodes serve, each with the address.
+void draw_virtual_ip(RunOptions& options, std::uint64_t seed) {
+  Seeded random(mix64(seed) ^ 0x7669727475616c);
+  options.has_virtual_ip = !options.has(Fault::split) && random.chance(0.5);
+}
+
 /// Likewise.
 void draw_roles(RunOptions& options, std::uint64_t seed) {
   Seeded random(mix64(seed) ^ 0x726f6c6573);
@@ -272,6 +278,7 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
   draw_hung_disks(options, seed);
   options.has_undo = options.has(Fault::split) && Seeded(mix64(seed) ^ 0x756e646f).chance(0.7);
   draw_roles(options, seed);
+  draw_virtual_ip(options, seed);
   draw_datagrams(options, seed);
   draw_arbiter(options, seed);
   options.has_handlers = !is_lite && Seeded(mix64(seed) ^ 0x68616e646c65).chance(0.15);
@@ -299,6 +306,7 @@ std::string RunOptions::describe() const {
   text += fmt::format(" datagrams lost {} doubled {} late {} {} ms;", network.datagram_loss_probability,
                       network.datagram_double_probability, network.datagram_late_probability,
                       to_ms(network.datagram_late_max));
+  if (has_virtual_ip) text += " virtual IP;";
   text += has_arbiter ? has_arbiter_faults ? " faulty arbiter;" : " arbiter;" : " no arbiter;";
   if (has_silent_difference) text += " silent difference;";
   if (has_handlers) text += " handlers;";

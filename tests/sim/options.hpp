@@ -79,7 +79,8 @@ struct RunOptions {
   std::array<double, 2> clock_rate{1.0,
                                    1.0};  ///< of the hosts; their rates differ by less than the margin (protocol.md P3)
   bool has_undo = false;                  ///< what a copy that lost a split had is kept first
-  bool has_arbiter = false;               ///< none: the nodes' own words decide, and a full partition splits the copies
+  bool has_virtual_ip = false;
+  bool has_arbiter = false;  ///< none: the nodes' own words decide, and a full partition splits the copies
   bool has_arbiter_faults = false;
   bool has_switchover_verb = false;  ///< a switchover is asked for by its name; else as secondary here, primary there
   bool has_handlers = false;         ///< a person's program is asked before each resync, and takes its time

@@ -86,6 +86,24 @@ RunOutcome Scenario::run() {
   return outcome;
 }
 
+/// The mandate of now: what SimLan measures against.
+std::string Scenario::check_virtual_ip() {
+  if (lan_ == nullptr) return {};
+  for (const auto& host : hosts_) {
+    if (host->holds_mandate()) lan_->note_mandate(host->index());
+  }
+  return lan_->violation();
+}
+
+/// The address is where the mandate is, and the network knows.
+bool Scenario::is_virtual_ip_settled() const {
+  if (lan_ == nullptr) return true;
+  return std::ranges::all_of(hosts_, [&](const auto& host) {
+    const NodeIndex node = host->index();
+    return lan_->holds(node) == host->holds_mandate() && (!lan_->holds(node) || lan_->announced_by() == node);
+  });
+}
+
 // ---- Making the pair ----
 
 void Scenario::prepare() {
@@ -95,6 +113,10 @@ void Scenario::prepare() {
     arbiter_ = std::make_unique<SimArbiterServer>(timeline_, mix64(options_.seed) ^ 0x61726269);
     arbiter_->set_faulty(options_.has_arbiter_faults);
     for (const auto& host : hosts_) host->set_arbiter(arbiter_.get());
+  }
+  if (options_.has_virtual_ip) {
+    lan_ = std::make_unique<SimLan>(timeline_);
+    for (const auto& host : hosts_) host->set_lan(lan_.get());
   }
   const auto first = static_cast<NodeIndex>(random.below(2));
   // Devices are not empty when they come: each holds old data of its own.
@@ -211,7 +233,7 @@ void Scenario::let_run(Duration duration) {
     watch_frozen();
     spring_ambush();
     spring_growth_ambush();
-    for (const std::string& sentence : {checkers_->check_roles(), checkers_->check_verify()}) {
+    for (const std::string& sentence : {checkers_->check_roles(), checkers_->check_verify(), check_virtual_ip()}) {
       if (!sentence.empty()) fail(sentence);
     }
     if (timeline_.now() >= next_look_) {
@@ -670,11 +692,15 @@ bool Scenario::has_converged() {
         return false;
     }
   }
-  return serving == 1 && std::ranges::all_of(initiators_, [](const auto& initiator) { return initiator->is_ready(); });
+  return serving == 1 && is_virtual_ip_settled() &&
+         std::ranges::all_of(initiators_, [](const auto& initiator) { return initiator->is_ready(); });
 }
 
 std::string Scenario::describe_state() {
   std::string text;
+  if (!is_virtual_ip_settled())
+    text += fmt::format("\n  virtual IP: a {}, b {}, last announced by {}", lan_->holds(0), lan_->holds(1),
+                        lan_->announced_by());
   for (const auto& host : hosts_) {
     text += fmt::format("\n  {}: ", kNodeName[host->index()]);
     if (!host->is_running() || host->node() == nullptr) {

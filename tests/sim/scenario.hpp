@@ -87,12 +87,15 @@ class Scenario {
   void break_disk(Fault fault, SimHost& host, Duration how_long);
   void mend_disks(SimHost& host);
   [[nodiscard]] bool has_converged();
+  [[nodiscard]] std::string check_virtual_ip();
+  [[nodiscard]] bool is_virtual_ip_settled() const;
   [[nodiscard]] std::string describe_state();
 
   RunOptions options_;
   Timeline timeline_;
   SimFabric fabric_;
   std::unique_ptr<SimArbiterServer> arbiter_;  ///< null: there is none
+  std::unique_ptr<SimLan> lan_;                ///< null: no virtual IP
   std::array<std::unique_ptr<SimHost>, 2> hosts_;
   std::unique_ptr<Oracle> oracle_;
   std::unique_ptr<Checkers> checkers_;

@@ -280,9 +280,12 @@ void SimHost::start() {
     node::ClusterConfig config = make_cluster_config(options_, index_);
     if (arbiter_ != nullptr) config.arbiter = node::EtcdConfig{};
     if (config_edit_) config_edit_(config);
-    process.node = std::make_unique<node::Node>(
-        std::move(config), world, boot_id_, std::move(disks), std::vector<std::vector<ports::VirtualIp*>>{},
-        static_cast<node::DiskOwner*>(this), arbiter_ == nullptr ? nullptr : static_cast<node::ArbiterOwner*>(this));
+    std::vector<std::vector<ports::VirtualIp*>> virtual_ips;
+    if (lan_ != nullptr)
+      virtual_ips.push_back({&process.virtual_ip.emplace(*lan_, index_, [this] { return holds_mandate(); })});
+    process.node = std::make_unique<node::Node>(std::move(config), world, boot_id_, std::move(disks),
+                                                std::move(virtual_ips), static_cast<node::DiskOwner*>(this),
+                                                arbiter_ == nullptr ? nullptr : static_cast<node::ArbiterOwner*>(this));
     const auto started = process.node->start();
     RB_ASSERT(started.has_value());
   });
@@ -315,6 +318,7 @@ void SimHost::cut_power() {
   is_powered_ = false;
   fabric_.set_powered(address_, false);
   if (process_ != nullptr) leave(true);
+  if (lan_ != nullptr) lan_->drop(index_);
   for (Medium& medium : data_) medium.cut_power();
   for (const auto& medium : metadata_) medium->cut_power();
 }

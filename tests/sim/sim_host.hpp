@@ -23,6 +23,7 @@
 #include "sim_disk.hpp"
 #include "sim_network.hpp"
 #include "sim_undo_files.hpp"
+#include "sim_virtual_ip.hpp"
 
 namespace replblk::sim {
 
@@ -104,6 +105,8 @@ class SimHost final : private node::DiskOwner, private node::ArbiterOwner {
   [[nodiscard]] blockdev::NodeIndex index() const noexcept { return index_; }
   /// From the next start on; null: none.
   void set_arbiter(SimArbiterServer* arbiter) noexcept { arbiter_ = arbiter; }
+  /// From the next start on; null: no virtual IP.
+  void set_lan(SimLan* lan) noexcept { lan_ = lan; }
   /// The mandate, at this moment of the host's clock.
   [[nodiscard]] bool holds_mandate() const;
   /// Counts starts.
@@ -139,6 +142,7 @@ class SimHost final : private node::DiskOwner, private node::ArbiterOwner {
     std::deque<SimDisk> data;
     std::deque<SimDisk> metadata;
     std::unique_ptr<BufferPool> buffers;
+    std::optional<SimVirtualIp> virtual_ip;
     std::unique_ptr<node::Node> node;
   };
   // node::DiskOwner: the devices stay what they are.
@@ -167,6 +171,7 @@ class SimHost final : private node::DiskOwner, private node::ArbiterOwner {
   bool is_stopping_ = false;
   bool may_handlers_refuse_ = false;
   SimArbiterServer* arbiter_ = nullptr;
+  SimLan* lan_ = nullptr;
   std::uint64_t incarnation_ = 0;
   std::function<void(node::ClusterConfig&)> config_edit_;
   std::unique_ptr<Process> process_;

@@ -81,7 +81,8 @@ class VirtualIpHolderTest : public ::testing::Test {
   }
   FakeLoop loop;
   FakePort port{loop};
-  VirtualIpHolder holder{loop, port};
+  bool has_mandate = true;
+  VirtualIpHolder holder{loop, port, [this] { return has_mandate; }};
   std::optional<Result<void, std::string>> result;
 };
 
@@ -152,6 +153,29 @@ TEST_F(VirtualIpHolderTest, Is_renewed_well_before_it_expires_and_never_while_fr
   loop.advance(milliseconds(200));
   EXPECT_TRUE(port.is_set);
   EXPECT_EQ(port.announcements.size(), announced + 1) << "set anew, so announced anew";
+}
+
+// Broken if a process that was stopped for a while, and whose timer for this comes first when it goes on, took the
+// address back from the node that serves now.
+TEST_F(VirtualIpHolderTest, Without_the_mandate_nothing_is_set_or_renewed_though_nobody_has_said_so_yet) {
+  hold();
+  has_mandate = false;
+  const std::size_t before = port.holds.size();
+  loop.advance(seconds(10));
+  EXPECT_EQ(port.holds.size(), before);
+  has_mandate = true;
+  loop.advance(milliseconds(100));
+  EXPECT_EQ(port.holds.size(), before + 1);
+
+  holder.release();
+  has_mandate = false;
+  holder.hold();
+  loop.advance(seconds(3));
+  EXPECT_EQ(port.holds.size(), before + 1);
+  has_mandate = true;
+  loop.advance(milliseconds(500));
+  EXPECT_EQ(port.holds.size(), before + 2);
+  EXPECT_EQ(holder.state(), VirtualIpHolder::State::held);
 }
 
 TEST_F(VirtualIpHolderTest, A_short_freeze_is_followed_by_a_renewal) {
