@@ -37,7 +37,10 @@ class Trial:
 
     def heal(self):
         while self.hanging:
-            go_on(self.cluster.mounts[self.hanging.pop()])
+            node = self.hanging.pop()
+            go_on(self.cluster.mounts[node])
+            # By itself a disk that hangs again and again is opened ever later.
+            wait_until("the disk that answers again is opened", lambda at=node: self.pair.try_ctl(at, "attach")[0] == 0, 20)
         for node in "ab":
             self.lab.ip(self.lab.lan, f"link set to-{node} up")
             if self.pair.is_running(node):
