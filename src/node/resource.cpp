@@ -117,6 +117,7 @@ void Resource::all_opened() {
     finish_stop();
     return;
   }
+  if (are_volumes_open()) refuse_volumes_of_two_pairs();
   if (!are_volumes_open()) {
     RB_PROBE("volume_cannot_be_opened");
     connection_state_ = "StandAlone";
@@ -158,6 +159,27 @@ void Resource::all_opened() {
     pump();
     dial();
   });
+}
+
+/// One of the disks is the wrong one, and nobody here knows which: terms and generations of two pairs mean nothing
+/// beside each other, and the lowest of them would stand for all.
+void Resource::refuse_volumes_of_two_pairs() {
+  const Volume* first = nullptr;
+  std::string sentence;
+  for (const auto& volume : volumes_) {
+    const Uuid& id = volume->store->record().pair_id;
+    if (id.is_none()) continue;
+    if (first == nullptr) first = volume.get();
+    if (id == first->store->record().pair_id) continue;
+    sentence = fmt::format(
+        "volumes {} and {} hold copies of two pairs, or of this one before and after create-md: put the right disk in, "
+        "or "
+        "run create-md --force on the wrong one",
+        first->index, volume->index);
+  }
+  if (sentence.empty()) return;
+  log_error("resource {}: {}", config_.name, sentence);
+  for (const auto& volume : volumes_) volume->failure = sentence;
 }
 
 /// Several volumes: a change that is not in all of them was never acted upon, so the lower configuration holds, and

@@ -163,6 +163,7 @@ class Resource final : private replication::PeerChannelObserver,
   void volume_opened(Volume& volume, Result<void, blockdev::StoreError> result);
   void all_opened();
   /// Whether the copy may have lost what its cache held (protocol.md 3.7).
+  void refuse_volumes_of_two_pairs();
   [[nodiscard]] bool take_records();
   void build_target();
   void persist(blockdev::ResourceRecord next, std::function<void()> then);

@@ -216,7 +216,7 @@ ResourceStatus Resource::status() const {
   }
   if (is_opened_ && (record_.is_standby || record_.is_maintenance)) {
     const char* what = record_.is_standby ? "standby: this node takes no role until unstandby"
-                                   : "maintenance: no role moves by itself until maintenance-off";
+                                          : "maintenance: no role moves by itself until maintenance-off";
     status.role_reason = status.role_reason.empty() ? what : fmt::format("{}; {}", status.role_reason, what);
   }
   if (has_peer()) {

@@ -15,7 +15,8 @@
 
 namespace replblk::replication {
 
-/// Those before 5 had no heartbeats, and roles that were given by hand: they cannot give or take a lease.
+/// Those before 5 had no heartbeats, and roles that were given by hand: they cannot give or take a lease. 5 did not say
+/// which pair a copy belongs to.
 inline constexpr std::uint32_t kProtocolVersionMin = 6;
 inline constexpr std::uint32_t kProtocolVersionMax = 6;
 inline constexpr std::size_t kNonceBytes = 32;

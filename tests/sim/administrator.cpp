@@ -186,6 +186,9 @@ void Administrator::look() {
       return;
     }
   }
+  // The answer may have been lost with the daemon; whoever forces the same node again would split the copies.
+  if (first_primary_ != blockdev::kNoNode && !hosts_[first_primary_]->persisted(true).generations.current.is_none())
+    first_primary_ = blockdev::kNoNode;
   if (first_primary_ != blockdev::kNoNode) {
     const auto view = hosts_[first_primary_]->inspect();
     if (view) request(first_primary_, AdminVerb::primary, true);

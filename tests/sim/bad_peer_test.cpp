@@ -31,7 +31,9 @@ void keep_line(LogLevel, std::string_view line) {
 }
 
 struct World {
-  World() : options(draw_options(1, 1, true)), timeline(1), fabric(timeline, options.network) {
+  explicit World(std::uint32_t volumes_count = 1)
+      : options(draw_options(1, 1, true)), timeline(1), fabric(timeline, options.network) {
+    options.volumes_count = volumes_count;
     log_lines = &lines;
     set_log_sink(keep_line, LogLevel::info);
     for (blockdev::NodeIndex node = 0; node < 2; ++node) hosts[node] = std::make_unique<SimHost>(fabric, options, node);
@@ -280,6 +282,28 @@ TEST(BadPeer, Two_nodes_with_volumes_of_different_resources_both_say_so) {
   Pair pair({}, World::volume_uuid(2));
   pair.expect_said("these are not two copies of one volume", "these are not two copies of one volume");
   EXPECT_EQ(pair.lines_with("these are not two copies of one volume"), 2u);
+}
+
+// Broken if the wrong disk of one volume were taken for a copy because the other volumes' are right.
+TEST(BadPeer, Volumes_of_two_pairs_in_one_node_are_all_left_alone) {
+  World world(2);
+  blockdev::ResourceRecord record;
+  record.configuration = {7, 1, 0};
+  record.seen = 7;
+  record.generations.current = {7, 1};
+  record.pair_id.bytes[0] = std::byte{1};
+  static_cast<void>(world.hosts[0]->create_metadata(World::volume_uuid(1), record, 0));
+  record.pair_id.bytes[0] = std::byte{2};
+  static_cast<void>(world.hosts[0]->create_metadata(World::volume_uuid(2), record, 1));
+  const auto before = world.hosts[0]->persisted(false);
+  world.hosts[0]->start();
+  world.run(seconds(10));
+  EXPECT_FALSE(world.status(0).is_serving);
+  for (const node::VolumeStatus& volume : world.status(0).volumes)
+    EXPECT_NE(volume.disk_reason.find("volumes 0 and 1 hold copies of two pairs"), std::string::npos);
+  EXPECT_EQ(world.lines_with("hold copies of two pairs"), 1u);
+  EXPECT_EQ(world.hosts[0]->persisted(false), before);
+  world.hosts[0]->kill();
 }
 
 TEST(BadPeer, Two_nodes_that_are_configured_as_the_same_node_both_say_so) {

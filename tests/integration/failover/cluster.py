@@ -4,7 +4,6 @@ Each node's disk is a file on a small file system of its own, so that it can han
 """
 
 import argparse
-import ctypes
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ sys.path[:0] = [os.path.join(os.path.dirname(HERE), "disks"), os.path.join(os.pa
 from demonstration.initiator import Initiator, InitiatorError  # noqa: E402
 from demonstration.pair import IQN, DemoError, Pair, is_in_sync, wait_until  # noqa: E402
 from file_systems import make_file_system, unmount_all  # noqa: E402
-from lab import Lab, TestFailure  # noqa: E402
+from lab import Lab, TestFailure, enter_namespace  # noqa: E402
 
 OWN_MOUNTS = "--in-own-mounts"
 ADDRESSES = {"a": "10.79.0.1", "b": "10.79.0.2"}
@@ -125,14 +124,6 @@ class Cluster:
         print(f"{writer.count} writes were answered; all of them are there, and both copies are identical", flush=True)
 
 
-def enter_namespace(name):
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY)
-    if libc.setns(descriptor, 0) != 0:
-        raise TestFailure(f"setns {name}: {os.strerror(ctypes.get_errno())}")
-    os.close(descriptor)
-
-
 def start_etcd(lab, folder):
     lab.add_host("e", [f"{ETCD_ADDRESS}/24"])
     url = f"http://{ETCD_ADDRESS}:2379"
@@ -164,7 +155,7 @@ def parse_in_own_mounts(parser):
     return options
 
 
-def run_in_lab(binaries, folder, tell, arbiter="etcd", lease_ms=1000, has_virtual_ip=False, more_settings=""):
+def run_in_lab(binaries, folder, tell, arbiter="etcd", lease_ms=1000, has_virtual_ip=False):
     """tell(Cluster), with both daemons started. Returns the program's exit code."""
     os.makedirs("/run/netns", exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "netns", "/run/netns"], check=True)
@@ -178,7 +169,7 @@ def run_in_lab(binaries, folder, tell, arbiter="etcd", lease_ms=1000, has_virtua
         lab.ip(lab.lan, "link set lo up")
         enter_namespace(lab.lan)
         # At least five heartbeats to a lease.
-        settings = f"heartbeat {{ lease_ms: {lease_ms} interval_ms: {min(100, lease_ms // 6)} }} {more_settings} "
+        settings = f"heartbeat {{ lease_ms: {lease_ms} interval_ms: {min(100, lease_ms // 6)} }} "
         if arbiter == "etcd":
             settings += start_etcd(lab, place)
         elif arbiter == "ping":

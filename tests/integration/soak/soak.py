@@ -10,7 +10,6 @@ Not covered: loss of power, since the kernel lives on. Needs root. Prints the se
 """
 
 import argparse
-import ctypes
 import os
 import random
 import signal
@@ -25,7 +24,7 @@ sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "uml"), os.path.join(T
 
 from demonstration.initiator import Initiator, InitiatorError  # noqa: E402
 from demonstration.pair import IQN, DemoError, Pair, is_in_sync, other  # noqa: E402
-from lab import Lab, TestFailure  # noqa: E402
+from lab import Lab, TestFailure, enter_namespace  # noqa: E402
 from load import Load, numbers_in  # noqa: E402
 from register import Registers, Violation  # noqa: E402
 from stamp import SECTOR  # noqa: E402
@@ -370,14 +369,6 @@ class SoakPair(Pair):
 def enter_own_mounts():
     """Named network namespaces are mounts: in a mount namespace of its own they are gone with this process, however it ends."""
     os.execvp("unshare", ["unshare", "--mount", sys.executable, "-B", *sys.argv, OWN_MOUNTS])
-
-
-def enter_namespace(name):
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY)
-    if libc.setns(descriptor, 0) != 0:
-        raise TestFailure(f"setns {name}: {os.strerror(ctypes.get_errno())}")
-    os.close(descriptor)
 
 
 def soak(arguments):

@@ -5,6 +5,7 @@ Invariant: whatever is created here is registered with the Lab at once, so close
 The processes die with the driver, too, should it be killed.
 """
 
+import ctypes
 import glob
 import os
 import shutil
@@ -28,6 +29,15 @@ def wait_until(what, condition, timeout_s, interval_s=0.1):
         if time.monotonic() > deadline:
             raise TestFailure(f"{what}: not within {timeout_s} s")
         time.sleep(interval_s)
+
+
+def enter_namespace(name):
+    """This process, from now on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY)
+    if libc.setns(descriptor, 0) != 0:
+        raise TestFailure(f"setns {name}: {os.strerror(ctypes.get_errno())}")
+    os.close(descriptor)
 
 
 class Lab:
