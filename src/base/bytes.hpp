@@ -54,6 +54,12 @@ inline void store_be24(std::byte* to, std::uint32_t value) noexcept {
   to[2] = static_cast<std::byte>(value);
 }
 
+/// Of no bytes too.
+[[nodiscard]] inline bool is_all_zero(ConstBytes bytes) noexcept {
+  return bytes.empty() ||
+         (bytes[0] == std::byte{0} && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+}
+
 [[nodiscard]] inline ConstBytes as_bytes(std::string_view text) noexcept {
   return std::as_bytes(std::span(text.data(), text.size()));
 }

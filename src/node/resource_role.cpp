@@ -237,10 +237,10 @@ void Resource::step_down(const std::string& reason) {
   send_role();
 }
 
+/// Until this node has introduced itself the Introduction will say it.
 void Resource::send_role() {
-  if (channel_ != nullptr && phase_ != LinkPhase::none && phase_ != LinkPhase::introducing) {
-    channel_->send(replication::RoleChange{is_primary_});
-  }
+  if (channel_ == nullptr || !my_introduction_.has_value()) return;
+  channel_->send(replication::RoleChange{is_primary_});
 }
 
 }  // namespace replblk::node

@@ -1,7 +1,6 @@
 #include "replication/resync.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "base/assert.hpp"
@@ -21,10 +20,6 @@ constexpr std::size_t kPiecesMax = 16;
 // So much of equal data is sent along rather than waiting for one more answer.
 constexpr std::uint64_t kGapBytesMax = std::uint64_t{64} << 10;
 constexpr Duration kRetryAfterError = seconds(1);
-
-bool is_all_zero(ConstBytes bytes) noexcept {
-  return bytes[0] == std::byte{0} && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
-}
 
 }  // namespace
 

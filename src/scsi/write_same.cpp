@@ -16,10 +16,6 @@ using blockdev::BlockOp;
 constexpr std::uint8_t kUnmap = 0x08;
 constexpr std::uint8_t kNdob = 0x01;
 
-bool is_all_zero(ConstBytes bytes) noexcept {
-  return bytes.empty() || (bytes[0] == std::byte{0} && std::memcmp(&bytes[0], &bytes[1], bytes.size() - 1) == 0);
-}
-
 constexpr std::uint32_t kStepZeroes = 1;
 constexpr std::uint32_t kStepPattern = 2;
 

@@ -686,6 +686,9 @@ bool Scenario::has_converged() {
     const auto view = host->inspect();
     serving += view->is_serving && !view->is_frozen ? 1 : 0;
     const node::Status status = host->node()->status();  // Named: the loop below would outlive a temporary.
+    // A secondary that does not know whom to send initiators to refuses them.
+    const node::Status other = hosts_[blockdev::other_node(host->index())]->node()->status();
+    if (status.resources.front().peer_role != other.resources.front().role) return false;
     for (const node::VolumeStatus& volume : status.resources.front().volumes) {
       if (volume.disk_state != "UpToDate" || volume.peer_disk_state != "UpToDate" ||
           volume.replication_state != "Established" || volume.out_of_sync_bytes > 0)

@@ -32,8 +32,15 @@ std::unique_ptr<std::byte[]> Medium::copy(const std::byte* bytes, std::uint64_t 
 }
 
 void Medium::preset(std::uint64_t offset_bytes, ConstBytes bytes) noexcept {
-  std::memcpy(content_.get() + offset_bytes, bytes.data(), bytes.size());
-  std::memcpy(stable_.get() + offset_bytes, bytes.data(), bytes.size());
+  constexpr std::uint64_t kPageBytes = 4096;
+  for (std::byte* medium : {content_.get(), stable_.get()}) {
+    for (std::uint64_t at = 0; at < bytes.size(); at += kPageBytes) {
+      // A page that is only read costs no memory: most are zeroes still.
+      const std::uint64_t count = std::min(kPageBytes, bytes.size() - at);
+      if (std::memcmp(medium + offset_bytes + at, bytes.data() + at, count) != 0)
+        std::memcpy(medium + offset_bytes + at, bytes.data() + at, count);
+    }
+  }
 }
 
 void Medium::put_stable(const Write& write, std::uint64_t sector) noexcept {
