@@ -67,6 +67,26 @@ TEST_F(CreateMd, Blank_file_becomes_a_volume_and_its_size_and_identity_are_told)
   EXPECT_NE(report.made[0].find(" of 8388608 bytes ("), std::string::npos) << report.made[0];
 }
 
+// Only where the set of extents in work would change all the time.
+TEST_F(CreateMd, Large_sparse_file_with_its_metadata_inside_is_advised_of_what_that_costs) {
+  node::ClusterConfig config = pair({make_file("large", std::uintmax_t{20} << 30)});
+  const auto advice = [&] {
+    const CreateMdReport report =
+        create_metadata(config, {.resource = "", .is_forced = true, .volume_uuid = {}, .size_bytes = 0});
+    EXPECT_EQ(report.outcome, CreateMdOutcome::done);
+    return report.made.size() == 2 ? report.made[1] : std::string();
+  };
+  // Superblocks 128 KiB, log 1 MiB, 163 pages of bits for 20 GiB.
+  EXPECT_NE(advice().find("metadata_path (a file of its own, 1847296 bytes or more)"), std::string::npos) << advice();
+  config.resources[0].activity_log.extents = 6000;
+  EXPECT_EQ(advice(), "");
+  config.resources[0].activity_log = {.extents = 4096, .updates = false};
+  EXPECT_EQ(advice(), "");
+  config.resources[0].activity_log = {};
+  config.resources[0].volumes[0].disks[0].metadata_path = make_file("metadata");
+  EXPECT_EQ(advice(), "");
+}
+
 // So that a larger disk can take the place of the one that failed.
 TEST_F(CreateMd, Given_size_is_what_initiators_get) {
   const CreateMdReport report = create_metadata(
