@@ -499,13 +499,6 @@ void Connection::announce_window() {
   writer_.send(encode(pdu));
 }
 
-void Connection::send_async_message(const AsyncMessage& message, ConstBytes data) {
-  if (phase_ != Phase::full_feature) return;
-  AsyncMessage numbered = message;
-  numbered.numbers = next_numbers();
-  writer_.send(encode(numbered), data);
-}
-
 // ---- time and end
 
 void Connection::arm_keepalive() { world_.loop.arm(timer_, last_heard_ + timers_.nop_interval); }
@@ -557,6 +550,16 @@ void Connection::timer_expired() {
 void Connection::fail(std::string_view reason) {
   if (phase_ == Phase::over) return;
   stream_->abort();
+  end(reason);
+}
+
+void Connection::drop(std::string_view reason) {
+  if (phase_ != Phase::full_feature) return fail(reason);
+  AsyncMessage message;
+  message.event = static_cast<std::uint8_t>(AsyncEvent::drops_connection);
+  message.parameter1 = login_.cid();
+  message.numbers = next_numbers();
+  writer_.abort_after(encode(message));
   end(reason);
 }
 

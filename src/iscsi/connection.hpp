@@ -95,6 +95,9 @@ class Connection final : public ports::StreamSink, public IntrusiveNode<Connecti
 
   /// Ends it with RST; the owner hears why.
   void fail(std::string_view reason);
+  /// As fail(), but the initiator is told first, if nothing is queued for it, that it need not wait before it logs in
+  /// again (RFC 7143 11.9: Time2Wait 0).
+  void drop(std::string_view reason);
   /// Ends it with FIN after what is queued.
   void finish(std::string_view reason);
 
@@ -108,7 +111,6 @@ class Connection final : public ports::StreamSink, public IntrusiveNode<Connecti
   void send_reject(RejectReason reason);
   /// Tells of MaxCmdSN when no answer is there to carry it.
   void announce_window();
-  void send_async_message(const AsyncMessage& message, ConstBytes data);
   /// The session has memory for the PDU that waits.
   void place_waiting(Placement placement);
   /// Answers a logout and closes.

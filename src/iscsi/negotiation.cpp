@@ -152,8 +152,8 @@ void Negotiation::answer_number(const TextPair& pair, const KeyRule& rule, TextB
     case KeyId::first_burst_length:
       result = agreed_.first_burst_bytes = std::min(*offered, limits_.first_burst_bytes);
       break;
-    case KeyId::default_time2wait:  // 13.15: the larger of the two; ours is 2, the standard's default
-      result = std::max<std::uint32_t>(*offered, 2);
+    case KeyId::default_time2wait:  // 13.15: the larger of the two; ours is 0, so that the initiator decides
+      result = *offered;
       agreed_.time2wait_s = static_cast<std::uint16_t>(result);
       break;
     case KeyId::default_time2retain:  // 13.16: the smaller; a session ends with its connection, nothing is retained

@@ -254,6 +254,8 @@ enum class AsyncEvent : std::uint8_t {
   request_negotiation = 4,
 };
 
+/// With an event that drops something parameter1 is the CID, parameter2 Time2Wait and parameter3 Time2Retain, in
+/// seconds.
 struct AsyncMessage {
   std::uint32_t data_segment_bytes = 0;
   std::uint64_t lun = 0;

@@ -26,6 +26,8 @@ class PduWriter {
   void send(Bhs bhs, ConstBytes data = {});
   /// The data segment is `length_bytes` of `buffer`, which is held until it has left.
   void send(Bhs bhs, BufferRef buffer, std::size_t offset_bytes, std::size_t length_bytes);
+  /// The stream is aborted; this goes first if nothing else waits to be sent.
+  void abort_after(Bhs bhs) noexcept;
 
  private:
   /// Below this, copying into one piece costs less than one more part of the gathered send.

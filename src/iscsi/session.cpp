@@ -509,6 +509,10 @@ void Session::terminate(std::string_view reason) {
   if (connection_ != nullptr) connection_->fail(reason);
 }
 
+void Session::drop(std::string_view reason) {
+  if (connection_ != nullptr) connection_->drop(reason);
+}
+
 void Session::connection_ended(Connection& connection, std::string_view reason) {
   RB_ASSERT(&connection == connection_.get());
   log_info("session of {} from {} ended: {}; {} commands in flight", identity_.initiator_name,

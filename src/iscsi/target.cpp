@@ -41,7 +41,7 @@ TargetVerdict Target::verdict() const noexcept {
 void Target::drop_all(std::string_view reason) {
   while (Connection* connection = waiting_.pop_front()) connection->fail(reason);
   // A session that ends may drain, and leave the vector, only from a deferred task.
-  for (const auto& session : sessions_) session->terminate(reason);
+  for (const auto& session : sessions_) session->drop(reason);
 }
 
 std::vector<SessionInfo> Target::sessions() const {

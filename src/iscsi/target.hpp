@@ -65,7 +65,8 @@ class Target final : public SessionOwner {
   /// What a login to this target is told now.
   [[nodiscard]] TargetVerdict verdict() const noexcept;
 
-  /// The role is lost: RST to every connection, at once; commands in flight are dropped without an answer.
+  /// The role is lost: RST to every connection, at once, and where it fits in before that a message with Time2Wait 0;
+  /// commands in flight are dropped without an answer.
   void drop_all(std::string_view reason);
   /// Called after a command came back dropped, which is how this folder learns that the role is lost.
   Callback<void()> on_role_lost;

@@ -117,12 +117,21 @@ enum class HandlerEvent : std::uint8_t {
   split_brain,
   local_io_error,
   disconnected,
+  before_resync_source,
+  pri_lost,
+  pri_lost_after_sb,
+  quorum_lost,
+  fence_peer,
+  unfence_peer,
 };
-inline constexpr std::size_t kHandlerEventsCount = 7;
+inline constexpr std::size_t kHandlerEventsCount = 13;
 /// As in the file, by HandlerEvent.
 inline constexpr std::array<const char*, kHandlerEventsCount> kHandlerNames{
-    "before_resync_target", "after_resync_target", "out_of_sync", "initial_split_brain",
-    "split_brain",          "local_io_error",      "disconnected"};
+    "before_resync_target", "after_resync_target",  "out_of_sync",
+    "initial_split_brain",  "split_brain",          "local_io_error",
+    "disconnected",         "before_resync_source", "pri_lost",
+    "pri_lost_after_sb",    "quorum_lost",          "fence_peer",
+    "unfence_peer"};
 [[nodiscard]] inline const char* to_string(HandlerEvent event) noexcept {
   return kHandlerNames[static_cast<std::size_t>(event)];
 }

@@ -385,6 +385,7 @@ void Resource::on_tick() {
   stop_when_handed_over();
   if (is_copy_failed_) return tick_with_failed_copy();
   fail_back(now);
+  tell_of_lost_quorum(now);
   answer_long_resize(now);
   if (channel_ != nullptr) {
     if (link_.is_overdue(cluster_.peer_timeout)) {

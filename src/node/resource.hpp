@@ -200,6 +200,7 @@ class Resource final : private replication::PeerChannelObserver,
   // resource_handlers.cpp
   [[nodiscard]] std::vector<std::string> handler_environment() const;
   void tell(HandlerEvent event);
+  void tell_of_lost_quorum(Instant now);
   void ask_before_resync(std::function<void()> then);
 
   // resource_disk.cpp: the own copy fails
@@ -475,7 +476,8 @@ class Resource final : private replication::PeerChannelObserver,
   std::optional<replication::Introduction> my_introduction_;
   std::optional<replication::Introduction> peer_introduction_;
   bool is_peer_primary_ = false;
-  std::uint64_t synced_term_ = 0;  ///< the last resync that this run began as source; 0: none (is_same_resync)
+  std::optional<Instant> frozen_since_;  ///< as Primary; far in the future when quorum_lost has been told
+  std::uint64_t synced_term_ = 0;        ///< the last resync that this run began as source; 0: none (is_same_resync)
   replication::ResyncMode resync_mode_ = replication::ResyncMode::copy;
   bool is_set_coarse_ = false;        ///< opened after a crash: the dirty set is far larger than what differs
   bool is_resync_continued_ = false;  ///< the present one goes on where the last one was cut off

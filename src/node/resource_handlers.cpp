@@ -48,6 +48,14 @@ void Resource::tell(HandlerEvent event) {
   });
 }
 
+/// Once each time.
+void Resource::tell_of_lost_quorum(Instant now) {
+  constexpr Duration kQuorumLostAfter = seconds(3);
+  if (!frozen_since_ || now - *frozen_since_ < kQuorumLostAfter) return;
+  frozen_since_ = Instant::max();
+  tell(HandlerEvent::quorum_lost);
+}
+
 /// The resync that the peer has begun waits until the handler agrees to it. `then` is not called if it does not, or if
 /// the connection has ended meanwhile.
 void Resource::ask_before_resync(std::function<void()> then) {

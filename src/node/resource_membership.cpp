@@ -126,13 +126,17 @@ void Resource::carry_out(const membership::PersistEffect& effect) {
   // failed disk left stay.
   const bool is_add = is_join && phase_ == LinkPhase::target_syncing;
   if (next.configuration != record_.configuration && next.configuration.has_member(self())) is_crashed_primary_ = false;
+  const bool leaves_peer = record_.configuration.is_pair() && next.configuration.is_sole(self());
+  const bool gives_way = next.is_outdated && !record_.is_outdated && record_.configuration.primary == self();
   // What this node said of itself on a connection on which the nodes have not met yet is not true any more.
   if (phase_ == LinkPhase::introducing && my_introduction_.has_value()) {
     RB_PROBE("record_changes_between_introduction_and_meeting");
     const Refusal refusal{"a change of this node's own is under way", false};
     end_channel("Unconnected", "the configuration changed while the nodes met", &refusal);
   }
-  persist(next, [this, number = effect.number, is_add] {
+  persist(next, [this, number = effect.number, is_add, leaves_peer, gives_way] {
+    if (leaves_peer) tell(HandlerEvent::fence_peer);
+    if (gives_way) tell(HandlerEvent::pri_lost);
     if (is_add) {
       for (const auto& volume : volumes_) volume->store->dirty().clear_all();
     }
@@ -170,6 +174,7 @@ void Resource::carry_out(const membership::EstablishedEffect&) {
 void Resource::joined() {
   const std::uint64_t term = record_.configuration.term;
   if (phase_ == LinkPhase::target_syncing) tell(HandlerEvent::after_resync_target);
+  if (phase_ == LinkPhase::adding) tell(HandlerEvent::unfence_peer);
   phase_ = LinkPhase::established;
   attempt_succeeded();
   sync_failure_.clear();
@@ -267,6 +272,7 @@ void Resource::carry_out(const membership::ProbeAddressesEffect& effect) {
 void Resource::carry_out(const membership::ServiceEffect& effect) {
   switch (effect.service) {
     case Service::serving:
+      frozen_since_.reset();
       if (!is_primary_) return serve();
       thaw_all();
       // A table of reservations that the lost peer has not confirmed is on all members now.
@@ -274,9 +280,12 @@ void Resource::carry_out(const membership::ServiceEffect& effect) {
       check_kept();
       return;
     case Service::frozen:
-      if (is_primary_) freeze_all();
+      if (!is_primary_) return;
+      if (!frozen_since_) frozen_since_ = world_.loop.now();
+      freeze_all();
       return;
     case Service::stopped:
+      frozen_since_.reset();
       if (is_primary_) step_down(machine_->reason());
       return;
   }

@@ -43,6 +43,7 @@ void Resource::plan_as_source(const replication::Plan& plan) {
 }
 
 void Resource::begin_as_source() {
+  tell(HandlerEvent::before_resync_source);
   link_.attach(*channel_, record_.configuration.term);
   channel_->send(replication::SyncStart{record_.configuration, is_plan_full_});
 }

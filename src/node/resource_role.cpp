@@ -218,13 +218,15 @@ void Resource::serve() {
   send_role();
 }
 
-/// protocol.md 3.8, down: first the virtual IP goes, then initiators' connections are reset, whatever disks do.
+/// protocol.md 3.8, down, whatever disks do; but the connections are reset before the virtual IP goes: the kernel sends nothing
+/// any more from an address that the node has not, and initiators would hear of it from the new Primary only.
 void Resource::stop_serving(const std::string& reason) {
+  if (target_ != nullptr) {
+    target_->set_serving(false);
+    for (const auto& volume : volumes_) volume->mirror->set_serving(false);
+    target_->drop_all(reason);
+  }
   virtual_ips_.release();
-  if (target_ == nullptr) return;
-  target_->set_serving(false);
-  for (const auto& volume : volumes_) volume->mirror->set_serving(false);
-  target_->drop_all(reason);
 }
 
 void Resource::step_down(const std::string& reason) {

@@ -151,6 +151,7 @@ void Resource::undo_ended(const std::string& failure) {
 /// A Primary whose copy loses: its initiators are reset and what is in flight ends; then the nodes meet again, and the
 /// Introduction says that the copy is to go.
 void Resource::give_up_copy(const std::string& reason) {
+  tell(HandlerEvent::pri_lost_after_sb);
   report_failure(reason);
   const replication::Refusal refusal{reason, false};
   end_channel("Unconnected", reason, &refusal);

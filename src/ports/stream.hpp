@@ -81,6 +81,9 @@ class Stream {
   virtual void close() noexcept = 0;
   /// Drops what is queued and sends RST. No callback follows.
   virtual void abort() noexcept = 0;
+  /// As abort(), but first sends a few bytes if nothing is queued before them and the kernel takes them now. They may
+  /// be lost.
+  virtual void abort_after(ConstBytes last_words) noexcept = 0;
   [[nodiscard]] virtual const Endpoint& local() const noexcept = 0;
   [[nodiscard]] virtual const Endpoint& remote() const noexcept = 0;
 };

@@ -107,9 +107,13 @@ void set_connection_options(int fd) noexcept {
   set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, kUserTimeoutMs);
 }
 
-void set_reset_on_close(int fd) noexcept {
+void reset(int fd) noexcept {
+  // Where the kernel does not disconnect at once, close() sends it.
   const linger none{.l_onoff = 1, .l_linger = 0};
   static_cast<void>(::setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none));
+  sockaddr nobody{};
+  nobody.sa_family = AF_UNSPEC;
+  static_cast<void>(::connect(fd, &nobody, sizeof nobody));
 }
 
 bool is_torn_down(int fd) noexcept {

@@ -85,7 +85,7 @@ void TcpConnection::on_timer() {
   const Busy busy(*this);
   if (state_ == State::connecting) return end(StreamError::timed_out);
   // close(): the peer took too long to read the rest or to end its side.
-  if (state_ == State::draining) set_reset_on_close(fd_);
+  if (state_ == State::draining) reset(fd_);
   die();
 }
 
@@ -250,8 +250,15 @@ void TcpConnection::close() noexcept {
 
 void TcpConnection::abort() noexcept {
   if (state_ == State::dead) return;
-  if (fd_ >= 0) set_reset_on_close(fd_);
+  if (fd_ >= 0) reset(fd_);
   die();
+}
+
+void TcpConnection::abort_after(ConstBytes last_words) noexcept {
+  // What it says must not come into the midst of something else; whether it arrives is left to the network.
+  if (state_ == State::open && output_.empty() && !send_op_.is_in_flight)
+    static_cast<void>(::send(fd_, last_words.data(), last_words.size(), MSG_DONTWAIT | MSG_NOSIGNAL));
+  abort();
 }
 
 void TcpConnection::detach() noexcept {

@@ -41,6 +41,7 @@ class TcpConnection final : public IntrusiveNode<TcpConnection> {
   void resume_receive() noexcept;
   void close() noexcept;
   void abort() noexcept;
+  void abort_after(ConstBytes last_words) noexcept;
   /// The user's Stream is destroyed: aborts unless closed.
   void detach() noexcept;
   /// The network ends: what is queued after close() is dropped.

@@ -32,6 +32,7 @@ class TcpStream final : public ports::Stream {
   void resume_receive() noexcept override { connection_.resume_receive(); }
   void close() noexcept override { connection_.close(); }
   void abort() noexcept override { connection_.abort(); }
+  void abort_after(ConstBytes last_words) noexcept override { connection_.abort_after(last_words); }
   [[nodiscard]] const ports::Endpoint& local() const noexcept override { return connection_.local(); }
   [[nodiscard]] const ports::Endpoint& remote() const noexcept override { return connection_.remote(); }
 

@@ -116,6 +116,13 @@ void draw_roles(RunOptions& options, std::uint64_t seed) {
   }
 }
 
+/// Likewise.
+void draw_full_disks(RunOptions& options, std::uint64_t seed) {
+  Seeded random(mix64(seed) ^ 0x66756c6c);
+  if (options.is_lite || options.has(Fault::split) || !random.chance(0.1)) return;
+  options.weight[static_cast<std::size_t>(Fault::full_disk)] = static_cast<double>(random.between(4, 12));
+}
+
 /// Likewise. A few lost ones in a row are what a lease must bear; many are a cut path.
 void draw_datagrams(RunOptions& options, std::uint64_t seed) {
   Seeded random(mix64(seed) ^ 0x6461746167);
@@ -196,6 +203,8 @@ std::string_view to_string(Fault fault) noexcept {
       return "standby";
     case Fault::maintenance:
       return "maintenance";
+    case Fault::full_disk:
+      return "full_disk";
   }
   RB_UNREACHABLE();
 }
@@ -278,6 +287,7 @@ RunOptions draw_options(std::uint64_t seed, std::uint32_t steps, bool is_lite) {
   draw_hung_disks(options, seed);
   options.has_undo = options.has(Fault::split) && Seeded(mix64(seed) ^ 0x756e646f).chance(0.7);
   draw_roles(options, seed);
+  draw_full_disks(options, seed);
   draw_virtual_ip(options, seed);
   draw_datagrams(options, seed);
   draw_arbiter(options, seed);

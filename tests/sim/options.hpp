@@ -44,8 +44,9 @@ enum class Fault : std::uint8_t {
   resize,          ///< devices become larger, on one node or both, and the administrator asks for the volumes to
   standby,         ///< the administrator: standby on one node, unstandby later
   maintenance,     ///< likewise maintenance-on, maintenance-off
+  full_disk,       ///< a data device has no room for a while, for a part or for all of it
 };
-inline constexpr std::size_t kFaultCount = 28;
+inline constexpr std::size_t kFaultCount = 29;
 [[nodiscard]] std::string_view to_string(Fault fault) noexcept;
 
 struct RunOptions {

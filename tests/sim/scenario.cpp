@@ -517,6 +517,7 @@ void Scenario::inject(Fault fault) {
       break;
     case Fault::read_error:
     case Fault::write_error:
+    case Fault::full_disk:
     case Fault::flush_error:
     case Fault::metadata_error:
       break_disk(fault, host, cut_time);
@@ -657,8 +658,12 @@ void Scenario::break_disk(Fault fault, SimHost& host, Duration how_long) {
   defect.length_bytes = random.between(1, random.chance(0.5) ? 8 : 512) * kSectorBytes;
   defect.length_bytes = std::min(defect.length_bytes, data_bytes - defect.offset_bytes);
   defect.fails_reads = fault == Fault::read_error;
-  defect.fails_changes = fault == Fault::write_error;
-  defect.is_full = defect.fails_changes && random.chance(0.4);
+  defect.fails_changes = fault == Fault::write_error || fault == Fault::full_disk;
+  defect.is_full = fault == Fault::full_disk || (defect.fails_changes && random.chance(0.4));
+  if (fault == Fault::full_disk && random.chance(0.5)) {
+    defect.offset_bytes = 0;
+    defect.length_bytes = data_bytes;
+  }
   defect.fails_flushes = fault == Fault::flush_error;
   host.data(volume).set_defect(defect);
   heal_later(how_long, [this, &host] { mend_disks(host); });

@@ -65,6 +65,13 @@ class SimStream final : public ports::Stream {
     if (end().is_open) fabric_.send_reset(connection_, side_);
     fabric_.drop_side(end());
   }
+  void abort_after(ConstBytes last_words) noexcept override {
+    if (end().handle != this) return;
+    // The reset can be all that arrives.
+    if (!end().queue.empty() || fabric_.timeline().random().chance(0.5)) return abort();
+    send(last_words);
+    close();
+  }
   [[nodiscard]] const ports::Endpoint& local() const noexcept override { return connection_->ends[side_].local; }
   [[nodiscard]] const ports::Endpoint& remote() const noexcept override { return connection_->ends[side_].remote; }
 

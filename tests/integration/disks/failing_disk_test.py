@@ -29,6 +29,7 @@ VOLUME_BYTES = 96 << 20
 # The first Primary's is the larger one, so that it is the other one that fills up first.
 FILE_SYSTEM_BYTES = {"a": 160 << 20, "b": 56 << 20}
 DISK_TIMEOUT_MS = 1000
+HANDLERS = ("local_io_error", "before_resync_target", "after_resync_target", "before_resync_source", "fence_peer", "unfence_peer")
 NO_ROOM = "key 7h, ASC/Q 27h/07h"
 
 
@@ -55,7 +56,7 @@ class Story:
         with open(self.pair.config, "w", encoding="utf-8") as file:
             text = text.replace("io_mode: direct", f"io_mode: direct timeout_ms: {DISK_TIMEOUT_MS}")
             told = f"echo $DRBD_RESOURCE {{}} $DRBD_PEER $DRBD_BACKING_DEV >> {self.told}"
-            handlers = " ".join(f'{event}: "{told.format(event)}"' for event in ("local_io_error", "before_resync_target", "after_resync_target"))
+            handlers = " ".join(f'{event}: "{told.format(event)}"' for event in HANDLERS)
             file.write(text.replace("resource {", f"resource {{ handlers {{ {handlers} }}", 1))
         for node in "ab":
             self.pair.start(node)
@@ -113,13 +114,17 @@ class Story:
 
     def check_handlers(self):
         """What the programs of the administrator's have heard: of the first synchronisation, and of a's disk."""
-        expected = [(event, peer) for event, peer in (("before_resync_target", "a"), ("after_resync_target", "a"), ("local_io_error", "b"),
-                                                      ("before_resync_target", "b"), ("after_resync_target", "b"))]
-        expected = [f"demo {event} {peer} {self.pair.disk(other(peer))}" for event, peer in expected]
-        read = lambda: open(self.told, encoding="utf-8").read().splitlines() if os.path.exists(self.told) else []  # noqa: E731
-        wait_until("the handlers have run", lambda: len(read()) >= len(expected), 5)
-        if read() != expected:
-            raise TestFailure(f"the handlers were told {read()}, not {expected}")
+        expected = {"a": ["before_resync_source", "unfence_peer", "local_io_error", "before_resync_target", "after_resync_target"],
+                    "b": ["before_resync_target", "after_resync_target", "fence_peer", "before_resync_source", "unfence_peer"]}
+        expected = {node: [f"demo {event} {other(node)} {self.pair.disk(node)}" for event in events] for node, events in expected.items()}
+
+        def heard():
+            lines = open(self.told, encoding="utf-8").read().splitlines() if os.path.exists(self.told) else []
+            return {node: [line for line in lines if line.endswith(" " + self.pair.disk(node))] for node in "ab"}
+
+        wait_until("the handlers have run", lambda: all(len(heard()[node]) >= len(expected[node]) for node in "ab"), 5)
+        if heard() != expected:
+            raise TestFailure(f"the handlers were told {heard()}, not {expected}")
 
     def check_answered(self, load):
         node = "a" if self.role("a") == "Primary" else "b"

@@ -92,15 +92,23 @@ class Writer(threading.Thread):
 
 
 class Cluster:
-    def __init__(self, lab, pair, addresses, mounts):
-        """`addresses`: where initiators look; `mounts`: of the nodes' disks."""
-        self.lab, self.pair, self.addresses, self.mounts = lab, pair, addresses, mounts
+    def __init__(self, lab, pair, addresses, mounts, etcd, told):
+        """`addresses`: where initiators look; `mounts`: of the nodes' disks; `etcd`: its process; `told`: what handlers write to."""
+        self.lab, self.pair, self.addresses, self.mounts, self.etcd, self._told = lab, pair, addresses, mounts, etcd, told
 
     def primary(self):
         return next((node for node in "ab" if (self.pair.status(node) or {}).get("role") == "Primary"), None)
 
     def is_healthy(self):
         return all(is_in_sync(self.pair.status(node)) for node in "ab") and self.primary() is not None
+
+    def told(self):
+        """Each event that a handler was told, and by which node."""
+        if not os.path.exists(self._told):
+            return []
+        with open(self._told, encoding="utf-8") as file:
+            by_address = {address: node for node, address in ADDRESSES.items()}
+            return [(event, by_address[address]) for event, address in (line.split() for line in file)]
 
     def check_answered(self, writer):
         initiator = Initiator(ADDRESSES[self.primary()], 3260, IQN, "iqn.2026-11.org.example:failover-check")
@@ -127,10 +135,10 @@ class Cluster:
 def start_etcd(lab, folder):
     lab.add_host("e", [f"{ETCD_ADDRESS}/24"])
     url = f"http://{ETCD_ADDRESS}:2379"
-    lab.start("etcd", ["etcd", "--name", "m", "--data-dir", os.path.join(folder, "etcd"), "--log-level", "error", "--logger", "zap",
-                       "--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", "http://127.0.0.1:2380",
-                       "--initial-advertise-peer-urls", "http://127.0.0.1:2380", "--initial-cluster", "m=http://127.0.0.1:2380"],
-              f"{lab.tag}-e")
+    process = lab.start("etcd", ["etcd", "--name", "m", "--data-dir", os.path.join(folder, "etcd"), "--log-level", "error", "--logger", "zap",
+                                 "--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", "http://127.0.0.1:2380",
+                                 "--initial-advertise-peer-urls", "http://127.0.0.1:2380", "--initial-cluster", "m=http://127.0.0.1:2380"],
+                        f"{lab.tag}-e")
 
     def answers():
         try:
@@ -140,7 +148,7 @@ def start_etcd(lab, folder):
         except (OSError, urllib.error.URLError):
             return False
     wait_until("etcd answers", answers, 30)
-    return f'arbiter {{ etcd {{ endpoint: "{url}" }} }}'
+    return process, f'arbiter {{ etcd {{ endpoint: "{url}" }} }}'
 
 
 def parse_in_own_mounts(parser):
@@ -161,7 +169,7 @@ def run_in_lab(binaries, folder, tell, arbiter="etcd", lease_ms=1000, has_virtua
     subprocess.run(["mount", "-t", "tmpfs", "netns", "/run/netns"], check=True)
     os.makedirs(folder, exist_ok=True)
     place = tempfile.mkdtemp(prefix="etcd-", dir=folder)
-    lab, pair = Lab(), None
+    lab, pair, etcd = Lab(), None, None
     try:
         for node, address in ADDRESSES.items():
             lab.add_host(node, [f"{address}/24"])
@@ -171,7 +179,8 @@ def run_in_lab(binaries, folder, tell, arbiter="etcd", lease_ms=1000, has_virtua
         # At least five heartbeats to a lease.
         settings = f"heartbeat {{ lease_ms: {lease_ms} interval_ms: {min(100, lease_ms // 6)} }} "
         if arbiter == "etcd":
-            settings += start_etcd(lab, place)
+            etcd, arbiter_settings = start_etcd(lab, place)
+            settings += arbiter_settings
         elif arbiter == "ping":
             settings += f'arbiter {{ ping {{ address: "{INITIATOR_ADDRESS}" }} }}'
         pair = Pair(binaries, os.path.join(folder, "nodes"), VOLUME_BYTES, 3260, 7789, addresses=ADDRESSES,
@@ -184,6 +193,9 @@ def run_in_lab(binaries, folder, tell, arbiter="etcd", lease_ms=1000, has_virtua
         with open(pair.config, encoding="utf-8") as file:
             text = file.read()
         text = text.replace("io_mode: direct", f"io_mode: direct timeout_ms: {DISK_TIMEOUT_MS}")
+        told = os.path.join(place, "handlers")
+        handlers = " ".join(f'{event}: "echo {event} $DRBD_MY_ADDRESS >> {told}"' for event in ("pri_lost", "quorum_lost"))
+        text = text.replace("resource {", f"resource {{ handlers {{ {handlers} }}", 1)
         if has_virtual_ip:
             text = text.replace("resource {", f'resource {{ virtual_ip {{ address: "{VIRTUAL_ADDRESS}/24" device: "eth0" }}', 1)
             text = text.replace("target {", f'target {{ portal {{ address: "{VIRTUAL_ADDRESS}" }}', 1)
@@ -191,7 +203,7 @@ def run_in_lab(binaries, folder, tell, arbiter="etcd", lease_ms=1000, has_virtua
             file.write(text)
         for node in "ab":
             pair.start(node)
-        tell(Cluster(lab, pair, [VIRTUAL_ADDRESS] if has_virtual_ip else list(ADDRESSES.values()), mounts))
+        tell(Cluster(lab, pair, [VIRTUAL_ADDRESS] if has_virtual_ip else list(ADDRESSES.values()), mounts, etcd, told))
         return 0
     except (TestFailure, DemoError, InitiatorError, OSError) as failure:
         print(f"FAILED: {failure}")

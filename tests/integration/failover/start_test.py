@@ -8,6 +8,7 @@ that reaches the address goes on. Needs root.
 
 import argparse
 import os
+import signal
 import sys
 import time
 
@@ -151,6 +152,32 @@ class Starts:
         wait_until("both are UpToDate", self.cluster.is_healthy, 30)
         self.say(f"{waiting} stayed on standby over a restart, and took over when it was allowed to")
 
+    def quorum_lost(self):
+        """Neither the peer nor the arbiter answers: nothing is answered until one does, and a person hears of it."""
+        primary = self.cluster.primary()
+        writer = Writer(self.cluster.addresses)
+        writer.start()
+        wait_until("writes are answered", lambda: writer.count > 200, 20)
+        os.kill(self.cluster.etcd.pid, signal.SIGSTOP)
+        try:
+            self.kill(other(primary))
+            self.expect_told("quorum_lost", primary)
+            before = writer.count
+            time.sleep(1)
+            if writer.count > before:
+                raise TestFailure(f"{primary} answers, though nobody let it")
+        finally:
+            os.kill(self.cluster.etcd.pid, signal.SIGCONT)
+        wait_until("etcd lets the primary go on", lambda: writer.count > before + 50, 20)
+        self.pair.start(other(primary))
+        wait_until("both are UpToDate", self.cluster.is_healthy, 30)
+        writer.finish()
+        self.cluster.check_answered(writer)
+        self.say(f"{primary} held its answers while neither {other(primary)} nor etcd answered, and went on")
+
+    def expect_told(self, event, node):
+        wait_until(f"the handler {event} of {node} is run", lambda: (event, node) in self.cluster.told(), 10)
+
     def check_meetings(self):
         """A node that gave way a moment ago is ready for its resync when it is ready for it, and nobody is at fault."""
         for node in "ab":
@@ -173,6 +200,7 @@ class Starts:
         wait_until("the one that reaches nothing gives way", lambda: self.pair.status(primary)["role"] == "Secondary", 10)
         self.lab.ip(self.lab.lan, f"link set to-{primary} up")
         wait_until("both are UpToDate", self.cluster.is_healthy, 60)
+        self.expect_told("pri_lost", primary)
         if peer_of(self.pair.status(primary))["connection-state"] != "Connected":
             raise TestFailure("the nodes do not talk")
         writer.finish()
@@ -197,6 +225,7 @@ def main():
             starts.power_cut()
             starts.left_behind()
             starts.standby()
+            starts.quorum_lost()
             starts.check_meetings()
             writer = starts.write_some()
         cluster.check(writer)

@@ -10,6 +10,7 @@ Needs root (namespaces, a tap). Prints one line per step; ends with exit status 
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -59,6 +60,11 @@ FIO_SMALL = f"--name=small --rw=randwrite --bs=4k --size=4M --iodepth=16 {FIO_CO
 FIO_LARGE = f"--name=large --rw=write --bs=256k --size=16M --iodepth=4 {FIO_COMMON}"
 # Slowed down, so that the primary dies in its midst on a fast machine too.
 FIO_THROUGH_FAILOVER = f"--name=through --rw=randwrite --bs=4k --size=16M --iodepth=16 --rate_iops=400 {FIO_COMMON}"
+
+# One write after the other: the longest one is the pause. Its file is read back with the others.
+FIO_THROUGH_SWITCHOVER = f"--name=switched --rw=randwrite --bs=4k --size=4M --iodepth=1 --rate_iops=100 {FIO_COMMON}"
+# A session's DefaultTime2Wait, which Linux waits after a reset that nothing announced, is 2 s.
+SWITCHOVER_PAUSE_MAX_S = 1.9
 
 # Files of known content, each on the list only after fsync has returned: the application's view of "acknowledged".
 LEDGER = """\
@@ -110,6 +116,8 @@ class Story:
         self.step("read back what the session without digests wrote")
         self.guest.run("echo 3 >/proc/sys/vm/drop_caches")
         self.fio(FIO_SMALL, FIO_LARGE, extra="--verify_only")
+        if self.target.moves_address:
+            self.switch_over_under_load()
         self.fail_over_under_load()
         self.unmount_and_logout()
 
@@ -175,6 +183,23 @@ class Story:
         if "No active sessions" not in left:
             raise TestFailure(f"a session is left after the logout:\n{left}")
 
+    def switch_over_under_load(self):
+        """There and back. The node that gives the role up tells the initiator that it may come back at once."""
+        for number, name in enumerate("ab"):
+            before = self.sectors_written()
+            job = f"switched{number}"
+            self.start_in_background(job, f"fio --output-format=json --output=/run/share/{job}.json {FIO_THROUGH_SWITCHOVER}")
+            wait_until("fio writes", lambda: self.sectors_written() > before + 800, 60)
+            self.target.switch_over(name)
+            self.finish_in_background(job, 60)
+            pause_s = json.loads(self.guest.read_file(f"{job}.json"))["jobs"][0]["write"]["clat_ns"]["max"] / 1e9
+            self.step(f"switched over from {name}: the longest write took {pause_s:.2f} s")
+            if pause_s > SWITCHOVER_PAUSE_MAX_S:
+                raise TestFailure(f"a switchover took {pause_s:.2f} s")
+        _, log = self.guest.run("dmesg")
+        if "dropping connection" in log:
+            self.step("the kernel was told that the connection is dropped")
+
     def fail_over_under_load(self):
         self.step("write through the failover: fio, and files each with fsync")
         self.start_in_background("ledger", LEDGER)
@@ -230,7 +255,7 @@ class Story:
         self.step("fsck, then compare every acknowledged block and file")
         self.guest.run(f"e2fsck -f -n /dev/{self.disk}", 60)
         self.mount()
-        self.fio(FIO_SMALL, FIO_LARGE, FIO_THROUGH_FAILOVER, extra="--verify_only")
+        self.fio(FIO_SMALL, FIO_LARGE, *self.through, extra="--verify_only")
         _, verdict = self.guest.run("sha256sum --check --quiet /run/share/ledger && wc -l </run/share/ledger", 60)
         self.step(f"{verdict.strip()} acknowledged files are intact")
 

@@ -57,6 +57,9 @@ class ReplblkPair:
         for node in self._namespaces:
             wait_until(f"both disks UpToDate, seen from {node}", lambda: self._in_sync(node), 60)
 
+    def switch_over(self, node):
+        self._ctl(node, "switchover")
+
     def kill_primary(self):
         self._processes["a"].kill()
         self._processes["a"].wait()

@@ -55,6 +55,10 @@ class FakeStream final : public ports::Stream {
     sink_ = nullptr;
     wire_.sent.clear();
   }
+  void abort_after(ConstBytes last_words) noexcept override {
+    abort();
+    if (wire_.queued_bytes == 0) send(last_words);
+  }
   [[nodiscard]] const ports::Endpoint& local() const noexcept override { return local_; }
   [[nodiscard]] const ports::Endpoint& remote() const noexcept override { return remote_; }
 

@@ -31,7 +31,7 @@ TEST(Negotiation, Each_offer_has_the_answer_of_the_standard) {
       {"MaxBurstLength", "511", "Reject"},
       {"FirstBurstLength", "1048576", "262144"},
       {"FirstBurstLength", "0x10000", "65536"},
-      {"DefaultTime2Wait", "0", "2"},
+      {"DefaultTime2Wait", "0", "0"},
       {"DefaultTime2Wait", "20", "20"},
       {"DefaultTime2Retain", "20", "0"},
       {"MaxOutstandingR2T", "1", "1"},

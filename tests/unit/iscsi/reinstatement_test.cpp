@@ -166,6 +166,11 @@ TEST_F(ReinstatementTest, Losing_the_role_resets_every_connection_at_once) {
   target->set_serving(false);
   target->drop_all("the role was lost");
   EXPECT_TRUE(first.wire.is_aborted);
+  // open-iscsi waits for DefaultTime2Wait after a reset, and not at all after this.
+  const AsyncMessage message = decode_async_message(first.take_answer().bhs);
+  EXPECT_EQ(message.event, static_cast<std::uint8_t>(AsyncEvent::drops_connection));
+  EXPECT_EQ(message.parameter1, 1);  // CID
+  EXPECT_EQ(message.parameter2, 0);
   EXPECT_FALSE(target->is_idle());
   disk.complete_all();
   loop.run();

@@ -339,6 +339,33 @@ TEST_F(StreamTest, Nothing_is_called_after_abort_and_the_other_end_sees_reset) {
   EXPECT_EQ(client.callback_count, 0);
 }
 
+// If it failed, initiators would wait for their time after a reset before they come to the other node.
+TEST_F(StreamTest, Last_words_arrive_before_the_reset) {
+  const int fd = connect_raw();
+  server.stream->abort_after(as_bytes("gone"));
+  char bytes[16];
+  const timeval limit{.tv_sec = 2, .tv_usec = 0};
+  ASSERT_EQ(::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), 0);
+  ASSERT_EQ(::recv(fd, bytes, sizeof bytes, 0), 4);
+  EXPECT_EQ(std::string_view(bytes, 4), "gone");
+  turn_for(*reactor, milliseconds(5));
+  EXPECT_EQ(::recv(fd, bytes, sizeof bytes, 0), -1);
+  EXPECT_EQ(errno, ECONNRESET);
+  ::close(fd);
+}
+
+// If it failed, they would be taken for the rest of something else.
+TEST_F(StreamTest, Last_words_are_not_said_while_other_bytes_wait) {
+  const int fd = connect_raw();
+  server.stream->send(as_bytes("not sent yet"));
+  server.stream->abort_after(as_bytes("gone"));
+  turn_for(*reactor, milliseconds(5));
+  char bytes[16];
+  EXPECT_EQ(::recv(fd, bytes, sizeof bytes, MSG_DONTWAIT), -1);
+  EXPECT_EQ(errno, ECONNRESET);
+  ::close(fd);
+}
+
 // If it failed, a sink that ends its connection on bad input would crash the daemon.
 TEST_F(StreamTest, A_stream_may_be_destroyed_from_its_own_callbacks) {
   connect();
