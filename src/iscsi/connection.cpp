@@ -553,13 +553,13 @@ void Connection::fail(std::string_view reason) {
   end(reason);
 }
 
-void Connection::drop(std::string_view reason) {
+void Connection::drop(std::string_view reason, Duration wait) {
   if (phase_ != Phase::full_feature) return fail(reason);
   AsyncMessage message;
   message.event = static_cast<std::uint8_t>(AsyncEvent::drops_connection);
   message.parameter1 = login_.cid();
   message.numbers = next_numbers();
-  writer_.abort_after(encode(message));
+  writer_.abort_after(encode(message), wait);
   end(reason);
 }
 

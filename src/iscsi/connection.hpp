@@ -96,8 +96,8 @@ class Connection final : public ports::StreamSink, public IntrusiveNode<Connecti
   /// Ends it with RST; the owner hears why.
   void fail(std::string_view reason);
   /// As fail(), but the initiator is told first, if nothing is queued for it, that it need not wait before it logs in
-  /// again (RFC 7143 11.9: Time2Wait 0).
-  void drop(std::string_view reason);
+  /// again (RFC 7143 11.9: Time2Wait 0). The RST comes `wait` later then.
+  void drop(std::string_view reason, Duration wait);
   /// Ends it with FIN after what is queued.
   void finish(std::string_view reason);
 

@@ -56,9 +56,9 @@ void PduWriter::send(Bhs bhs, BufferRef buffer, std::size_t offset_bytes, std::s
   if (trailer_size > 0) stream_.send(ConstBytes(trailer).first(trailer_size));
 }
 
-void PduWriter::abort_after(Bhs bhs) noexcept {
+void PduWriter::abort_after(Bhs bhs, Duration wait) noexcept {
   std::array<std::byte, kHeaderBytesMax> header;
-  stream_.abort_after(ConstBytes(header).first(put_header(bhs, 0, header.data())));
+  stream_.abort_after(ConstBytes(header).first(put_header(bhs, 0, header.data())), wait);
 }
 
 }  // namespace replblk::iscsi

@@ -7,6 +7,7 @@
 
 #include "base/buffer_pool.hpp"
 #include "base/bytes.hpp"
+#include "base/time.hpp"
 #include "iscsi/pdu.hpp"
 
 namespace replblk::ports {
@@ -26,8 +27,8 @@ class PduWriter {
   void send(Bhs bhs, ConstBytes data = {});
   /// The data segment is `length_bytes` of `buffer`, which is held until it has left.
   void send(Bhs bhs, BufferRef buffer, std::size_t offset_bytes, std::size_t length_bytes);
-  /// The stream is aborted; this goes first if nothing else waits to be sent.
-  void abort_after(Bhs bhs) noexcept;
+  /// The stream is aborted; this goes first, and `wait` passes in between, if nothing else waits to be sent.
+  void abort_after(Bhs bhs, Duration wait) noexcept;
 
  private:
   /// Below this, copying into one piece costs less than one more part of the gathered send.

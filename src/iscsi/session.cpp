@@ -509,8 +509,8 @@ void Session::terminate(std::string_view reason) {
   if (connection_ != nullptr) connection_->fail(reason);
 }
 
-void Session::drop(std::string_view reason) {
-  if (connection_ != nullptr) connection_->drop(reason);
+void Session::drop(std::string_view reason, Duration wait) {
+  if (connection_ != nullptr) connection_->drop(reason, wait);
 }
 
 void Session::connection_ended(Connection& connection, std::string_view reason) {

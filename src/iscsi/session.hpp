@@ -77,7 +77,7 @@ class Session final : public ConnectionOwner {
   /// Resets the connection and ends the session.
   void terminate(std::string_view reason);
   /// Likewise, but the initiator may learn that it can come back at once.
-  void drop(std::string_view reason);
+  void drop(std::string_view reason, Duration wait);
 
   // From the connection, for the PDU that is being received. A command's window was checked before.
   [[nodiscard]] Placement begin_command(const ScsiCommand& pdu);

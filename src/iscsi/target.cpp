@@ -11,7 +11,8 @@ Target::Target(TargetConfig config, ports::World& world, scsi::Device& device)
       world_(world),
       device_(device),
       sweep_task_(Callback<void()>::to<&Target::sweep>(*this)),
-      redirect_address_(config_.peer_portals.empty() ? "" : to_string(config_.peer_portals.front())) {
+      redirect_address_(config_.peer_portals.empty() ? "" : to_string(config_.peer_portals.front())),
+      role_timer_(Callback<void()>::to<&Target::on_role_late>(*this)) {
   RB_ASSERT(config_.commands_per_session >= 1 &&
             config_.commands_per_session + Session::kImmediateCommandsMax <= Session::kDepthMax);
 }
@@ -19,15 +20,34 @@ Target::Target(TargetConfig config, ports::World& world, scsi::Device& device)
 Target::~Target() {
   RB_ASSERT(waiting_.empty());
   for (const auto& session : sessions_) RB_ASSERT(session->is_drained());
+  world_.loop.cancel(role_timer_);
 }
 
-void Target::set_serving(bool is_serving) { is_serving_ = is_serving; }
+void Target::set_serving(bool is_serving) {
+  is_serving_ = is_serving;
+  if (is_serving && !waiting_.empty()) world_.loop.defer(sweep_task_);
+}
+
+void Target::set_role_expected(bool is_expected) {
+  if (is_expected == is_role_expected_) return;
+  is_role_expected_ = is_expected;
+  if (is_expected) {
+    world_.loop.arm(role_timer_, world_.loop.now() + kRoleWait);
+  } else {
+    world_.loop.cancel(role_timer_);
+    on_role_late();
+  }
+}
+
+void Target::on_role_late() {
+  if (!waiting_.empty()) world_.loop.defer(sweep_task_);
+}
 
 TargetVerdict Target::verdict() const noexcept {
   TargetVerdict verdict;
   verdict.alias = config_.alias;
   verdict.portal_group_tag = config_.portal_group_tag;
-  if (is_serving_) {
+  if (is_serving_ || may_wait_for_role()) {
     verdict.status = LoginStatus::success;
   } else if (is_peer_serving_ && !redirect_address_.empty()) {
     verdict.status = LoginStatus::target_moved_temporarily;
@@ -41,7 +61,12 @@ TargetVerdict Target::verdict() const noexcept {
 void Target::drop_all(std::string_view reason) {
   while (Connection* connection = waiting_.pop_front()) connection->fail(reason);
   // A session that ends may drain, and leave the vector, only from a deferred task.
-  for (const auto& session : sessions_) session->drop(reason);
+  for (const auto& session : sessions_) {
+    const Connection* connection = session->connection();
+    const auto& moving = config_.moving_addresses;
+    const bool moves = connection != nullptr && std::ranges::find(moving, connection->local().address) != moving.end();
+    session->drop(reason, moves ? kMoveTime : Duration(0));
+  }
 }
 
 std::vector<SessionInfo> Target::sessions() const {
@@ -69,6 +94,7 @@ Session* Target::find(const Connection& connection) {
 void Target::admit(Connection& connection) {
   const Login& login = connection.login();
   if (!is_serving_) {
+    if (may_wait_for_role()) return wait(connection);
     connection.refuse(verdict().status);
     return;
   }
@@ -84,8 +110,14 @@ void Target::admit(Connection& connection) {
     admit_now(connection);
     return;
   }
-  // 6.3.5: the same name and ISID reinstate the session. The last login counts: an earlier one that still waits is
-  // over.
+  // 6.3.5: the same name and ISID reinstate the session.
+  wait(connection);
+  old->terminate("reinstated by a new login");
+}
+
+/// The last login counts: an earlier one that still waits is over.
+void Target::wait(Connection& connection) {
+  const Login& login = connection.login();
   for (Connection* other = waiting_.front(); other != nullptr;) {
     Connection* next = waiting_.next(*other);
     if (other->login().isid() == login.isid() && other->login().initiator_name() == login.initiator_name()) {
@@ -95,7 +127,6 @@ void Target::admit(Connection& connection) {
     other = next;
   }
   waiting_.push_back(connection);
-  old->terminate("reinstated by a new login");
 }
 
 void Target::admit_now(Connection& connection) {
@@ -178,13 +209,9 @@ void Target::sweep() {
 void Target::admit_waiting() {
   for (Connection* connection = waiting_.front(); connection != nullptr;) {
     Connection* next = waiting_.next(*connection);
-    if (find(*connection) == nullptr) {
+    if (find(*connection) == nullptr && (is_serving_ || !may_wait_for_role())) {
       connection->unlink();
-      if (is_serving_) {
-        admit_now(*connection);
-      } else {
-        connection->refuse(verdict().status);
-      }
+      admit(*connection);
     }
     connection = next;
   }

@@ -31,6 +31,9 @@ struct TargetConfig {
   /// With no `portals`: who asks at another address than this one (a virtual IP, another network) is told of no
   /// peer_portals.
   std::string node_address;
+  /// Addresses that move with the role (virtual IPs): who is connected to one is reset when it can be at the other
+  /// node.
+  std::vector<std::string> moving_addresses;
   std::uint32_t sessions_max = 128;
   std::uint32_t commands_per_session = 128;  ///< the depth of the CmdSN window
 };
@@ -49,6 +52,11 @@ struct SessionInfo {
 
 class Target final : public SessionOwner {
  public:
+  /// Until the new Primary has the virtual IP: it asks the network for 200 ms whether somebody else has it.
+  static constexpr Duration kMoveTime = milliseconds(500);
+  /// For the role that is on its way here. open-iscsi waits 2 s after a login that was refused.
+  static constexpr Duration kRoleWait = seconds(1);
+
   Target(TargetConfig config, ports::World& world, scsi::Device& device);
   Target(const Target&) = delete;
   Target& operator=(const Target&) = delete;
@@ -57,16 +65,18 @@ class Target final : public SessionOwner {
 
   [[nodiscard]] const TargetConfig& config() const noexcept { return config_; }
 
-  /// Not serving: logins are refused with 0x0301, or sent to the first of peer_portals with 0x0101 while the peer is
-  /// Primary. Sessions that exist are not touched; see drop_all().
+  /// Not serving: logins wait for the role while it is expected, at most kRoleWait from then on; else they are refused
+  /// with 0x0301, or sent to the first of peer_portals with 0x0101 while the peer is Primary. Sessions that exist are
+  /// not touched; see drop_all().
   void set_serving(bool is_serving);
+  void set_role_expected(bool is_expected);
   void set_peer_serving(bool is_serving) noexcept { is_peer_serving_ = is_serving; }
   [[nodiscard]] bool is_serving() const noexcept { return is_serving_; }
   /// What a login to this target is told now.
   [[nodiscard]] TargetVerdict verdict() const noexcept;
 
-  /// The role is lost: RST to every connection, at once, and where it fits in before that a message with Time2Wait 0;
-  /// commands in flight are dropped without an answer.
+  /// The role is lost: a message with Time2Wait 0 where nothing is queued before it, and RST, to every connection; at
+  /// once, or within kMoveTime to those of moving_addresses. Commands in flight are dropped without an answer.
   void drop_all(std::string_view reason);
   /// Called after a command came back dropped, which is how this folder learns that the role is lost.
   Callback<void()> on_role_lost;
@@ -93,8 +103,11 @@ class Target final : public SessionOwner {
 
  private:
   [[nodiscard]] Session* find(const Connection& connection);
+  void wait(Connection& connection);
   void admit_now(Connection& connection);
   void admit_waiting();
+  [[nodiscard]] bool may_wait_for_role() const noexcept { return is_role_expected_ && role_timer_.is_armed(); }
+  void on_role_late();
   void sweep();
   [[nodiscard]] std::uint16_t next_tsih();
 
@@ -104,11 +117,13 @@ class Target final : public SessionOwner {
   std::vector<std::unique_ptr<Session>> sessions_;
   std::vector<std::unique_ptr<Session>> ended_sessions_;  ///< drained, to be destroyed by sweep()
   std::vector<std::unique_ptr<Connection>> graveyard_;
-  IntrusiveList<Connection, Connection> waiting_;  ///< logins that wait for an old session to drain
+  IntrusiveList<Connection, Connection> waiting_;  ///< logins that wait for an old session to drain, or for the role
   ports::DeferredTask sweep_task_;
   std::string redirect_address_;  ///< text of the first of peer_portals; empty: none
   std::uint16_t last_tsih_ = 0;
+  ports::Timer role_timer_;
   bool is_serving_ = false;
+  bool is_role_expected_ = false;
   bool is_peer_serving_ = false;
 };
 

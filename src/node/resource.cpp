@@ -221,6 +221,7 @@ void Resource::build_target() {
     target.peer_portals.push_back({address, config_.target.port});
   }
   target.node_address = cluster_.nodes[self()].address;
+  for (const VirtualIpConfig& ip : config_.virtual_ips) target.moving_addresses.push_back(ip.address);
   target_ = std::make_unique<iscsi::Target>(std::move(target), world_, *device_);
   portal_.add_target(*target_);
 }

@@ -293,6 +293,7 @@ class Resource final : private replication::PeerChannelObserver,
   }
   void meet();
   void set_peer_primary(bool is_primary);
+  void tell_target();
   void protocol_violation(const std::string& reason);
   void receive(const replication::Introduction& message);
   void receive(const replication::Refusal& message);

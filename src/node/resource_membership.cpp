@@ -112,6 +112,7 @@ void Resource::pump() {
   is_pumping_ = false;
   if (is_membership_over_) return;
   world_.loop.arm(membership_timer_, machine_->next_wakeup(world_.loop.now()));
+  tell_target();
   answer_done_verbs();
   if (is_handing_over_ && !is_primary_) world_.loop.defer(hand_over_task_);
   if (phase_ == LinkPhase::introducing) introduce();

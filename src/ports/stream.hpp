@@ -13,6 +13,7 @@
 #include "base/buffer_pool.hpp"
 #include "base/bytes.hpp"
 #include "base/result.hpp"
+#include "base/time.hpp"
 
 namespace replblk::ports {
 
@@ -81,9 +82,9 @@ class Stream {
   virtual void close() noexcept = 0;
   /// Drops what is queued and sends RST. No callback follows.
   virtual void abort() noexcept = 0;
-  /// As abort(), but first sends a few bytes if nothing is queued before them and the kernel takes them now. They may
-  /// be lost.
-  virtual void abort_after(ConstBytes last_words) noexcept = 0;
+  /// As abort(); but if nothing is queued it sends a few bytes now, which may be lost, and the RST only after `wait`,
+  /// also when the local address has left the node meanwhile.
+  virtual void abort_after(ConstBytes last_words, Duration wait) noexcept = 0;
   [[nodiscard]] virtual const Endpoint& local() const noexcept = 0;
   [[nodiscard]] virtual const Endpoint& remote() const noexcept = 0;
 };

@@ -107,10 +107,18 @@ void set_connection_options(int fd) noexcept {
   set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, kUserTimeoutMs);
 }
 
-void reset(int fd) noexcept {
-  // Where the kernel does not disconnect at once, close() sends it.
+void set_reset_on_close(int fd) noexcept {
   const linger none{.l_onoff = 1, .l_linger = 0};
   static_cast<void>(::setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none));
+}
+
+void allow_absent_source(int fd) noexcept {
+  set_option(fd, SOL_IP, IP_TRANSPARENT, 1);
+  set_option(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, 1);
+}
+
+void reset(int fd) noexcept {
+  set_reset_on_close(fd);  // Where the kernel does not disconnect at once.
   sockaddr nobody{};
   nobody.sa_family = AF_UNSPEC;
   static_cast<void>(::connect(fd, &nobody, sizeof nobody));

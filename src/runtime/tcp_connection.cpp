@@ -84,8 +84,8 @@ void TcpConnection::on_connected(std::int32_t result) {
 void TcpConnection::on_timer() {
   const Busy busy(*this);
   if (state_ == State::connecting) return end(StreamError::timed_out);
-  // close(): the peer took too long to read the rest or to end its side.
-  if (state_ == State::draining) reset(fd_);
+  // close(): the peer took too long to read the rest or to end its side. abort_after(): it is time.
+  if (state_ == State::draining || state_ == State::parting) reset(fd_);
   die();
 }
 
@@ -112,7 +112,7 @@ void TcpConnection::flush() {
 }
 
 void TcpConnection::start_send() {
-  if (state_ == State::connecting || state_ == State::dead || send_op_.is_in_flight) return;
+  if (state_ == State::connecting || state_ == State::parting || state_ == State::dead || send_op_.is_in_flight) return;
   if (output_.empty()) {
     if (state_ == State::draining) {
       static_cast<void>(::shutdown(fd_, SHUT_WR));
@@ -167,7 +167,8 @@ void TcpConnection::on_resumed() {
 }
 
 void TcpConnection::start_receive() {
-  if (receive_op_.is_in_flight || state_ == State::connecting || state_ == State::dead) return;
+  if (receive_op_.is_in_flight || state_ == State::connecting || state_ == State::parting || state_ == State::dead)
+    return;
   ports::DirectTarget target;
   if (state_ == State::open) {
     if (sink_ == nullptr || is_paused_ || has_undelivered()) return;
@@ -201,6 +202,7 @@ void TcpConnection::on_received(std::int32_t result) {
   const Busy busy(*this);
   if (state_ == State::dead) return;
   if (result < 0 && is_transient(-result)) return reactor_.defer_to_flush(flush_task_);
+  if (state_ == State::parting) return;  // Nobody reads what comes now.
   if (state_ == State::draining || state_ == State::finishing) {
     // After close() what arrives is dropped; the peer's FIN is awaited so that no RST overtakes our last bytes.
     if (result > 0) return reactor_.defer_to_flush(flush_task_);
@@ -254,11 +256,16 @@ void TcpConnection::abort() noexcept {
   die();
 }
 
-void TcpConnection::abort_after(ConstBytes last_words) noexcept {
+void TcpConnection::abort_after(ConstBytes last_words, Duration wait) noexcept {
   // What it says must not come into the midst of something else; whether it arrives is left to the network.
-  if (state_ == State::open && output_.empty() && !send_op_.is_in_flight)
-    static_cast<void>(::send(fd_, last_words.data(), last_words.size(), MSG_DONTWAIT | MSG_NOSIGNAL));
-  abort();
+  if (state_ != State::open || !output_.empty() || send_op_.is_in_flight) return abort();
+  static_cast<void>(::send(fd_, last_words.data(), last_words.size(), MSG_DONTWAIT | MSG_NOSIGNAL));
+  if (wait <= Duration(0)) return abort();
+  set_reset_on_close(fd_);  // This process may end before.
+  allow_absent_source(fd_);
+  sink_ = nullptr;
+  state_ = State::parting;
+  reactor_.arm(timer_, reactor_.now() + wait);
 }
 
 void TcpConnection::detach() noexcept {

@@ -3,6 +3,7 @@
 // Not responsible for accepting, or for what the bytes mean.
 //
 //   connecting ──→ open ──close()──→ draining ──queue sent, FIN──→ finishing ──peer's FIN or 5 s──→ dead → freed
+//        │           ├─abort_after()──→ parting ──its time is over────────────────────────────────→ │
 //        └───────────┴─ abort(), on_closed ────────┴────────────────────────────────────────────────↗
 //
 // Invariant: the sink is called only in `connecting` and `open`, from completions or deferred tasks, never after
@@ -41,7 +42,7 @@ class TcpConnection final : public IntrusiveNode<TcpConnection> {
   void resume_receive() noexcept;
   void close() noexcept;
   void abort() noexcept;
-  void abort_after(ConstBytes last_words) noexcept;
+  void abort_after(ConstBytes last_words, Duration wait) noexcept;
   /// The user's Stream is destroyed: aborts unless closed.
   void detach() noexcept;
   /// The network ends: what is queued after close() is dropped.
@@ -53,7 +54,7 @@ class TcpConnection final : public IntrusiveNode<TcpConnection> {
   [[nodiscard]] const ports::Endpoint& remote() const noexcept { return remote_; }
 
  private:
-  enum class State : std::uint8_t { connecting, open, draining, finishing, dead };
+  enum class State : std::uint8_t { connecting, open, draining, finishing, parting, dead };
 
   /// Held while callbacks run: frees the connection at its end if it died meanwhile.
   class Busy {

@@ -32,7 +32,9 @@ class TcpStream final : public ports::Stream {
   void resume_receive() noexcept override { connection_.resume_receive(); }
   void close() noexcept override { connection_.close(); }
   void abort() noexcept override { connection_.abort(); }
-  void abort_after(ConstBytes last_words) noexcept override { connection_.abort_after(last_words); }
+  void abort_after(ConstBytes last_words, Duration wait) noexcept override {
+    connection_.abort_after(last_words, wait);
+  }
   [[nodiscard]] const ports::Endpoint& local() const noexcept override { return connection_.local(); }
   [[nodiscard]] const ports::Endpoint& remote() const noexcept override { return connection_.remote(); }
 

@@ -65,7 +65,7 @@ class SimStream final : public ports::Stream {
     if (end().is_open) fabric_.send_reset(connection_, side_);
     fabric_.drop_side(end());
   }
-  void abort_after(ConstBytes last_words) noexcept override {
+  void abort_after(ConstBytes last_words, Duration) noexcept override {
     if (end().handle != this) return;
     // The reset can be all that arrives.
     if (!end().queue.empty() || fabric_.timeline().random().chance(0.5)) return abort();

@@ -55,7 +55,7 @@ class FakeStream final : public ports::Stream {
     sink_ = nullptr;
     wire_.sent.clear();
   }
-  void abort_after(ConstBytes last_words) noexcept override {
+  void abort_after(ConstBytes last_words, Duration) noexcept override {
     abort();
     if (wire_.queued_bytes == 0) send(last_words);
   }

@@ -129,6 +129,45 @@ TEST_F(ReinstatementTest, A_waiting_login_is_refused_when_the_target_stops_servi
   EXPECT_EQ(answer.status_detail, 1);
 }
 
+// If it failed, initiators that come a moment before the role would be refused, and open-iscsi then waits for 2 s.
+TEST_F(ReinstatementTest, A_login_waits_for_the_role_that_is_on_its_way) {
+  target->set_serving(false);
+  target->set_role_expected(true);
+  Initiator& early = log_in_again();
+  EXPECT_TRUE(early.take_answers().empty());
+  target->set_serving(true);
+  target->set_role_expected(false);
+  loop.run();
+  EXPECT_EQ(decode_login_response(early.take_answer().bhs).status_class, 0);
+  EXPECT_EQ(target->session_count(), 1u);
+}
+
+// If it failed, a role that never comes would hold initiators that could be served elsewhere.
+TEST_F(ReinstatementTest, A_login_waits_a_second_for_the_role_and_not_again) {
+  target->set_serving(false);
+  target->set_role_expected(true);
+  loop.advance(milliseconds(600));
+  Initiator& first_one = log_in_again(1);
+  Initiator& last_one = log_in_again(1);
+  EXPECT_TRUE(first_one.wire.is_aborted) << "the last login counts";
+  loop.advance(milliseconds(399));
+  EXPECT_TRUE(last_one.take_answers().empty());
+  loop.advance(milliseconds(2));
+  EXPECT_EQ(decode_login_response(last_one.take_answer().bhs).status_class, 3);
+  target->set_role_expected(true);
+  EXPECT_EQ(decode_login_response(log_in_again(2).take_answer().bhs).status_class, 3);
+}
+
+// If it failed, a node that does not get the role after all would keep them.
+TEST_F(ReinstatementTest, A_login_that_waits_for_the_role_is_refused_when_it_goes_elsewhere) {
+  target->set_serving(false);
+  target->set_role_expected(true);
+  Initiator& early = log_in_again();
+  target->set_role_expected(false);
+  loop.run();
+  EXPECT_EQ(decode_login_response(early.take_answer().bhs).status_class, 3);
+}
+
 // If it failed, multipath would not work: each ISID is a session of its own.
 TEST_F(ReinstatementTest, Another_isid_is_another_session) {
   log_in_ready(first, 1);

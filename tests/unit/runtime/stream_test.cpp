@@ -342,7 +342,7 @@ TEST_F(StreamTest, Nothing_is_called_after_abort_and_the_other_end_sees_reset) {
 // If it failed, initiators would wait for their time after a reset before they come to the other node.
 TEST_F(StreamTest, Last_words_arrive_before_the_reset) {
   const int fd = connect_raw();
-  server.stream->abort_after(as_bytes("gone"));
+  server.stream->abort_after(as_bytes("gone"), Duration(0));
   char bytes[16];
   const timeval limit{.tv_sec = 2, .tv_usec = 0};
   ASSERT_EQ(::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), 0);
@@ -354,11 +354,29 @@ TEST_F(StreamTest, Last_words_arrive_before_the_reset) {
   ::close(fd);
 }
 
+// If it failed, an initiator would come back before the address that it knows has moved.
+TEST_F(StreamTest, The_reset_comes_later_when_it_is_to_and_nobody_is_called_meanwhile) {
+  const int fd = connect_raw();
+  server.stream->abort_after(as_bytes("gone"), milliseconds(100));
+  server.stream.reset();
+  ASSERT_EQ(::send(fd, "more", 4, MSG_NOSIGNAL), 4);
+  turn_for(*reactor, milliseconds(50));
+  char bytes[16];
+  EXPECT_EQ(::recv(fd, bytes, sizeof bytes, MSG_DONTWAIT), 4);
+  EXPECT_EQ(::recv(fd, bytes, sizeof bytes, MSG_DONTWAIT), -1);
+  EXPECT_EQ(errno, EAGAIN);
+  turn_for(*reactor, milliseconds(100));
+  EXPECT_EQ(::recv(fd, bytes, sizeof bytes, MSG_DONTWAIT), -1);
+  EXPECT_EQ(errno, ECONNRESET);
+  EXPECT_TRUE(server.received.empty());
+  ::close(fd);
+}
+
 // If it failed, they would be taken for the rest of something else.
 TEST_F(StreamTest, Last_words_are_not_said_while_other_bytes_wait) {
   const int fd = connect_raw();
   server.stream->send(as_bytes("not sent yet"));
-  server.stream->abort_after(as_bytes("gone"));
+  server.stream->abort_after(as_bytes("gone"), Duration(0));
   turn_for(*reactor, milliseconds(5));
   char bytes[16];
   EXPECT_EQ(::recv(fd, bytes, sizeof bytes, MSG_DONTWAIT), -1);
