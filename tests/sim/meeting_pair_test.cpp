@@ -2,10 +2,7 @@
 // meet.
 #include <gtest/gtest.h>
 
-#include <algorithm>
-
-#include "sim_host.hpp"
-#include "stamp.hpp"
+#include "scripted_pair.hpp"
 
 namespace replblk::sim {
 namespace {
@@ -14,67 +11,11 @@ using blockdev::Generation;
 using blockdev::kNoNode;
 using blockdev::NodeIndex;
 using blockdev::ResourceRecord;
+using World = ScriptedPair;
 
-constexpr std::uint64_t kDataBytes = 1 << 20;
 constexpr Generation g1{1, 11}, g2{2, 22}, g3{3, 33}, g4{4, 44};
 
-struct World {
-  World() : options(draw_options(1, 1, true)), timeline(1), fabric(timeline, options.network) {
-    options.has_write_cache = true;
-    for (NodeIndex node = 0; node < 2; ++node) hosts[node] = std::make_unique<SimHost>(fabric, options, node);
-  }
-  ~World() {
-    for (const auto& host : hosts) {
-      if (host->is_running()) host->kill();
-    }
-  }
-  /// Each node's copy is full of its own value.
-  void begin(const ResourceRecord& first, const ResourceRecord& second) {
-    Uuid uuid;
-    uuid.bytes.fill(std::byte{1});
-    for (NodeIndex node = 0; node < 2; ++node) {
-      for (std::uint64_t sector = 0; sector < kDataBytes / kSectorBytes; ++sector) {
-        std::byte bytes[kSectorBytes];
-        write_stamp(bytes, node + 1u, sector);
-        hosts[node]->data().preset(sector * kSectorBytes, bytes);
-      }
-      static_cast<void>(hosts[node]->create_metadata(uuid, node == 0 ? first : second));
-      // Of what a crashed primary was writing nothing is narrowed down: all of it.
-      if (node == 0 && first.is_primary_open) hosts[node]->spoil_activity_log();
-      hosts[node]->start();
-    }
-  }
-  void run(Duration duration) { timeline.run_until(timeline.now() + duration); }
-  void request(std::size_t node, const node::AdminRequest& request) {
-    replies[node] = {};
-    hosts[node]->request(
-        request, [] { return true; }, [this, node](const node::AdminReply& reply) { replies[node] = reply; });
-    run(milliseconds(100));
-  }
-  node::ResourceStatus status(std::size_t node) { return hosts[node]->node()->status().resources.front(); }
-  bool is_established() {
-    return std::ranges::all_of(hosts, [](const auto& host) {
-      const auto view = host->inspect();
-      return view && view->phase == node::LinkPhase::established && view->record->configuration.is_pair();
-    });
-  }
-  /// How many sectors of this node's copy hold what node `whose` had.
-  std::size_t sectors_of(std::size_t node, std::size_t whose) {
-    std::size_t count = 0;
-    for (std::uint64_t sector = 0; sector < kDataBytes / kSectorBytes; ++sector) {
-      count += read_stamp(hosts[node]->data().content() + sector * kSectorBytes, sector) == whose + 1 ? 1u : 0u;
-    }
-    return count;
-  }
-
-  RunOptions options;
-  Timeline timeline;
-  SimFabric fabric;
-  std::array<std::unique_ptr<SimHost>, 2> hosts;
-  std::array<node::AdminReply, 2> replies;
-};
-
-constexpr std::size_t kAll = kDataBytes / kSectorBytes;
+constexpr std::size_t kAll = ScriptedPair::kDataBytes / kSectorBytes;
 
 // protocol.md 3.7, P1. Broken if answered writes that only the peer's cache still held were overwritten by the copy
 // that lost its cache, because the peer had agreed to a removal that came to nothing.

@@ -1,0 +1,264 @@
+// What happened to data in the models of the protocol before its rules were as they are (protocol-review.md 4.1: T4, T8
+// to T12, T14), step by step with two whole nodes up to the moment when a rule must hold. Who serves when: T1 to T7 and
+// others, with the machine alone, in tests/unit/membership/counterexamples_test.cpp.
+#include <gtest/gtest.h>
+
+#include <optional>
+
+#include "iscsi_session.hpp"
+#include "scripted_pair.hpp"
+#include "sim_arbiter.hpp"
+
+namespace replblk::sim {
+namespace {
+
+using blockdev::NodeIndex;
+
+constexpr std::uint64_t kSeedsCount = 12;  // A power cut keeps all, some or none of what was volatile.
+constexpr std::uint32_t kBlockBytes = 4096;
+constexpr std::uint8_t kUnitAttention = 6;
+constexpr NodeIndex a = 0, b = 1;
+
+/// An initiator that does what it is told, one command at a time.
+class Client final : public IscsiSession::Owner {
+ public:
+  explicit Client(SimFabric& fabric)
+      : fabric_(fabric), loop_(fabric.timeline(), "client"), network_(fabric, loop_, "10.0.1.1") {}
+  ~Client() { loop_.kill(); }
+
+  [[nodiscard]] bool log_in(const SimHost& host) {
+    SessionOptions options;
+    options.initiator_name = "iqn.2026-11.org.example:client";
+    options.target_name = kTargetName;
+    options.isid = 0x400000000001;
+    for (int attempt = 0; attempt < 20; ++attempt) {
+      loop_.post([&] {
+        session_ = std::make_unique<IscsiSession>(loop_, network_, fabric_.timeline().random(), options, *this);
+        session_->start({host.address(), 3260});
+      });
+      run_until([&] { return session_ != nullptr && (session_->is_logged_in() || session_->has_ended()); });
+      if (session_->is_logged_in()) return true;
+      fabric_.timeline().run_until(fabric_.timeline().now() + milliseconds(100));
+    }
+    return false;
+  }
+  /// Sends it and does not wait.
+  void begin(const ScsiCommand& command) {
+    reply_.reset();
+    loop_.post([this, command] { session_->submit(0, command); });
+  }
+  [[nodiscard]] const std::optional<ScsiReply>& reply() const { return reply_; }
+  [[nodiscard]] std::optional<ScsiReply> perform(const ScsiCommand& command) {
+    for (int attempt = 0; attempt < 5; ++attempt) {
+      begin(command);
+      run_until([&] { return reply_.has_value() || session_->has_ended(); });
+      if (!reply_ || reply_->sense_key != kUnitAttention) break;
+    }
+    return reply_;
+  }
+  [[nodiscard]] bool write(std::uint32_t block, std::uint64_t value) {
+    const auto reply = perform(write_of(block, value));
+    return reply && reply->status == 0;
+  }
+  [[nodiscard]] bool flush() {
+    ScsiCommand command;
+    command.cdb[0] = 0x35;
+    const auto reply = perform(command);
+    return reply && reply->status == 0;
+  }
+  [[nodiscard]] static ScsiCommand write_of(std::uint32_t block, std::uint64_t value) {
+    ScsiCommand command = transfer(0x2a, block);
+    command.data_out.resize(kBlockBytes);
+    for (std::uint32_t at = 0; at < kBlockBytes; at += kSectorBytes)
+      write_stamp(command.data_out.data() + at, value, (std::uint64_t{block} * kBlockBytes + at) / kSectorBytes);
+    return command;
+  }
+  [[nodiscard]] static ScsiCommand read_of(std::uint32_t block) {
+    ScsiCommand command = transfer(0x28, block);
+    command.data_in_length_bytes = kBlockBytes;
+    return command;
+  }
+
+  void on_logged_in(IscsiSession&) override {}
+  void on_reply(IscsiSession&, std::uint64_t, const ScsiReply& reply) override { reply_ = reply; }
+  void on_ended(IscsiSession&, const std::string&) override {}
+  void on_violation(const std::string& sentence) override { ADD_FAILURE() << sentence; }
+
+ private:
+  static ScsiCommand transfer(std::uint8_t code, std::uint32_t block) {
+    ScsiCommand command;
+    command.cdb[0] = code;
+    store_be(reinterpret_cast<std::byte*>(&command.cdb[2]),
+             static_cast<std::uint32_t>(block * (kBlockBytes / kSectorBytes)));
+    store_be(reinterpret_cast<std::byte*>(&command.cdb[7]), static_cast<std::uint16_t>(kBlockBytes / kSectorBytes));
+    return command;
+  }
+  template <class Condition>
+  void run_until(Condition is_done) {
+    const Instant limit = fabric_.timeline().now() + seconds(10);
+    while (!is_done() && fabric_.timeline().now() < limit && fabric_.timeline().step()) {
+    }
+  }
+
+  SimFabric& fabric_;
+  SimLoop loop_;
+  SimNetwork network_;
+  std::unique_ptr<IscsiSession> session_;
+  std::optional<ScsiReply> reply_;
+};
+
+/// A pair in sync, with node a Primary and a client that is logged in there.
+struct Story : ScriptedPair {
+  explicit Story(std::uint64_t seed) : ScriptedPair(seed), arbiter(timeline, seed), client(fabric) {
+    options.logical_block_bytes = options.alignment_bytes = kSectorBytes;
+    for (const auto& host : hosts) host->set_arbiter(&arbiter);
+    begin({}, {});
+    run(seconds(1));
+    request(a, {.verb = node::AdminVerb::primary, .resource = {}, .is_forced = true});
+    heal();
+    EXPECT_TRUE(client.log_in(*hosts[a]));
+  }
+  void cut(bool is_cut) {
+    fabric.link(hosts[a]->address(), hosts[b]->address()).is_cut = is_cut;
+    fabric.link(hosts[b]->address(), hosts[a]->address()).is_cut = is_cut;
+  }
+  template <class Condition>
+  void wait_for(const char* what, Condition is_so) {
+    const Instant limit = timeline.now() + seconds(60);
+    while (!is_so() && timeline.now() < limit) run(milliseconds(1));
+    EXPECT_TRUE(is_so()) << what;
+  }
+  /// Whoever has power and no daemon gets one; then both must be members.
+  void heal() {
+    cut(false);
+    for (const auto& host : hosts) {
+      if (!host->is_powered()) host->restore_power();
+      if (!host->is_running()) host->start();
+    }
+    wait_for("both are members again", [&] { return is_established(); });
+  }
+  void lose_power(NodeIndex node) { hosts[node]->cut_power(); }
+  bool serves(NodeIndex node) {
+    const auto view = hosts[node]->inspect();
+    return view && view->is_serving && !view->is_frozen;
+  }
+  std::optional<std::uint64_t> value(NodeIndex node, std::uint32_t block) {
+    const std::uint64_t sector = std::uint64_t{block} * (kBlockBytes / kSectorBytes);
+    return read_stamp(hosts[node]->data().content() + sector * kSectorBytes, sector);
+  }
+  void expect_both(std::uint32_t block, std::uint64_t wanted, const char* why) {
+    EXPECT_EQ(value(a, block), wanted) << why;
+    EXPECT_EQ(value(b, block), wanted) << why;
+    const std::uint64_t bytes = kDataBytes;
+    EXPECT_EQ(std::memcmp(hosts[a]->data().content(), hosts[b]->data().content(), bytes), 0)
+        << "the copies differ: " << why;
+  }
+
+  SimArbiterServer arbiter;
+  Client client;
+};
+
+class Counterexample : public ::testing::TestWithParam<std::uint64_t> {};
+INSTANTIATE_TEST_SUITE_P(Seeds, Counterexample, ::testing::Range(std::uint64_t{1}, kSeedsCount + 1));
+
+TEST_P(Counterexample, T4_a_read_waits_for_the_write_that_is_not_on_both) {
+  Story story(GetParam());
+  ASSERT_TRUE(story.client.write(3, 100));
+  story.cut(true);
+  story.client.begin(Client::write_of(3, 101));
+  story.run(milliseconds(100));
+  ASSERT_EQ(story.value(a, 3), 101u) << "the disk of a has it";
+  ASSERT_FALSE(story.client.reply()) << "b has not";
+  // The lease of a has not run out: it may answer reads of other blocks.
+  Client reader(story.fabric);
+  story.client.begin(Client::read_of(3));
+  story.run(milliseconds(200));
+  EXPECT_FALSE(story.client.reply()) << "a read returned what the other copy may never have";
+  story.heal();
+}
+
+TEST_P(Counterexample, T8_what_the_peers_cache_lost_while_it_was_away_is_copied_again) {
+  Story story(GetParam());
+  ASSERT_TRUE(story.client.write(5, 100));
+  story.cut(true);
+  story.lose_power(b);
+  story.wait_for("a goes on alone",
+                 [&] { return story.serves(a) && story.hosts[a]->inspect()->record->configuration.is_sole(a); });
+  story.heal();
+  story.expect_both(5, 100, "answered while both were members");
+}
+
+TEST_P(Counterexample, T9_a_demoted_node_that_loses_power_has_forgotten_nothing) {
+  Story story(GetParam());
+  ASSERT_TRUE(story.client.write(6, 100));
+  story.request(a, {.verb = node::AdminVerb::secondary, .resource = {}});
+  story.lose_power(a);
+  story.run(seconds(3));
+  story.heal();
+  story.expect_both(6, 100, "answered while both were members");
+}
+
+TEST_P(Counterexample, T10_a_resynced_block_that_the_targets_cache_lost_is_copied_again) {
+  for (const int wait_ms : {0, 1, 3, 10, 30}) {
+    Story story(GetParam());
+    story.hosts[b]->kill();
+    ASSERT_TRUE(story.client.write(7, 100));
+    story.hosts[b]->start();
+    story.wait_for("the block is at b", [&] { return story.value(b, 7) == 100u; });
+    story.run(milliseconds(wait_ms));
+    story.lose_power(b);
+    story.run(seconds(2));
+    story.heal();
+    story.expect_both(7, 100, "written while b was away");
+  }
+}
+
+TEST_P(Counterexample, T11_the_bits_of_a_demoted_node_outlive_the_source_that_has_merged_them) {
+  for (const int wait_ms : {0, 2, 10, 40}) {
+    Story story(GetParam());
+    ASSERT_TRUE(story.client.write(8, 100));
+    ASSERT_TRUE(story.client.flush());
+    story.cut(true);
+    story.arbiter.set_reached(a, false);
+    story.client.begin(Client::write_of(8, 101));  // On a's disk only: never answered.
+    story.wait_for("b takes over", [&] { return story.serves(b); });
+    ASSERT_EQ(story.value(a, 8), 101u);
+    story.cut(false);
+    story.arbiter.set_reached(a, true);
+    story.wait_for("the resync of a begins", [&] {
+      const auto view = story.hosts[a]->inspect();
+      return view && (view->phase == node::LinkPhase::target_syncing || view->phase == node::LinkPhase::established);
+    });
+    story.run(milliseconds(wait_ms));
+    story.lose_power(b);
+    story.run(seconds(2));
+    story.heal();
+    story.expect_both(8, 100, "flushed, and what only a had was never answered");
+  }
+}
+
+TEST_P(Counterexample, T12_the_source_has_flushed_what_it_copied_before_the_peer_is_a_member) {
+  Story story(GetParam());
+  story.hosts[b]->kill();
+  ASSERT_TRUE(story.client.write(9, 100));
+  story.hosts[a]->kill();  // Its extents become bits, and its activity log is empty.
+  story.hosts[a]->start();
+  story.heal();
+  story.lose_power(a);
+  story.wait_for("b serves alone", [&] { return story.serves(b); });
+  story.heal();
+  story.expect_both(9, 100, "written before b was a member again");
+}
+
+TEST_P(Counterexample, T14_the_copy_that_kept_its_cache_is_the_source) {
+  Story story(GetParam());
+  ASSERT_TRUE(story.client.write(10, 100));
+  story.lose_power(a);
+  story.hosts[b]->kill();  // An upgrade: its kernel, and with it the device's cache, lives on.
+  story.run(milliseconds(200));
+  story.heal();
+  story.expect_both(10, 100, "answered while both were members");
+}
+
+}  // namespace
+}  // namespace replblk::sim
