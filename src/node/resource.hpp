@@ -126,6 +126,7 @@ class Resource final : private replication::PeerChannelObserver,
     bool is_primary = false;
     bool is_serving = false;
     bool is_frozen = false;
+    std::optional<Instant> frozen_since;
     bool is_copy_failed = false;
     bool is_recording = false;  ///< a change of the record is not yet durable
     LinkPhase phase = LinkPhase::none;
@@ -477,7 +478,8 @@ class Resource final : private replication::PeerChannelObserver,
   std::optional<replication::Introduction> my_introduction_;
   std::optional<replication::Introduction> peer_introduction_;
   bool is_peer_primary_ = false;
-  std::optional<Instant> frozen_since_;  ///< as Primary; far in the future when quorum_lost has been told
+  std::optional<Instant> frozen_since_;  ///< as Primary
+  bool is_lost_quorum_told_ = false;     ///< of this time
   std::uint64_t synced_term_ = 0;        ///< the last resync that this run began as source; 0: none (is_same_resync)
   replication::ResyncMode resync_mode_ = replication::ResyncMode::copy;
   bool is_set_coarse_ = false;        ///< opened after a crash: the dirty set is far larger than what differs

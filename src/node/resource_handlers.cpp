@@ -51,9 +51,9 @@ void Resource::tell(HandlerEvent event) {
 /// Once each time.
 void Resource::tell_of_lost_quorum(Instant now) {
   constexpr Duration kQuorumLostAfter = seconds(3);
-  if (!frozen_since_ || now - *frozen_since_ < kQuorumLostAfter) return;
-  frozen_since_ = Instant::max();
-  tell(HandlerEvent::quorum_lost);
+  const bool is_lost = frozen_since_ && now - *frozen_since_ >= kQuorumLostAfter;
+  if (is_lost && !is_lost_quorum_told_) tell(HandlerEvent::quorum_lost);
+  is_lost_quorum_told_ = is_lost;
 }
 
 /// The resync that the peer has begun waits until the handler agrees to it. `then` is not called if it does not, or if

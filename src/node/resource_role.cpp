@@ -218,8 +218,8 @@ void Resource::serve() {
   send_role();
 }
 
-/// protocol.md 3.8, down, whatever disks do; but the connections are reset before the virtual IP goes: the kernel sends nothing
-/// any more from an address that the node has not, and initiators would hear of it from the new Primary only.
+/// protocol.md 3.8, down, whatever disks do; but the connections are reset before the virtual IP goes: the kernel sends
+/// nothing any more from an address that the node has not, and initiators would hear of it from the new Primary only.
 void Resource::stop_serving(const std::string& reason) {
   if (target_ != nullptr) {
     target_->set_serving(false);

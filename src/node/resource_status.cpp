@@ -262,6 +262,7 @@ Resource::Inspection Resource::inspect() const {
   inspection.is_serving = target_ != nullptr && target_->is_serving();
   inspection.phase = phase_;
   inspection.is_copy_failed = is_copy_failed_;
+  inspection.frozen_since = frozen_since_;
   inspection.is_recording = persists_out_ > 0;
   inspection.is_repairing = is_repairing_;
   inspection.is_quiet =

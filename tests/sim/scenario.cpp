@@ -230,7 +230,6 @@ void Scenario::let_run(Duration duration) {
       // What was not recorded, or could not be, is not acted upon.
       if (view && !view->is_recording && !view->is_copy_failed) note_parting(host->index(), *view->record);
     }
-    watch_frozen();
     spring_ambush();
     spring_growth_ambush();
     for (const std::string& sentence : {checkers_->check_roles(), checkers_->check_verify(), check_virtual_ip()}) {
@@ -257,25 +256,13 @@ void Scenario::start_due_hosts() {
   }
 }
 
-void Scenario::watch_frozen() {
-  for (NodeIndex node = 0; node < 2; ++node) {
-    const auto view = hosts_[node]->inspect();
-    if (!view || !view->is_frozen) {
-      frozen_since_[node] = Instant::max();
-    } else if (frozen_since_[node] == Instant::max()) {
-      frozen_since_[node] = timeline_.now();
-    }
-  }
-}
-
 /// protocol.md 3.2: a frozen node answers nothing. What it answered before may still be under way for a moment; for
 /// long over a slow network, and to an initiator that was cut off.
 void Scenario::check_not_frozen(const std::string& address) {
   if (options_.has(Fault::initiator_cut) || options_.network.latency_max > kQuickNetworkMax) return;
   const NodeIndex node = address == hosts_[0]->address() ? 0 : 1;
   const auto view = hosts_[node]->inspect();
-  if (!view || !view->is_frozen || frozen_since_[node] == Instant::max()) return;
-  if (timeline_.now() - frozen_since_[node] > kAnswerEchoMax)
+  if (view && view->frozen_since && hosts_[node]->loop().host_now() - *view->frozen_since > kAnswerEchoMax)
     fail(fmt::format("3.2: {} is frozen and answers", kNodeName[node]));
 }
 

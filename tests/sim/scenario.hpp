@@ -76,7 +76,6 @@ class Scenario {
   void start_due_hosts();
   void spring_ambush();
   void spring_growth_ambush();
-  void watch_frozen();
   void check_not_frozen(const std::string& address);
   void heal_due();
   void heal_later(Duration delay, std::function<void()> heal);
@@ -108,7 +107,6 @@ class Scenario {
   std::array<Instant, 2> ambush_until_{};
   std::array<Instant, 2> ambush_springs_at_{Instant::max(), Instant::max()};
   Duration recovery_{};
-  std::array<Instant, 2> frozen_since_{Instant::max(), Instant::max()};
   Instant next_look_{};
   std::array<bool, 2> was_pair_{};      ///< by node, as its record said when it was last looked at
   std::uint64_t answered_by_both_ = 0;  ///< the oracle's time after the last write that was answered by a pair
