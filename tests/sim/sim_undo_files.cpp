@@ -7,7 +7,8 @@ namespace replblk::sim {
 namespace {
 
 constexpr double kRefusedProbability = 0.2;
-constexpr double kFullProbability = 0.02;  ///< of a write
+constexpr double kFullProbability = 0.2;  ///< of a file, at one of its first writes
+constexpr std::uint64_t kWritesToFull = 20;
 
 }  // namespace
 
@@ -17,6 +18,8 @@ class SimUndoFiles::File final : public ports::UndoFile, public ports::Disk {
       : files_(files), path_(std::move(path)), bytes_(size_bytes), flushed_(size_bytes) {
     geometry_.size_bytes = size_bytes;
     geometry_.alignment_bytes = 1;
+    Seeded& random = files_.loop_.timeline().random();
+    if (random.chance(kFullProbability)) writes_left_ = random.below(kWritesToFull);
   }
   [[nodiscard]] ports::Disk& disk() noexcept override { return *this; }
   [[nodiscard]] const Geometry& geometry() const noexcept override { return geometry_; }
@@ -41,7 +44,8 @@ class SimUndoFiles::File final : public ports::UndoFile, public ports::Disk {
       return {};
     }
     RB_ASSERT(op.kind == ports::DiskOpKind::write && op.offset_bytes + op.length_bytes <= bytes_.size());
-    if (files_.loop_.timeline().random().chance(kFullProbability)) return fail(ports::IoError::no_space);
+    if (writes_left_ == 0) return fail(ports::IoError::no_space);
+    --writes_left_;
     std::memcpy(bytes_.data() + op.offset_bytes, op.memory, op.length_bytes);
     return {};
   }
@@ -49,6 +53,7 @@ class SimUndoFiles::File final : public ports::UndoFile, public ports::Disk {
   SimUndoFiles& files_;
   std::string path_;
   Geometry geometry_;
+  std::uint64_t writes_left_ = UINT64_MAX;  ///< until the file system is full
   std::vector<std::byte> bytes_;
   std::vector<std::byte> flushed_;
   std::shared_ptr<bool> exists_ = std::make_shared<bool>(true);
