@@ -216,6 +216,9 @@ class Daemon {
     control::notify_service("READY=1");
     reactor_->run();
     requests_.detach();
+    // Initiators that were told to come back are reset when the other node has the virtual IP, half a second later at
+    // most.
+    while (network.has_parting()) reactor_->run_turn(milliseconds(20));
     log_info("stopped");
     server->reset();
     log.finish();

@@ -354,11 +354,11 @@ void Connection::accept(Session& session, ConnectionOwner& owner, std::uint16_t 
   arm_keepalive();
 }
 
-void Connection::refuse(LoginStatus status) {
+void Connection::refuse(const TargetVerdict& verdict) {
   RB_ASSERT(phase_ == Phase::waiting_for_admission);
-  LoginAnswer answer = login_.refuse(status);
+  LoginAnswer answer = login_.refuse(verdict);
   log_info("login of \"{}\" from {} to \"{}\" refused: {}", login_.initiator_name(), to_string(remote()),
-           login_.target_name(), to_string(status));
+           login_.target_name(), to_string(verdict.status));
   send_login_answer(answer);
   finish("login refused");
 }

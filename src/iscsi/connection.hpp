@@ -91,7 +91,7 @@ class Connection final : public ports::StreamSink, public IntrusiveNode<Connecti
 
   /// The end of the wait that login_ready() began: the session takes over.
   void accept(Session& session, ConnectionOwner& owner, std::uint16_t tsih, std::uint32_t depth);
-  void refuse(LoginStatus status);
+  void refuse(const TargetVerdict& verdict);
 
   /// Ends it with RST; the owner hears why.
   void fail(std::string_view reason);

@@ -64,12 +64,12 @@ void Login::receive(const LoginRequest& request, ConstBytes segment, LoginAnswer
   }
   last_ = request;
   if (header_status != LoginStatus::success) {
-    answer = refuse(header_status);
+    answer = fail_with(header_status);
     return;
   }
   is_first_pdu_ = false;
   if (!collector_.append(segment)) {
-    answer = refuse(LoginStatus::initiator_error);
+    answer = fail_with(LoginStatus::initiator_error);
     return;
   }
   if (request.continues) {
@@ -82,7 +82,7 @@ void Login::receive(const LoginRequest& request, ConstBytes segment, LoginAnswer
   collector_.clear();
   const LoginStatus status = take_pairs(text, reply);
   if (status != LoginStatus::success) {
-    answer = refuse(status);
+    answer = fail_with(status);
     // 11.13.5: a redirection names the new address in its text.
     if (status == LoginStatus::target_moved_temporarily || status == LoginStatus::target_moved_permanently) {
       answer.text = reply.take();
@@ -92,7 +92,7 @@ void Login::receive(const LoginRequest& request, ConstBytes segment, LoginAnswer
   }
   if (stage_ == kOperationalStage) negotiation_.declare(reply);
   if (reply.text().size() > kAnswerBytesMax) {
-    answer = refuse(LoginStatus::initiator_error);
+    answer = fail_with(LoginStatus::initiator_error);
     return;
   }
   if (request.transit && request.next_stage == kFullFeatureStage) {
@@ -225,7 +225,18 @@ LoginAnswer Login::accept(std::uint16_t tsih) {
   return answer;
 }
 
-LoginAnswer Login::refuse(LoginStatus status) {
+LoginAnswer Login::refuse(const TargetVerdict& verdict) {
+  LoginAnswer answer = fail_with(verdict.status);
+  if (!verdict.redirect_address.empty()) {
+    TextBuilder text;
+    text.add("TargetAddress", verdict.redirect_address);
+    answer.text = text.take();
+    answer.response.data_segment_bytes = static_cast<std::uint32_t>(answer.text.size());
+  }
+  return answer;
+}
+
+LoginAnswer Login::fail_with(LoginStatus status) {
   state_ = State::failed;
   status_ = status;
   return make_answer(status);

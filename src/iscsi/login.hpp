@@ -75,7 +75,8 @@ class Login {
   void receive(const LoginRequest& request, ConstBytes segment, LoginAnswer& answer);
   /// In `ready`: the final response.
   [[nodiscard]] LoginAnswer accept(std::uint16_t tsih);
-  [[nodiscard]] LoginAnswer refuse(LoginStatus status);
+  /// With an address when it is to be logged in to elsewhere.
+  [[nodiscard]] LoginAnswer refuse(const TargetVerdict& verdict);
 
   [[nodiscard]] State state() const noexcept { return state_; }
   [[nodiscard]] LoginStatus status() const noexcept { return status_; }
@@ -92,6 +93,7 @@ class Login {
   [[nodiscard]] Negotiation& negotiation() noexcept { return negotiation_; }
 
  private:
+  [[nodiscard]] LoginAnswer fail_with(LoginStatus status);
   static constexpr std::uint8_t kSecurityStage = 0;
   static constexpr std::uint8_t kOperationalStage = 1;
   static constexpr std::uint8_t kFullFeatureStage = 3;

@@ -54,7 +54,7 @@ TargetVerdict Portal::look_up(std::string_view target_name) const {
 void Portal::login_ready(Connection& connection) {
   Target* target = find(connection.login().target_name());
   if (target == nullptr) {
-    connection.refuse(LoginStatus::target_removed);
+    connection.refuse({.status = LoginStatus::target_removed, .alias = {}, .redirect_address = {}});
     return;
   }
   target->admit(connection);

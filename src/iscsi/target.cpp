@@ -59,7 +59,7 @@ TargetVerdict Target::verdict() const noexcept {
 }
 
 void Target::drop_all(std::string_view reason) {
-  while (Connection* connection = waiting_.pop_front()) connection->fail(reason);
+  while (Connection* connection = may_wait_for_role() ? nullptr : waiting_.pop_front()) connection->fail(reason);
   // A session that ends may drain, and leave the vector, only from a deferred task.
   for (const auto& session : sessions_) {
     const Connection* connection = session->connection();
@@ -94,8 +94,11 @@ Session* Target::find(const Connection& connection) {
 void Target::admit(Connection& connection) {
   const Login& login = connection.login();
   if (!is_serving_) {
-    if (may_wait_for_role()) return wait(connection);
-    connection.refuse(verdict().status);
+    if (may_wait_for_role()) {
+      displace_waiting(connection);
+      return waiting_.push_back(connection);
+    }
+    connection.refuse(verdict());
     return;
   }
   Session* old = find(connection);
@@ -103,20 +106,21 @@ void Target::admit(Connection& connection) {
     // 6.3.1: a TSIH that is not zero asks for one more connection of a session that exists, and there is never a
     // second.
     const bool exists = old != nullptr && !old->is_ended() && old->identity().tsih == login.tsih();
-    connection.refuse(exists ? LoginStatus::too_many_connections : LoginStatus::session_does_not_exist);
+    refuse(connection, exists ? LoginStatus::too_many_connections : LoginStatus::session_does_not_exist);
     return;
   }
+  displace_waiting(connection);
   if (old == nullptr) {
     admit_now(connection);
     return;
   }
   // 6.3.5: the same name and ISID reinstate the session.
-  wait(connection);
+  waiting_.push_back(connection);
   old->terminate("reinstated by a new login");
 }
 
 /// The last login counts: an earlier one that still waits is over.
-void Target::wait(Connection& connection) {
+void Target::displace_waiting(const Connection& connection) {
   const Login& login = connection.login();
   for (Connection* other = waiting_.front(); other != nullptr;) {
     Connection* next = waiting_.next(*other);
@@ -126,14 +130,17 @@ void Target::wait(Connection& connection) {
     }
     other = next;
   }
-  waiting_.push_back(connection);
+}
+
+void Target::refuse(Connection& connection, LoginStatus status) {
+  connection.refuse({.status = status, .alias = {}, .redirect_address = {}});
 }
 
 void Target::admit_now(Connection& connection) {
   if (sessions_.size() >= config_.sessions_max) {
     log_warning("target {}: login of {} refused: {} sessions exist", config_.name, connection.login().initiator_name(),
                 sessions_.size());
-    connection.refuse(LoginStatus::out_of_resources);
+    refuse(connection, LoginStatus::out_of_resources);
     return;
   }
   SessionIdentity identity;
@@ -209,7 +216,7 @@ void Target::sweep() {
 void Target::admit_waiting() {
   for (Connection* connection = waiting_.front(); connection != nullptr;) {
     Connection* next = waiting_.next(*connection);
-    if (find(*connection) == nullptr && (is_serving_ || !may_wait_for_role())) {
+    if (is_serving_ ? find(*connection) == nullptr : !may_wait_for_role()) {
       connection->unlink();
       admit(*connection);
     }

@@ -103,7 +103,8 @@ class Target final : public SessionOwner {
 
  private:
   [[nodiscard]] Session* find(const Connection& connection);
-  void wait(Connection& connection);
+  void displace_waiting(const Connection& connection);
+  static void refuse(Connection& connection, LoginStatus status);
   void admit_now(Connection& connection);
   void admit_waiting();
   [[nodiscard]] bool may_wait_for_role() const noexcept { return is_role_expected_ && role_timer_.is_armed(); }

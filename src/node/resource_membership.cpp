@@ -127,7 +127,7 @@ void Resource::carry_out(const membership::PersistEffect& effect) {
   // failed disk left stay.
   const bool is_add = is_join && phase_ == LinkPhase::target_syncing;
   if (next.configuration != record_.configuration && next.configuration.has_member(self())) is_crashed_primary_ = false;
-  const bool leaves_peer = record_.configuration.is_pair() && next.configuration.is_sole(self());
+  const bool leaves_peer = record_.configuration.is_pair() && next.configuration.is_sole(self()) && channel_ == nullptr;
   const bool gives_way = next.is_outdated && !record_.is_outdated && record_.configuration.primary == self();
   // What this node said of itself on a connection on which the nodes have not met yet is not true any more.
   if (phase_ == LinkPhase::introducing && my_introduction_.has_value()) {

@@ -33,8 +33,8 @@ void set_connection_options(int fd) noexcept;
 void set_reset_on_close(int fd) noexcept;
 /// Sends RST now, also while the kernel still holds operations of the socket, and drops what is queued.
 void reset(int fd) noexcept;
-/// It can send, RST above all, when its local address is not on this node any more. Needs CAP_NET_ADMIN; without it
-/// nothing changes.
+/// It can send, RST above all, when its local address is not on this node any more. Needs CAP_NET_ADMIN or CAP_NET_RAW;
+/// without them nothing changes.
 void allow_absent_source(int fd) noexcept;
 /// The connection was torn down (RST), as opposed to: the other side said it has no more to send.
 [[nodiscard]] bool is_torn_down(int fd) noexcept;

@@ -259,10 +259,10 @@ void TcpConnection::abort() noexcept {
 void TcpConnection::abort_after(ConstBytes last_words, Duration wait) noexcept {
   // What it says must not come into the midst of something else; whether it arrives is left to the network.
   if (state_ != State::open || !output_.empty() || send_op_.is_in_flight) return abort();
+  if (wait > Duration(0)) allow_absent_source(fd_);
   static_cast<void>(::send(fd_, last_words.data(), last_words.size(), MSG_DONTWAIT | MSG_NOSIGNAL));
   if (wait <= Duration(0)) return abort();
-  set_reset_on_close(fd_);  // This process may end before.
-  allow_absent_source(fd_);
+  set_reset_on_close(fd_);  // This process may be killed before.
   sink_ = nullptr;
   state_ = State::parting;
   reactor_.arm(timer_, reactor_.now() + wait);

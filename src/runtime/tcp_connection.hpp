@@ -50,6 +50,7 @@ class TcpConnection final : public IntrusiveNode<TcpConnection> {
     if (state_ != State::dead) die();
   }
   [[nodiscard]] bool has_stream() const noexcept { return has_stream_; }
+  [[nodiscard]] bool is_parting() const noexcept { return state_ == State::parting; }
   [[nodiscard]] const ports::Endpoint& local() const noexcept { return local_; }
   [[nodiscard]] const ports::Endpoint& remote() const noexcept { return remote_; }
 
@@ -112,7 +113,7 @@ class TcpConnection final : public IntrusiveNode<TcpConnection> {
   Op receive_op_;
   ports::DeferredTask flush_task_;
   ports::DeferredTask resume_task_;
-  ports::Timer timer_;  ///< of connect() or of close()
+  ports::Timer timer_;  ///< of connect(), close() or abort_after()
 
   SendQueue output_;
   std::vector<iovec> send_pieces_;

@@ -155,6 +155,14 @@ std::unique_ptr<ports::Stream> TcpNetwork::adopt(int fd, const SocketAddress& re
   return std::make_unique<TcpStream>(*connection);
 }
 
+bool TcpNetwork::has_parting() noexcept {
+  for (TcpConnection* connection = connections_.front(); connection != nullptr;
+       connection = connections_.next(*connection)) {
+    if (connection->is_parting()) return true;
+  }
+  return false;
+}
+
 void TcpNetwork::free(TcpConnection& connection) noexcept {
   connection.unlink();
   delete &connection;

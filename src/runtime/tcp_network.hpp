@@ -51,6 +51,9 @@ class TcpNetwork final : public ports::Network {
   [[nodiscard]] std::unique_ptr<ports::Stream> connect(const ports::Endpoint& remote, std::string_view local_address,
                                                        ports::StreamSink& sink) override;
 
+  /// Some connection waits for the RST of its abort_after().
+  [[nodiscard]] bool has_parting() noexcept;
+
   // For connections and acceptors.
   [[nodiscard]] Reactor& reactor() noexcept { return reactor_; }
   [[nodiscard]] SendChunkPool& chunks() noexcept { return chunks_; }

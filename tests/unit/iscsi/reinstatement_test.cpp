@@ -158,6 +158,23 @@ TEST_F(ReinstatementTest, A_login_waits_a_second_for_the_role_and_not_again) {
   EXPECT_EQ(decode_login_response(log_in_again(2).take_answer().bhs).status_class, 3);
 }
 
+// If it failed, a login that waits behind a slow disk would wait there for a role that is elsewhere.
+TEST_F(ReinstatementTest, A_login_that_waits_for_an_old_session_too_is_refused_when_the_role_goes_elsewhere) {
+  log_in_ready(first);
+  disk.is_held = true;
+  first.send(encode(first.write10(0, 1)), pattern(512, 1));
+  loop.run();
+  target->set_serving(false);
+  target->drop_all("the role was lost");
+  target->set_role_expected(true);
+  Initiator& early = log_in_again();
+  target->set_role_expected(false);
+  loop.run();
+  EXPECT_EQ(decode_login_response(early.take_answer().bhs).status_class, 3);
+  disk.complete_all();
+  loop.run();
+}
+
 // If it failed, a node that does not get the role after all would keep them.
 TEST_F(ReinstatementTest, A_login_that_waits_for_the_role_is_refused_when_it_goes_elsewhere) {
   target->set_serving(false);
@@ -216,6 +233,33 @@ TEST_F(ReinstatementTest, Losing_the_role_resets_every_connection_at_once) {
   EXPECT_TRUE(target->is_idle());
   Initiator& second = log_in_again();
   EXPECT_EQ(decode_login_response(second.take_answer().bhs).status_class, 3);
+}
+
+class TwoPortalsTest : public IscsiTest {
+ protected:
+  TwoPortalsTest()
+      : IscsiTest([] {
+          TargetConfig config;
+          config.peer_portals.push_back({"192.0.2.2", 3260});
+          return config;
+        }()) {}
+};
+
+// If it failed, an initiator would be told that the target has moved, and not where to (RFC 7143 11.13.5).
+TEST_F(TwoPortalsTest, A_login_that_waited_in_vain_is_sent_to_the_other_node) {
+  target->set_serving(false);
+  target->set_role_expected(true);
+  Initiator& early = make_initiator();
+  connect(early);
+  early.send(encode(early.login_request(1, 3, 1)),
+             as_bytes(keys({"InitiatorName=iqn.2026-11.org.example:host", "TargetName=iqn.2026-11.org.example:disk"})));
+  loop.run();
+  target->set_peer_serving(true);
+  target->set_role_expected(false);
+  loop.run();
+  const auto answer = early.take_answer();
+  EXPECT_EQ(decode_login_response(answer.bhs).status_class, 1);
+  EXPECT_NE(as_text(answer.data).find("TargetAddress=192.0.2.2:3260"), std::string_view::npos);
 }
 
 class TwoSessionsTest : public IscsiTest {
