@@ -69,7 +69,7 @@ struct Verdict {
 };
 
 /// A living peer answers a request within this time, mostly: a round trip and a record made durable.
-inline constexpr Duration kAgreementTime = milliseconds(20);
+inline constexpr Duration kAgreementTime = milliseconds(10);
 
 class MembershipMachine {
  public:
