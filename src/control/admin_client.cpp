@@ -89,7 +89,9 @@ Result<node::AdminReply, std::string> ask_daemon(const std::string& socket_path,
   };
   const std::string body = encode_request(request);
   const auto length = encode_length(body.size());
-  if (!socket.send_all(std::string(length.begin(), length.end()) + body)) return broken();
+  // A daemon that refuses a client has hung up before it reads the request: its answer is there all the same.
+  const bool is_sent = socket.send_all(std::string(length.begin(), length.end()) + body);
+  if (!is_sent && errno != EPIPE && errno != ECONNRESET) return broken();
 
   std::array<unsigned char, kLengthBytes> reply_length{};
   if (!socket.receive_all(reinterpret_cast<char*>(reply_length.data()), reply_length.size())) return broken();

@@ -239,6 +239,20 @@ TEST_F(AdminServerTest, Full_mailbox_and_silent_reactor_are_answered_for) {
   kept.at(0)({.outcome = node::AdminOutcome::done, .message = "later", .status = {}});
 }
 
+// Broken if a client that is turned away before it has sent its request were told that the daemon has ended.
+TEST_F(AdminServerTest, A_client_that_is_refused_hears_why_whenever_it_sends) {
+  AdminServerOptions none = options();
+  none.clients_max = 0;
+  auto server = AdminServer::start(none, echo);
+  ASSERT_TRUE(server) << server.error();
+  server_ = std::move(*server);
+  for (int number = 0; number < 300; ++number) {
+    const auto reply = ask();
+    ASSERT_TRUE(reply) << reply.error();
+    ASSERT_EQ(reply->outcome, node::AdminOutcome::usage);
+  }
+}
+
 // The answer comes from the reactor's thread, and clients come and go: run this under a sanitizer.
 TEST_F(AdminServerTest, Many_clients_each_get_their_own_answer_from_another_thread) {
   std::vector<std::jthread> reactors;
@@ -257,6 +271,7 @@ TEST_F(AdminServerTest, Many_clients_each_get_their_own_answer_from_another_thre
         Result<node::AdminReply, std::string> reply = ask(name);
         // The place of this client's last connection may not be free yet.
         while (reply && reply->message.ends_with("try again")) reply = ask(name);
+        EXPECT_TRUE(reply) << reply.error();
         good += reply && reply->message == name + "!" ? 1 : 0;
       }
       return good;
