@@ -236,8 +236,7 @@ class Job {
                                                  .metadata_device_bytes = UINT64_MAX});
     report_.made.push_back(fmt::format(
         "{}: the metadata is at the end of a sparse file: random writes over all of it take about half as long again. "
-        "A "
-        "metadata_path (a file of its own, {} bytes or more), or a file that is allocated (`fallocate`), avoids that",
+        "A metadata_path (a file of its own, {} bytes or more), or a file that is allocated (`fallocate`), avoids that",
         copy.name(), external ? external->metadata_end_bytes : 0));
   }
 

@@ -11,6 +11,11 @@ constexpr std::size_t kNameBytesMax = 223;
 /// The default MaxRecvDataSegmentLength bounds login PDUs until both have declared more (RFC 7143 13.12).
 constexpr std::size_t kAnswerBytesMax = 8192;
 
+void put_text(LoginAnswer& answer, std::string text) {
+  answer.text = std::move(text);
+  answer.response.data_segment_bytes = static_cast<std::uint32_t>(answer.text.size());
+}
+
 }  // namespace
 
 std::string_view to_string(LoginStatus status) noexcept {
@@ -85,8 +90,7 @@ void Login::receive(const LoginRequest& request, ConstBytes segment, LoginAnswer
     answer = fail_with(status);
     // 11.13.5: a redirection names the new address in its text.
     if (status == LoginStatus::target_moved_temporarily || status == LoginStatus::target_moved_permanently) {
-      answer.text = reply.take();
-      answer.response.data_segment_bytes = static_cast<std::uint32_t>(answer.text.size());
+      put_text(answer, reply.take());
     }
     return;
   }
@@ -101,8 +105,7 @@ void Login::receive(const LoginRequest& request, ConstBytes segment, LoginAnswer
     return;
   }
   answer = make_answer(LoginStatus::success);
-  answer.text = reply.take();
-  answer.response.data_segment_bytes = static_cast<std::uint32_t>(answer.text.size());
+  put_text(answer, reply.take());
   if (request.transit) {
     answer.response.transit = true;
     answer.response.next_stage = request.next_stage;
@@ -216,8 +219,7 @@ LoginAnswer Login::accept(std::uint16_t tsih) {
   RB_ASSERT(state_ == State::ready);
   state_ = State::done;
   LoginAnswer answer = make_answer(LoginStatus::success);
-  answer.text = std::move(pending_text_);
-  answer.response.data_segment_bytes = static_cast<std::uint32_t>(answer.text.size());
+  put_text(answer, std::move(pending_text_));
   answer.response.transit = true;
   answer.response.next_stage = kFullFeatureStage;
   // 11.13.3: the final response of a new session carries the handle that the target chose.
@@ -230,8 +232,7 @@ LoginAnswer Login::refuse(const TargetVerdict& verdict) {
   if (!verdict.redirect_address.empty()) {
     TextBuilder text;
     text.add("TargetAddress", verdict.redirect_address);
-    answer.text = text.take();
-    answer.response.data_segment_bytes = static_cast<std::uint32_t>(answer.text.size());
+    put_text(answer, text.take());
   }
   return answer;
 }

@@ -8,6 +8,7 @@ namespace {
 
 class ReinstatementTest : public IscsiTest {
  protected:
+  explicit ReinstatementTest(TargetConfig config = {}) : IscsiTest(std::move(config)) {}
   /// A second login of the same initiator port; its answers are not looked at.
   Initiator& log_in_again(std::uint64_t isid = 1) {
     Initiator& successor = make_initiator();
@@ -235,10 +236,10 @@ TEST_F(ReinstatementTest, Losing_the_role_resets_every_connection_at_once) {
   EXPECT_EQ(decode_login_response(second.take_answer().bhs).status_class, 3);
 }
 
-class TwoPortalsTest : public IscsiTest {
+class TwoPortalsTest : public ReinstatementTest {
  protected:
   TwoPortalsTest()
-      : IscsiTest([] {
+      : ReinstatementTest([] {
           TargetConfig config;
           config.peer_portals.push_back({"192.0.2.2", 3260});
           return config;
@@ -249,11 +250,7 @@ class TwoPortalsTest : public IscsiTest {
 TEST_F(TwoPortalsTest, A_login_that_waited_in_vain_is_sent_to_the_other_node) {
   target->set_serving(false);
   target->set_role_expected(true);
-  Initiator& early = make_initiator();
-  connect(early);
-  early.send(encode(early.login_request(1, 3, 1)),
-             as_bytes(keys({"InitiatorName=iqn.2026-11.org.example:host", "TargetName=iqn.2026-11.org.example:disk"})));
-  loop.run();
+  Initiator& early = log_in_again();
   target->set_peer_serving(true);
   target->set_role_expected(false);
   loop.run();
