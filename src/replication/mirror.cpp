@@ -393,11 +393,12 @@ void Mirror::level(Request& request) {
   constexpr std::uint64_t kGranule = blockdev::RangeLock::kGranuleBytes;
   const BlockRequest& local = request.local;
   request.rescue = Request::Rescue::levelling;
+  request.level_begin_bytes = local.offset_bytes / kGranule * kGranule;
   request.level_end_bytes = std::min((local.end_bytes() + kGranule - 1) / kGranule * kGranule, geometry_.size_bytes);
   // What the initiator sent is not needed any more; a write takes no other memory, since those who wait for its range
   // may hold all there is.
   request.level_piece_bytes = local.buffer ? local.length_bytes : kLevelBytesMax;
-  level_piece(request, local.offset_bytes / kGranule * kGranule);
+  level_piece(request, request.level_begin_bytes);
 }
 
 void Mirror::level_piece(Request& request, std::uint64_t offset_bytes) {
@@ -444,9 +445,11 @@ void Mirror::levelled(Request& request, PeerAnswer answer) {
   if (answer != PeerAnswer::done) {
     store_.dirty().set(local.offset_bytes, request.level_end_bytes - local.offset_bytes);
   } else {
-    peer_copy_.acknowledged({local.offset_bytes, local.length_bytes}, false);
     const std::uint64_t done_bytes = local.end_bytes();
     if (done_bytes < request.level_end_bytes) return level_piece(request, done_bytes);
+    // All at once: pieces have the length of what was sent, and may each be less than a block.
+    const std::uint64_t level_bytes = request.level_end_bytes - request.level_begin_bytes;
+    peer_copy_.acknowledged({request.level_begin_bytes, level_bytes}, false);
   }
   request.rescue = Request::Rescue::none;
   piece_done(request);
