@@ -413,10 +413,6 @@ void Node::request(const AdminRequest& request, std::function<void(AdminReply)> 
   impl_->request(request, std::move(reply));
 }
 Status Node::status() const { return impl_->status(); }
-std::vector<const Resource*> Node::resources() const {
-  std::vector<const Resource*> all;
-  for (const auto& resource : impl_->resources()) all.push_back(resource.get());
-  return all;
-}
+const Resource& Node::resource(std::size_t index) const { return *impl_->resources()[index]; }
 
 }  // namespace replblk::node

@@ -75,7 +75,7 @@ class Node {
   void request(const AdminRequest& request, std::function<void(AdminReply)> reply);
   [[nodiscard]] Status status() const;
   /// For checkers (Resource::inspect()).
-  [[nodiscard]] std::vector<const Resource*> resources() const;
+  [[nodiscard]] const Resource& resource(std::size_t index) const;
 
  private:
   class Impl;

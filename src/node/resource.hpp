@@ -131,11 +131,12 @@ class Resource final : private replication::PeerChannelObserver,
     bool is_recording = false;  ///< a change of the record is not yet durable
     LinkPhase phase = LinkPhase::none;
     const membership::MembershipMachine* machine = nullptr;
-    std::vector<blockdev::Store*> stores;
-    std::vector<replication::Mirror*> mirrors;
-    std::vector<const replication::Verify*> verifies;
+    const Resource* resource = nullptr;
+    bool is_open = false;  ///< the volumes were opened; until then they are not looked at
     bool is_repairing = false;
     bool is_quiet = false;  ///< no request of initiators or peer in flight, nothing unstable under way
+    [[nodiscard]] std::vector<blockdev::Store*> stores() const;
+    [[nodiscard]] std::vector<const replication::Verify*> verifies() const;
   };
   [[nodiscard]] Inspection inspect() const;
 

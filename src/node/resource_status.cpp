@@ -256,6 +256,8 @@ ResourceStatus Resource::status() const {
 
 Resource::Inspection Resource::inspect() const {
   Inspection inspection;
+  inspection.resource = this;
+  inspection.is_open = volumes_.front()->mirror != nullptr;
   inspection.record = &record_;
   inspection.is_primary = is_primary_;
   inspection.machine = machine_.get();
@@ -268,14 +270,23 @@ Resource::Inspection Resource::inspect() const {
   inspection.is_quiet =
       is_opened_ && persists_out_ == 0 && keepings_.empty() && link_.count() == 0 && server_->is_idle();
   for (const auto& volume : volumes_) {
-    inspection.stores.push_back(volume->store.get());
-    inspection.mirrors.push_back(volume->mirror.get());
-    inspection.verifies.push_back(volume->verify.get());
     if (volume->mirror == nullptr) continue;
     inspection.is_frozen = inspection.is_frozen || volume->mirror->is_frozen();
     inspection.is_quiet = inspection.is_quiet && volume->mirror->is_idle() && volume->store->in_flight_count() == 0;
   }
   return inspection;
+}
+
+std::vector<blockdev::Store*> Resource::Inspection::stores() const {
+  std::vector<blockdev::Store*> all;
+  for (const auto& volume : resource->volumes_) all.push_back(volume->store.get());
+  return all;
+}
+
+std::vector<const replication::Verify*> Resource::Inspection::verifies() const {
+  std::vector<const replication::Verify*> all;
+  for (const auto& volume : resource->volumes_) all.push_back(volume->verify.get());
+  return all;
 }
 
 }  // namespace replblk::node

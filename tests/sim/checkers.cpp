@@ -152,10 +152,10 @@ std::string Checkers::check_copies(bool& was_compared) {
     return "I4: the tables of persistent reservations of two members differ, and none is on its way";
   was_compared = true;
   for (std::size_t volume = 0; volume < hosts_[0]->volumes_count(); ++volume) {
-    const blockdev::DirtyBitmap* dirty[2] = {&left->stores[volume]->dirty(), &right->stores[volume]->dirty()};
+    const blockdev::DirtyBitmap* dirty[2] = {&left->stores()[volume]->dirty(), &right->stores()[volume]->dirty()};
     const std::byte* bytes[2] = {hosts_[0]->data(volume).content(), hosts_[1]->data(volume).content()};
     const std::uint64_t size =
-        std::min(left->stores[volume]->geometry().size_bytes, right->stores[volume]->geometry().size_bytes);
+        std::min(left->stores()[volume]->geometry().size_bytes, right->stores()[volume]->geometry().size_bytes);
     for (std::uint64_t at = 0; at < size; at += kBlockBytes) {
       const std::uint64_t count = std::min(kBlockBytes, size - at);
       if (std::memcmp(bytes[0] + at, bytes[1] + at, count) == 0) continue;
@@ -220,7 +220,7 @@ std::string Checkers::check_verify() {
   for (SimHost* host : hosts_) {
     const auto view = host->inspect();
     if (!view) continue;
-    for (const replication::Verify* verify : view->verifies) {
+    for (const replication::Verify* verify : view->verifies()) {
       const replication::DifferenceList& found = verify->report().differences;
       if (found.bytes() == 0) continue;
       return fmt::format("P5: a verify driven by {} found {} differing bytes in {} ranges, the first at {}",

@@ -297,7 +297,7 @@ void Scenario::spring_growth_ambush() {
   const auto differs = [](const auto* one, const auto* other) {
     return one->geometry().size_bytes != other->geometry().size_bytes;
   };
-  if (std::ranges::equal(left->stores, right->stores, std::not_fn(differs))) return;
+  if (std::ranges::equal(left->stores(), right->stores(), std::not_fn(differs))) return;
   growth_ambush_until_ = {};
   timeline_.note("ambush: one copy is larger");
   Seeded& random = timeline_.random();
@@ -801,7 +801,7 @@ void Scenario::verify_and_wait(NodeIndex node, const std::string& repair_from) {
     for (const auto& host : hosts_) {
       const auto view = host->inspect();
       result = result || !view || view->is_repairing ||
-               std::ranges::any_of(view->verifies, [](const auto* verify) { return verify->is_running(); });
+               std::ranges::any_of(view->verifies(), [](const auto* verify) { return verify->is_running(); });
     }
     return result;
   };
@@ -827,10 +827,10 @@ void Scenario::verify_everything() {
     for (const auto& host : hosts_) {
       const auto view = host->inspect();
       if (!view || !view->is_primary) continue;
-      if (!std::ranges::all_of(view->verifies, [](const auto* verify) { return verify->report().is_complete; }))
+      if (!std::ranges::all_of(view->verifies(), [](const auto* verify) { return verify->report().is_complete; }))
         continue;
       // Whatever disks failed before: they all work, and everything was made good.
-      for (const auto* verify : view->verifies) {
+      for (const auto* verify : view->verifies()) {
         const std::uint64_t found = verify->report().differences.bytes();
         if (found > 0) fail(fmt::format("P5: the verify of everything found {} differing bytes", found));
       }
@@ -922,12 +922,12 @@ void Scenario::silent_difference() {
   come_to_rest();
   if (!violation_.empty()) return;
   const auto view = hosts_[primary]->inspect();
-  const replication::DifferenceList& found = view->verifies.front()->report().differences;
+  const replication::DifferenceList& found = view->verifies().front()->report().differences;
   std::uint64_t damaged_bytes = 0;
   for (const std::uint64_t block : blocks) {
     const std::uint64_t length = std::min(kBlock, size - block);
     damaged_bytes += length;
-    if (!is_equal(block) && !view->stores.front()->dirty().is_dirty(block, length))
+    if (!is_equal(block) && !view->stores().front()->dirty().is_dirty(block, length))
       fail(fmt::format("I5: verify did not put the damaged block at {} into the resync set", block));
   }
   if (!has_load && found.bytes() != damaged_bytes) {
@@ -938,7 +938,7 @@ void Scenario::silent_difference() {
   verify_and_wait(asked, random.chance(0.5) ? kNodeName[primary] : asked == primary ? "local" : "peer");
   come_to_rest();
   if (const auto after = hosts_[primary]->inspect();
-      violation_.empty() && (!after || !after->stores.front()->dirty().is_clean())) {
+      violation_.empty() && (!after || !after->stores().front()->dirty().is_clean())) {
     fail("the repair left dirty blocks: " + describe_state());
   }
   if (const std::string sentence = checkers_->check_identical(); violation_.empty() && !sentence.empty()) {

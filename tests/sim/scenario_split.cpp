@@ -198,7 +198,7 @@ void Scenario::finish_split() {
   for (NodeIndex node = 0; node < 2; ++node) {
     const std::byte* content = hosts_[node]->data().content();
     held[node].assign(content, content + data_bytes);
-    const blockdev::DirtyBitmap& dirty = hosts_[node]->inspect()->stores.front()->dirty();
+    const blockdev::DirtyBitmap& dirty = hosts_[node]->inspect()->stores().front()->dirty();
     changed_bytes[node] = dirty.dirty_bytes();
     for (auto range = dirty.next_dirty(0, data_bytes); range; range = dirty.next_dirty(range->end_bytes(), data_bytes))
       changes[node].push_back(*range);

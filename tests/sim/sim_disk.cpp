@@ -10,7 +10,8 @@ namespace replblk::sim {
 
 namespace {
 constexpr Duration kHungLookEvery = milliseconds(20);
-}
+constexpr std::uint64_t kPageBytes = 4096;
+}  // namespace
 
 Medium::Medium(Timeline& timeline, std::string name, ports::Disk::Geometry geometry, std::uint64_t growth_bytes)
     : timeline_(timeline),
@@ -20,6 +21,7 @@ Medium::Medium(Timeline& timeline, std::string name, ports::Disk::Geometry geome
       capacity_bytes_(geometry.size_bytes + growth_bytes),
       content_(static_cast<std::byte*>(std::calloc(1, capacity_bytes_))),
       stable_(static_cast<std::byte*>(std::calloc(1, capacity_bytes_))),
+      touched_((capacity_bytes_ + kPageBytes - 1) / kPageBytes),
       stable_order_(capacity_bytes_ / kSectorBytes, 0) {
   RB_ASSERT(content_ != nullptr && stable_ != nullptr);
 }
@@ -31,15 +33,23 @@ std::unique_ptr<std::byte[]> Medium::copy(const std::byte* bytes, std::uint64_t 
   return result;
 }
 
+void Medium::touch(std::uint64_t offset_bytes, std::uint64_t length_bytes) noexcept {
+  for (std::uint64_t at = offset_bytes / kPageBytes; at * kPageBytes < offset_bytes + length_bytes; ++at)
+    touched_[at] = true;
+}
+
 void Medium::preset(std::uint64_t offset_bytes, ConstBytes bytes) noexcept {
-  constexpr std::uint64_t kPageBytes = 4096;
-  for (std::byte* medium : {content_.get(), stable_.get()}) {
-    for (std::uint64_t at = 0; at < bytes.size(); at += kPageBytes) {
-      // A page that is only read costs no memory: most are zeroes still.
-      const std::uint64_t count = std::min(kPageBytes, bytes.size() - at);
-      if (std::memcmp(medium + offset_bytes + at, bytes.data() + at, count) != 0)
-        std::memcpy(medium + offset_bytes + at, bytes.data() + at, count);
-    }
+  touch(offset_bytes, bytes.size());
+  for (std::byte* medium : {content_.get(), stable_.get()})
+    std::memcpy(medium + offset_bytes, bytes.data(), bytes.size());
+}
+
+void Medium::preset(const Medium& from, std::uint64_t begin_bytes, bool is_stable_only) noexcept {
+  RB_ASSERT(from.geometry_.size_bytes == geometry_.size_bytes);
+  const std::byte* source = (is_stable_only ? from.stable_ : from.content_).get();
+  for (std::uint64_t at = begin_bytes / kPageBytes * kPageBytes; at < geometry_.size_bytes; at += kPageBytes) {
+    if (!from.touched_[at / kPageBytes] && !touched_[at / kPageBytes]) continue;
+    preset(at, {source + at, std::min(kPageBytes, geometry_.size_bytes - at)});
   }
 }
 
@@ -58,6 +68,7 @@ void Medium::put_stable(const Write& write, std::uint64_t sector) noexcept {
 void Medium::write(std::uint64_t offset_bytes, std::uint64_t length_bytes, const std::byte* bytes, bool is_durable) {
   RB_ASSERT(offset_bytes % kSectorBytes == 0 && length_bytes % kSectorBytes == 0);
   RB_ASSERT(offset_bytes + length_bytes <= geometry_.size_bytes);
+  touch(offset_bytes, length_bytes);
   if (bytes == nullptr) {
     std::memset(content_.get() + offset_bytes, 0, length_bytes);
   } else {

@@ -77,6 +77,9 @@ class Medium {
   [[nodiscard]] std::uint64_t first_bytes() const noexcept { return first_bytes_; }  ///< before it grew
   /// For preparing a run: content and stable alike.
   void preset(std::uint64_t offset_bytes, ConstBytes bytes) noexcept;
+  /// From the page of `begin_bytes` to the end, which is the same for both: what a reader of `from` sees, or what of it
+  /// is stable.
+  void preset(const Medium& from, std::uint64_t begin_bytes, bool is_stable_only) noexcept;
 
   /// `bytes` null: zeroes.
   void write(std::uint64_t offset_bytes, std::uint64_t length_bytes, const std::byte* bytes, bool is_durable);
@@ -112,6 +115,7 @@ class Medium {
     std::unique_ptr<std::byte[]> bytes;  ///< null: zeroes
   };
   void land(std::uint64_t key, bool is_durable);
+  void touch(std::uint64_t offset_bytes, std::uint64_t length_bytes) noexcept;
   void put_stable(const Write& write, std::uint64_t sector) noexcept;
   [[nodiscard]] static std::unique_ptr<std::byte[]> copy(const std::byte* bytes, std::uint64_t length_bytes);
 
@@ -125,6 +129,7 @@ class Medium {
   };
   std::unique_ptr<std::byte, Free> content_;
   std::unique_ptr<std::byte, Free> stable_;
+  std::vector<bool> touched_;                ///< by page; the others are zeroes, and cost neither memory nor time
   std::vector<std::uint64_t> stable_order_;  ///< by sector: which write the stable content comes from
   std::deque<Write> volatile_;
   std::map<std::uint64_t, Write> landing_;

@@ -70,7 +70,7 @@ struct Aside {
     const std::uint64_t size = from.geometry().size_bytes;
     // After the device grew it may still be where it was.
     const std::uint64_t begin = size == from.first_bytes() ? size - std::min(size, kMetadataBytesMax) : 0;
-    to.preset(begin, {(is_stable_only ? from.stable() : from.content()) + begin, size - begin});
+    to.preset(from, begin, is_stable_only);
   }
   template <class Condition>
   void run(Condition is_done) {
@@ -189,11 +189,10 @@ std::uint64_t SimHost::create_metadata(const Uuid& uuid, const blockdev::Resourc
     aside.run([&] { return outcome.has_value(); });
   }
   RB_ASSERT(outcome->has_value());
-  const std::uint64_t begin = data.geometry().size_bytes - kMetadataBytesMax;
   if (metadata_.empty()) {
-    data.preset(begin, {aside.data_medium.content() + begin, kMetadataBytesMax});
+    data.preset(aside.data_medium, data.geometry().size_bytes - kMetadataBytesMax, false);
   } else {
-    metadata(volume).preset(0, {aside.metadata_medium->content(), metadata(volume).geometry().size_bytes});
+    metadata(volume).preset(*aside.metadata_medium, 0, false);
   }
   return **outcome;
 }
@@ -339,7 +338,7 @@ void SimHost::stop(std::function<void()> done) {
       fabric_.timeline().after(microseconds(50), [this, done, run] {
         if (process_ == nullptr || incarnation_ != run) return;
         fabric_.timeline().note("{}: stopped", kNodeName[index_]);
-        if (!process_->node->resources().front()->is_quiet()) {
+        if (!process_->node->resource(0).is_quiet()) {
           // A stop is bounded in time: what a hung device has not given back is left behind, like everything else.
           leave(false);
           return done();
@@ -363,8 +362,8 @@ void SimHost::stop(std::function<void()> done) {
 
 std::optional<node::Resource::Inspection> SimHost::inspect() const {
   if (process_ == nullptr || process_->node == nullptr) return std::nullopt;
-  node::Resource::Inspection view = process_->node->resources().front()->inspect();
-  if (view.mirrors.front() == nullptr) return std::nullopt;  // Not open yet.
+  const node::Resource::Inspection view = process_->node->resource(0).inspect();
+  if (!view.is_open) return std::nullopt;
   return view;
 }
 
