@@ -24,6 +24,8 @@ constexpr Duration kTickInterval = milliseconds(250);
 constexpr Duration kStopTimeout = seconds(10);
 /// Of these, for the peer to take the role.
 constexpr Duration kHandOverTimeout = seconds(2);
+/// How long a node that was stopped stays for its peer to ask whether it may go on alone: a few records' writing.
+constexpr Duration kLastWordTimeout = milliseconds(500);
 
 }  // namespace
 
@@ -42,7 +44,7 @@ Resource::Resource(const ClusterConfig& cluster, const ResourceConfig& config, p
       virtual_ips_(world.loop, virtual_ips, [this] { return machine_->may_answer(world_.loop.now()); }),
       membership_timer_(Callback<void()>::to<&Resource::on_membership_timer>(*this)),
       gate_task_(Callback<void()>::to<&Resource::gate_closed>(*this)),
-      hand_over_task_(Callback<void()>::to<&Resource::stop_when_handed_over>(*this)),
+      stop_task_(Callback<void()>::to<&Resource::go_on_stopping>(*this)),
       sweep_task_(
           Callback<void()>::with(this, [](void* self) { static_cast<Resource*>(self)->retired_channels_.clear(); })),
       dial_backoff_(cluster.connect_interval),
@@ -380,10 +382,9 @@ void Resource::on_tick() {
   world_.loop.arm(tick_timer_, world_.loop.now() + kTickInterval);
   if (!is_opened_) return;
   check_copiers_idle();
-  if (is_stop_drained_) continue_stop();
+  go_on_stopping();
   if (is_stop_ending_ && is_quiet()) return finish_stop();
   const Instant now = world_.loop.now();
-  stop_when_handed_over();
   if (is_copy_failed_) return tick_with_failed_copy();
   fail_back(now);
   tell_of_lost_quorum(now);
@@ -448,10 +449,18 @@ void Resource::stop(std::function<void()> done) {
   begin_stop();
 }
 
-void Resource::stop_when_handed_over() {
-  if (!is_handing_over_ || (is_primary_ && world_.loop.now() < handed_over_by_)) return;
-  is_handing_over_ = false;
-  begin_stop();
+/// The peer serves once this node's word has reached it, which a connection that ends too early would take along: it
+/// would have to ask the arbiter.
+bool Resource::is_handed_over() const {
+  return !is_primary_ && persists_out_ == 0 && (is_peer_primary_ || channel_ == nullptr);
+}
+
+void Resource::go_on_stopping() {
+  if (is_handing_over_ && (is_handed_over() || world_.loop.now() >= handed_over_by_)) {
+    is_handing_over_ = false;
+    begin_stop();
+  }
+  if (is_stop_drained_) continue_stop();
 }
 
 void Resource::begin_stop() {
@@ -476,16 +485,19 @@ void Resource::begin_stop() {
   });
 }
 
-/// Everything is on both copies. A change of the record, and pieces of a resync, that are under way end first
-/// (on_tick() calls again).
+/// Everything is on both copies. A change of the record, and pieces of a resync, that are under way end first, and a
+/// peer that serves gets this node's word that it may go on alone: it freezes for an arbiter's otherwise
+/// (go_on_stopping() calls again).
 void Resource::continue_stop() {
   if (is_stopped_) return;
   // From here the peer may go on alone: nothing was answered that it lacks.
   is_standalone_ = true;
   if (channel_ != nullptr) {
+    if (is_peer_primary_ && phase_ == LinkPhase::established) last_word_by_ = world_.loop.now() + kLastWordTimeout;
     const replication::Refusal refusal{"the daemon of " + cluster_.nodes[self()].name + " was stopped", false};
     end_channel("Unconnected", "the daemon stops", &refusal);
   }
+  if (record_.configuration.is_pair() && world_.loop.now() < last_word_by_) return;
   if (persists_out_ > 0 || !are_copiers_idle()) {
     RB_PROBE("stop_waits_for_change_of_record");
     return;

@@ -183,7 +183,8 @@ class Resource final : private replication::PeerChannelObserver,
   void drain_all(std::function<void()> then);
   void check_drained();
   [[nodiscard]] bool are_mirrors_idle() const;
-  void stop_when_handed_over();
+  [[nodiscard]] bool is_handed_over() const;
+  void go_on_stopping();
   void begin_stop();
   void continue_stop();
   void end_stop();
@@ -412,7 +413,7 @@ class Resource final : private replication::PeerChannelObserver,
   std::unique_ptr<ports::Arbiter> arbiter_;
   ports::Timer membership_timer_;
   ports::DeferredTask gate_task_;
-  ports::DeferredTask hand_over_task_;
+  ports::DeferredTask stop_task_;
   bool is_pumping_ = false;
   bool is_membership_over_ = false;  ///< the daemon ends: nothing is agreed to, or said, any more
   struct ProposedReservations {
@@ -431,6 +432,7 @@ class Resource final : private replication::PeerChannelObserver,
   Instant established_at_{};
   bool is_handing_over_ = false;  ///< a stop waits until the peer has the role
   Instant handed_over_by_{};
+  Instant last_word_by_{};
   bool is_stopping_ = false;
   bool is_stop_drained_ = false;
   bool is_stop_ending_ = false;

@@ -293,6 +293,7 @@ void Resource::receive(const replication::Introduction& message) {
 void Resource::set_peer_primary(bool is_primary) {
   is_peer_primary_ = is_primary;
   tell_target();
+  if (is_stopping_) world_.loop.defer(stop_task_);
 }
 
 /// Where initiators that log in here are sent. Who is named Primary serves in a moment: he lets them wait.

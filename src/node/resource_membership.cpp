@@ -114,7 +114,7 @@ void Resource::pump() {
   world_.loop.arm(membership_timer_, machine_->next_wakeup(world_.loop.now()));
   tell_target();
   answer_done_verbs();
-  if (is_handing_over_ && !is_primary_) world_.loop.defer(hand_over_task_);
+  if (is_stopping_) world_.loop.defer(stop_task_);
   if (phase_ == LinkPhase::introducing) introduce();
 }
 

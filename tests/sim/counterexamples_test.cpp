@@ -34,11 +34,13 @@ class Client final : public IscsiSession::Owner {
     options.target_name = kTargetName;
     options.isid = 0x400000000001;
     for (int attempt = 0; attempt < 20; ++attempt) {
+      bool is_begun = false;
       loop_.post([&] {
+        is_begun = true;
         session_ = std::make_unique<IscsiSession>(loop_, network_, fabric_.timeline().random(), options, *this);
         session_->start({host.address(), 3260});
       });
-      run_until([&] { return session_ != nullptr && (session_->is_logged_in() || session_->has_ended()); });
+      run_until([&] { return is_begun && (session_->is_logged_in() || session_->has_ended()); });
       if (session_->is_logged_in()) return true;
       fabric_.timeline().run_until(fabric_.timeline().now() + milliseconds(100));
     }
@@ -278,6 +280,25 @@ TEST_P(Counterexample, what_has_no_room_in_part_of_a_block_is_made_even_whole) {
   story.run(seconds(3));
   story.expect_both(11, 100, "what was refused is nowhere");
   EXPECT_EQ(story.status(a).volumes.front().out_of_sync_bytes, 0u);
+}
+
+// Otherwise an arbiter that is away at that moment turns a planned stop into an outage.
+TEST_P(Counterexample, who_stops_in_order_lets_the_other_one_serve_without_an_arbiter) {
+  for (const NodeIndex stopped : {a, b}) {
+    Story story(GetParam());
+    ASSERT_TRUE(story.client.write(12, 100));
+    for (const NodeIndex node : {a, b}) story.arbiter.set_reached(node, false);
+    bool is_stopped = false;
+    story.hosts[stopped]->stop([&] { is_stopped = true; });
+    story.wait_for("it has stopped", [&] { return is_stopped; });
+    const NodeIndex other = 1 - stopped;
+    story.run(milliseconds(20));
+    ASSERT_TRUE(story.serves(other)) << (stopped == a ? "the Primary" : "the Secondary") << " was stopped";
+    ASSERT_TRUE(story.client.log_in(*story.hosts[other]));
+    EXPECT_TRUE(story.client.write(12, 101));
+    story.heal();
+    story.expect_both(12, 101, "answered while one was stopped");
+  }
 }
 
 }  // namespace

@@ -27,6 +27,10 @@ class InitiatorError(Exception):
     """The session is of no use any more; commands without a result have none."""
 
 
+class AsyncMessage(InitiatorError):
+    """RFC 7143 11.9: the target wants the session ended, or has ended it."""
+
+
 class Done:
     """The end of one command."""
 
@@ -272,8 +276,10 @@ class Initiator:
             if head[2] != 0:
                 raise InitiatorError(f"iSCSI response {head[2]:02x}h: the target failed")
             self._finish(tag, head[3], data[2:])
-        elif opcode in (ASYNC, REJECT):
-            raise InitiatorError(f"the target sent opcode {opcode:02x}h, {head[2]:02x}h {head[36]:02x}h")
+        elif opcode == ASYNC:
+            raise AsyncMessage(f"asynchronous message, event {head[36]}")
+        elif opcode == REJECT:
+            raise InitiatorError(f"the target rejected a PDU: reason {head[2]:02x}h")
         return opcode
 
     def _command_of(self, tag, opcode):

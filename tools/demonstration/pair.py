@@ -258,12 +258,16 @@ class Pair:
         return text
 
     def status(self, node):
-        """The resource as `status --json` shows it, or None when the daemon does not answer."""
+        """The (first) resource as `status --json` shows it, or None when the daemon does not answer."""
+        return next(iter(self.statuses(node) or []), None)
+
+    def statuses(self, node):
+        """All resources, in the order of the configuration, or None."""
         try:
             done = subprocess.run(self.ctl_words(node, "status", "--json"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                   stderr=subprocess.DEVNULL, timeout=5, check=False)
-            return json.loads(done.stdout)[0] if done.returncode == 0 else None
-        except (subprocess.TimeoutExpired, ValueError, IndexError):
+            return json.loads(done.stdout) if done.returncode == 0 else None
+        except (subprocess.TimeoutExpired, ValueError):
             return None
 
     def log_tail(self, node, lines=30):

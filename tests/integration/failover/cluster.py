@@ -28,6 +28,7 @@ OWN_MOUNTS = "--in-own-mounts"
 ADDRESSES = {"a": "10.79.0.1", "b": "10.79.0.2"}
 ETCD_ADDRESS, INITIATOR_ADDRESS, VIRTUAL_ADDRESS = "10.79.0.9", "10.79.0.100", "10.79.0.50"
 VOLUME_BYTES = 32 << 20
+SMALL_VOLUME_BYTES = 8 << 20
 FILE_SYSTEM_BYTES = 64 << 20
 DISK_TIMEOUT_MS = 1000  # the shortest; the default leaves the decision to stall_timeout_ms
 BLOCKS = 512  # of 4 KiB: what the load writes to
@@ -163,8 +164,25 @@ def parse_in_own_mounts(parser):
     return options
 
 
-def run_in_lab(binaries, folder, tell, arbiter="etcd", lease_ms=1000, has_virtual_ip=False):
-    """tell(Cluster), with both daemons started. Returns the program's exit code."""
+def add_resources(pair, count):
+    """As many as that with the first one: like it, but small."""
+    with open(pair.config, encoding="utf-8") as file:
+        first = file.read().partition("\nresource {")[2]
+    for number in range(2, count + 1):
+        text = first.replace('name: "demo"', f'name: "demo-{number}"').replace(IQN, f"{IQN}-{number}")
+        for node in ADDRESSES:
+            text = text.replace(pair.disk(node), f"{pair.disk(node)}-{number}")
+            with open(f"{pair.disk(node)}-{number}", "wb") as file:
+                file.truncate(SMALL_VOLUME_BYTES)
+        with open(pair.config, "a", encoding="utf-8") as file:
+            file.write("resource {" + text)
+    for node in ADDRESSES:
+        for number in range(2, count + 1):
+            pair.ctl(node, "create-md", f"demo-{number}")
+
+
+def run_in_lab(binaries, folder, tell, arbiter="etcd", lease_ms=1000, has_virtual_ip=False, resources=1):
+    """tell(Cluster), with both daemons started; the virtual IP is the first resource's. Returns the program's exit code."""
     os.makedirs("/run/netns", exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "netns", "/run/netns"], check=True)
     os.makedirs(folder, exist_ok=True)
@@ -190,6 +208,7 @@ def run_in_lab(binaries, folder, tell, arbiter="etcd", lease_ms=1000, has_virtua
             make_file_system(mount, FILE_SYSTEM_BYTES)
             os.symlink(os.path.join(mount, "disk"), pair.disk(node))
         pair.create()
+        add_resources(pair, resources)
         with open(pair.config, encoding="utf-8") as file:
             text = file.read()
         text = text.replace("io_mode: direct", f"io_mode: direct timeout_ms: {DISK_TIMEOUT_MS}")
