@@ -124,10 +124,6 @@ struct Story : ScriptedPair {
     heal();
     EXPECT_TRUE(client.log_in(*hosts[a]));
   }
-  void cut(bool is_cut) {
-    fabric.link(hosts[a]->address(), hosts[b]->address()).is_cut = is_cut;
-    fabric.link(hosts[b]->address(), hosts[a]->address()).is_cut = is_cut;
-  }
   template <class Condition>
   void wait_for(const char* what, Condition is_so) {
     const Instant limit = timeline.now() + seconds(60);

@@ -110,6 +110,27 @@ TEST(MeetingPair, A_choice_to_discard_is_for_one_meeting_and_never_for_a_primary
   }
 }
 
+// Broken if the Primary of the copy that loses kept its role, or nobody were told that it lost it.
+TEST(MeetingPair, A_primary_whose_copy_loses_gives_up_role_and_copy_and_tells_its_handler) {
+  World world;
+  world.options.has_handlers = true;
+  world.options.split_policies = {replication::AfterSb0::discard_node, 1, replication::AfterSb1::violently_as0p, {}};
+  world.cut(true);
+  ResourceRecord first = alone(0, 5, g3, g1);
+  first.generations.history = {g2};
+  world.begin(first, alone(1, 6, g4, g2));
+  world.run(seconds(2));
+  world.request(1, {.verb = node::AdminVerb::primary, .resource = {}});
+  EXPECT_EQ(world.replies[1].outcome, node::AdminOutcome::done) << world.replies[1].message;
+  world.cut(false);
+  world.run(seconds(30));
+  EXPECT_TRUE(world.is_established());
+  for (const std::size_t node : {0u, 1u}) EXPECT_EQ(world.sectors_of(node, 0), kAll);
+  EXPECT_FALSE(world.hosts[1]->inspect()->is_primary);
+  EXPECT_EQ(std::ranges::count(world.hosts[1]->told(), "pri_lost_after_sb of r0"), 1);
+  EXPECT_EQ(std::ranges::count(world.hosts[0]->told(), "pri_lost_after_sb of r0"), 0);
+}
+
 // Broken if an operator could not see which ways between the nodes work before they are needed.
 TEST(MeetingPair, Each_way_of_the_heartbeats_is_shown_with_why_it_does_not_work) {
   World world;

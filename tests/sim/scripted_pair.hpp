@@ -40,6 +40,11 @@ struct ScriptedPair {
       hosts[node]->start();
     }
   }
+  /// The link between the nodes, both ways.
+  void cut(bool is_cut) {
+    fabric.link(hosts[0]->address(), hosts[1]->address()).is_cut = is_cut;
+    fabric.link(hosts[1]->address(), hosts[0]->address()).is_cut = is_cut;
+  }
   void run(Duration duration) { timeline.run_until(timeline.now() + duration); }
   void request(std::size_t node, const node::AdminRequest& request) {
     replies[node] = {};

@@ -132,7 +132,7 @@ SimHost::Process::Process(SimFabric& fabric, SimHost& host)
     : loop(fabric.timeline(), kNodeName[host.index_], host.options_.clock_rate[host.index_]),
       network(fabric, loop, host.address_),
       datagrams(fabric, loop),
-      handlers(loop, host.may_handlers_refuse_),
+      handlers(loop, host.may_handlers_refuse_, host.told_),
       undo_files(loop, host.undo_files_),
       buffers(std::make_unique<BufferPool>(std::size_t{host.options_.buffer_memory_mib} << 20)) {
   for (Medium& medium : host.data_) data.emplace_back(medium, loop, host.options_.disk);
@@ -140,6 +140,7 @@ SimHost::Process::Process(SimFabric& fabric, SimHost& host)
 }
 
 void SimHost::SimHandlers::run(ports::HandlerCall call, Done done) {
+  told_.push_back(call.name);
   Timeline& timeline = loop_.timeline();
   Seeded& random = timeline.random();
   const int exit_code = !may_refuse_ || random.chance(0.9) ? 0 : random.chance(0.5) ? 1 : kNoAnswer;

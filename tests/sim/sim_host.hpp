@@ -120,16 +120,21 @@ class SimHost final : private node::DiskOwner, private node::ArbiterOwner {
   /// A request that may come when it comes.
   void ask(const node::AdminRequest& request, std::function<void(const node::AdminReply&)> reply);
 
+  /// What handlers were run for ("EVENT of RESOURCE"), in all incarnations.
+  [[nodiscard]] const std::vector<std::string>& told() const noexcept { return told_; }
+
  private:
   /// Answers after a while, mostly with 0.
   class SimHandlers final : public ports::Handlers {
    public:
-    SimHandlers(SimLoop& loop, const bool& may_refuse) : loop_(loop), may_refuse_(may_refuse) {}
+    SimHandlers(SimLoop& loop, const bool& may_refuse, std::vector<std::string>& told)
+        : loop_(loop), may_refuse_(may_refuse), told_(told) {}
     void run(ports::HandlerCall call, Done done) override;
 
    private:
     SimLoop& loop_;
     const bool& may_refuse_;
+    std::vector<std::string>& told_;
     std::shared_ptr<bool> exists_ = std::make_shared<bool>(true);
   };
   struct Process {
@@ -169,6 +174,7 @@ class SimHost final : private node::DiskOwner, private node::ArbiterOwner {
   Uuid boot_id_;
   bool is_powered_ = true;
   bool is_stopping_ = false;
+  std::vector<std::string> told_;
   bool may_handlers_refuse_ = false;
   SimArbiterServer* arbiter_ = nullptr;
   SimLan* lan_ = nullptr;
