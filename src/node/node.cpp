@@ -171,6 +171,7 @@ class Node::Impl final : private ports::AcceptSink {
         one.due = Instant::max();
       } else if (one.due == Instant::max()) {
         one.due = now + one.pause;
+        resources_[index]->announce_reopening(one.pause);
       } else if (now >= one.due) {
         one = {std::min(one.pause * 2, kReopenPauseMax), Instant::max()};
         log_info("resource {}: the disk answers again: it is opened", resources_[index]->name());

@@ -114,6 +114,8 @@ class Resource final : private replication::PeerChannelObserver,
   [[nodiscard]] std::string why_disks_must_stay() const;
   /// The copy was left behind because its device did not answer, and the device has answered everything by now.
   [[nodiscard]] bool is_reopenable() const;
+  /// The owner will open it `pause` from now.
+  void announce_reopening(Duration pause);
   /// Nothing is in flight to a disk.
   [[nodiscard]] bool is_quiet() const;
   [[nodiscard]] bool is_down() const noexcept { return is_stopping_; }
@@ -249,10 +251,17 @@ class Resource final : private replication::PeerChannelObserver,
   void on_arbiter_failed(std::uint64_t number, const ports::ArbiterFailure& failure) override;
 
   // resource_role.cpp: the administrator's verbs, and what a role is made of
-  enum class Wish : std::uint8_t { primary, secondary, peer_primary };
-  void open_verb(Wish wish, AdminReplyCallback reply);
+  enum class Wish : std::uint8_t { primary, secondary, peer_primary, recorded };
+  struct OpenVerb {
+    Wish wish = Wish::primary;
+    AdminReplyCallback reply;
+    std::string outcome;  ///< of one that is recorded; the others have theirs
+    Instant deadline{};
+  };
+  void open_verb(Wish wish, AdminReplyCallback reply, std::string outcome = {});
   void answer_open_verbs(const std::string& what);
   void answer_done_verbs();
+  [[nodiscard]] std::string outcome_of(const OpenVerb& verb) const;
   [[nodiscard]] bool is_wish_fulfilled(Wish wish) const;
   void promote(bool is_forced, const AdminReplyCallback& reply);
   void serve();
@@ -260,7 +269,7 @@ class Resource final : private replication::PeerChannelObserver,
   void step_down(const std::string& reason);
   /// The role goes back to the preferred node, where that was asked for (proto/config.proto, failback_after_s).
   void fail_back(Instant now);
-  void record_wish(bool blockdev::ResourceRecord::* wish, bool is_wanted, const std::function<void()>& then);
+  void record_wish(bool blockdev::ResourceRecord::* wish, bool is_wanted);
   void send_role();
 
   // resource_reservations.cpp: SCSI's persistent reservations, durable on every copy before they are answered
@@ -423,11 +432,6 @@ class Resource final : private replication::PeerChannelObserver,
   ProposedReservations proposed_reservations_;  ///< become the record's with the configuration of that term
 
   bool is_primary_ = false;  ///< initiators are served, or frozen
-  struct OpenVerb {
-    Wish wish = Wish::primary;
-    AdminReplyCallback reply;
-    Instant deadline{};
-  };
   std::vector<OpenVerb> open_verbs_;
   Instant established_at_{};
   bool is_handing_over_ = false;  ///< a stop waits until the peer has the role

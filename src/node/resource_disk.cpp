@@ -1,5 +1,6 @@
 // What becomes of a resource when its own copy fails (protocol.md 7; docs/ARCHITECTURE.md, "A failed copy is left
 // behind").
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -131,6 +132,16 @@ std::string Resource::why_no_attach() const {
 
 bool Resource::is_reopenable() const {
   return is_copy_hung_ && !is_stopping_ && channel_ == nullptr && is_quiet() && why_disks_must_stay().empty();
+}
+
+void Resource::announce_reopening(Duration pause) {
+  const auto when = static_cast<std::time_t>((world_.loop.unix_ms() + static_cast<std::uint64_t>(to_ms(pause))) / 1000);
+  const std::string sentence = fmt::format(
+      "the disk, which hung, has answered everything: it is opened again at {:%H:%M:%S} UTC; `replblkctl attach` opens "
+      "it at once",
+      fmt::gmtime(when));
+  log_info("resource {}: {}", config_.name, sentence);
+  for (const auto& volume : volumes_) volume->failure = sentence;
 }
 
 /// protocol.md 7: well before an operation is given up, a Primary whose device has completed nothing while requests

@@ -28,8 +28,8 @@ AdminReply done(std::string message) { return {AdminOutcome::done, std::move(mes
 // ---- verbs -----------------------------------------------------------------------------------------------------
 
 /// A verb that was taken up: answered by answer_done_verbs().
-void Resource::open_verb(Wish wish, AdminReplyCallback reply) {
-  open_verbs_.push_back({wish, std::move(reply), world_.loop.now() + kVerbTimeout});
+void Resource::open_verb(Wish wish, AdminReplyCallback reply, std::string outcome) {
+  open_verbs_.push_back({wish, std::move(reply), std::move(outcome), world_.loop.now() + kVerbTimeout});
 }
 
 void Resource::answer_open_verbs(const std::string& what) {
@@ -43,11 +43,7 @@ void Resource::answer_done_verbs() {
   std::vector<std::pair<AdminReplyCallback, AdminReply>> answers;
   std::erase_if(open_verbs_, [&](const OpenVerb& verb) {
     if (is_wish_fulfilled(verb.wish)) {
-      const std::string now_is = verb.wish == Wish::primary     ? "primary"
-                                 : verb.wish == Wish::secondary ? "secondary"
-                                                                : cluster_.nodes[peer()].name + " is primary";
-      answers.emplace_back(verb.reply,
-                           done(fmt::format("{}: {} at term {}", config_.name, now_is, record_.configuration.term)));
+      answers.emplace_back(verb.reply, done(fmt::format("{}: {}", config_.name, outcome_of(verb))));
       return true;
     }
     if (now < verb.deadline) return false;
@@ -64,8 +60,17 @@ void Resource::answer_done_verbs() {
   for (const auto& [reply, answer] : answers) reply(answer);
 }
 
+std::string Resource::outcome_of(const OpenVerb& verb) const {
+  if (verb.wish == Wish::recorded) return verb.outcome;
+  const std::string now_is = verb.wish == Wish::primary     ? "primary"
+                             : verb.wish == Wish::secondary ? "secondary"
+                                                            : cluster_.nodes[peer()].name + " is primary";
+  return fmt::format("{} at term {}", now_is, record_.configuration.term);
+}
+
 bool Resource::is_wish_fulfilled(Wish wish) const {
   if (wish == Wish::primary) return is_primary_ && machine_->service() == Service::serving;
+  if (wish == Wish::recorded) return persists_out_ == 0;
   if (wish == Wish::peer_primary) return !is_primary_ && persists_out_ == 0 && record_.configuration.primary == peer();
   return !is_primary_ && persists_out_ == 0 && record_.configuration.primary != self();
 }
@@ -149,12 +154,11 @@ void Resource::switch_over(AdminReplyCallback reply) {
 }
 
 /// On every volume, so that it holds until it is taken back; what a copy that has failed is told ends with the daemon.
-void Resource::record_wish(bool blockdev::ResourceRecord::* wish, bool is_wanted, const std::function<void()>& then) {
+void Resource::record_wish(bool blockdev::ResourceRecord::* wish, bool is_wanted) {
   blockdev::ResourceRecord next = record_;
   next.*wish = is_wanted;
-  if (!is_copy_failed_) return persist(next, then);
+  if (!is_copy_failed_) return persist(next, [this] { answer_done_verbs(); });
   record_ = next;
-  then();
 }
 
 void Resource::set_standby(bool is_standby, AdminReplyCallback reply) {
@@ -162,24 +166,20 @@ void Resource::set_standby(bool is_standby, AdminReplyCallback reply) {
   log_info("resource {}: {}", config_.name,
            is_standby ? "standby: this node takes no role" : "this node may take a role again");
   machine_->set_standby(is_standby, world_.loop.now());
-  const bool gives_role_away = is_standby && is_primary_;
+  open_verb(is_standby && is_primary_ ? Wish::secondary : Wish::recorded, std::move(reply),
+            is_standby ? "standby until unstandby on this node" : "no standby");
+  record_wish(&blockdev::ResourceRecord::is_standby, is_standby);
   pump();
-  record_wish(&blockdev::ResourceRecord::is_standby, is_standby,
-              [this, is_standby, gives_role_away, reply = std::move(reply)] {
-                if (gives_role_away && !is_wish_fulfilled(Wish::secondary)) return open_verb(Wish::secondary, reply);
-                reply(done(config_.name + (is_standby ? ": standby until unstandby on this node" : ": no standby")));
-              });
 }
 
 void Resource::set_maintenance(bool is_maintenance, const AdminReplyCallback& reply) {
   if (!is_opened_ || is_stopping_) return reply(refused(config_.name + ": the resource is not open"));
   log_info("resource {}: maintenance {}", config_.name, is_maintenance ? "on: no role moves by itself" : "off");
   machine_->set_maintenance(is_maintenance, world_.loop.now());
+  open_verb(Wish::recorded, reply,
+            is_maintenance ? "maintenance until maintenance-off on this node" : "no maintenance");
+  record_wish(&blockdev::ResourceRecord::is_maintenance, is_maintenance);
   pump();
-  record_wish(&blockdev::ResourceRecord::is_maintenance, is_maintenance, [this, is_maintenance, reply] {
-    reply(done(config_.name +
-               (is_maintenance ? ": maintenance until maintenance-off on this node" : ": no maintenance")));
-  });
 }
 
 void Resource::fail_back(Instant now) {

@@ -131,6 +131,26 @@ TEST(MeetingPair, A_primary_whose_copy_loses_gives_up_role_and_copy_and_tells_it
   EXPECT_EQ(std::ranges::count(world.hosts[0]->told(), "pri_lost_after_sb of r0"), 0);
 }
 
+// Broken if the administrator waited for ever for what cannot be recorded.
+TEST(MeetingPair, A_wish_that_cannot_be_recorded_is_answered) {
+  for (const node::AdminVerb verb : {node::AdminVerb::standby, node::AdminVerb::maintenance_on}) {
+    World world;
+    world.begin({}, {});
+    world.run(seconds(2));
+    world.request(0, {.verb = node::AdminVerb::primary, .resource = {}, .is_forced = true});
+    world.run(seconds(10));
+    ASSERT_TRUE(world.is_established());
+    Defect defect;
+    defect.length_bytes = UINT64_MAX;
+    defect.fails_changes = true;
+    world.hosts[1]->data().set_defect(defect);
+    world.request(1, {.verb = verb, .resource = {}});
+    world.run(seconds(10));
+    EXPECT_EQ(world.replies[1].outcome, node::AdminOutcome::failed);
+    EXPECT_FALSE(world.replies[1].message.empty());
+  }
+}
+
 // Broken if an operator could not see which ways between the nodes work before they are needed.
 TEST(MeetingPair, Each_way_of_the_heartbeats_is_shown_with_why_it_does_not_work) {
   World world;

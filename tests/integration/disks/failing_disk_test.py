@@ -91,6 +91,7 @@ class Story:
         finally:
             go_on(self.mounts["a"])
         self.say(f"b serves; the longest pause between two writes was {load.pause_s:.2f} s, disk time-out {DISK_TIMEOUT_MS} ms")
+        wait_until("a says when it opens the disk again", lambda: "it is opened again at" in self.pair.try_ctl("a", "status")[1], 20)
         wait_until("a's disk, which answers again, is opened by itself and synchronised, under load", self.in_sync, 60)
         self.check_handlers()
         self.say("a is back by itself; now its disk is replaced, under load")
