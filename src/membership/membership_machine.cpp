@@ -445,8 +445,10 @@ bool MembershipMachine::holds_mandate(Instant now) const {
 
 bool MembershipMachine::may_answer(Instant now) const { return holds_mandate(now); }
 
+/// While a longer lease is recorded nothing else changes: the first write after the nodes have joined may come then.
 bool MembershipMachine::may_apply_frames() const {
-  if (persist_out_ != 0 || is_disk_failed_) return false;
+  const bool is_lease_only = !wanted_echo_.is_none();
+  if ((persist_out_ != 0 && !is_lease_only) || is_disk_failed_) return false;
   if (link_ == Link::target) return record_.is_inconsistent && record_.configuration.is_sole(peer());
   return link_ == Link::established && record_.configuration.is_pair() && record_.configuration.primary != self() &&
          !is_in_doubt();

@@ -822,7 +822,7 @@ void Scenario::verify_and_wait(NodeIndex node, const std::string& repair_from) {
 void Scenario::verify_everything() {
   timeline_.note("verify of everything");
   // A switchover that was wanted late ends a verify: again then.
-  for (int attempt = 0; attempt < 3 && violation_.empty(); ++attempt) {
+  for (int attempt = 0; attempt < 5 && violation_.empty(); ++attempt) {
     verify_and_wait(static_cast<NodeIndex>(timeline_.random().below(2)), "");
     for (const auto& host : hosts_) {
       const auto view = host->inspect();
