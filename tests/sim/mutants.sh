@@ -1,6 +1,7 @@
 #!/bin/sh
 # Plants known bugs, one at a time, into a copy of the tree, builds the simulator there and looks after how long each is
-# found: within a minute of one core, or the simulator is not to be trusted. By hand, once per milestone:
+# found: within a minute of one core, or the simulator is not to be trusted. A rule whose absence other rules make good in
+# whole runs is looked after by unit tests. By hand, once per milestone:
 #   tests/sim/mutants.sh [SECONDS] [NAME…]
 #   tests/sim/mutants.sh --fit      builds nothing: whether every edit still fits the sources (a test of its own)
 # Exit code: the number of mutants that were not found, or whose edit does not fit.
@@ -36,7 +37,8 @@ open(result, "w").write(changed)
 PYTHON
 }
 
-# mutant NAME FILE PYTHON-EXPRESSION-ON-text [PROGRAM]: the edit must change the file. PROGRAM finds it; replblk_sim by itself.
+# mutant NAME FILE PYTHON-EXPRESSION-ON-text [PROGRAM]: the edit must change the file. PROGRAM finds it; replblk_sim by itself;
+# NAME_test is a binary of unit tests.
 mutant() {
   name=$1 file=$2 edit=$3 program=${4:-replblk_sim}
   if [ -n "$wanted" ]; then case " $wanted " in *" $name "*) ;; *) return 0 ;; esac fi
@@ -46,7 +48,7 @@ mutant() {
   fi
   rm -rf "$copy/tree"
   mkdir "$copy/tree"
-  (cd "$top" && tar cf - CMakeLists.txt src proto tests/CMakeLists.txt tests/sim bench) | (cd "$copy/tree" && tar xf -)
+  (cd "$top" && tar cf - CMakeLists.txt src proto tests/CMakeLists.txt tests/unit tests/sim bench) | (cd "$copy/tree" && tar xf -)
   sed -i 's/ -Werror / /' "$copy/tree/CMakeLists.txt"
   # The file that the last mutant changed is older again than its object.
   touch "$copy/tree/${previous:-$file}"
@@ -54,6 +56,15 @@ mutant() {
   plant "$copy/tree/$file" "$edit" "$copy/tree/$file" || exit 1
   cmake -S "$copy/tree" -B "$copy/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER_LAUNCHER=ccache >"$copy/log" 2>&1 || { cat "$copy/log"; exit 1; }
   ninja -C "$copy/build" "$program" >"$copy/log" 2>&1 || { tail -30 "$copy/log"; exit 1; }
+  case $program in *_test)
+    if "$copy/build/$program" --gtest_brief=1 >"$copy/$name.log" 2>&1; then
+      echo "$name: NOT FOUND (unit tests)"
+      missed=$((missed + 1))
+    else
+      echo "$name: found (unit tests): $(grep '^\[  FAILED' "$copy/$name.log" | head -1)"
+    fi
+    return 0 ;;
+  esac
   # A run that fails is what is looked for: what it printed decides, below, not its exit code.
   "$copy/build/$program" --seeds 100000 --seconds "$seconds" --first >"$copy/$name.log" 2>&1 || true
   end=$(grep '^[0-9]* runs, ' "$copy/$name.log" | sed 's/ failed; .*; in / failed, /')
