@@ -141,6 +141,8 @@ void MembershipMachine::persisted(std::uint64_t number, Instant now) {
   persist_out_ = 0;
   durable_ = record_;
   if (!wanted_echo_.is_none()) echo(std::exchange(wanted_echo_, {}), now);
+  if (const auto held = std::exchange(held_proposal_, std::nullopt))
+    return proposal_received(held->configuration, held->generations, now);
   if (is_joining_) {
     is_joining_ = false;
     connected_term_ = record_.configuration.term;
@@ -248,6 +250,7 @@ void MembershipMachine::link_gone(Instant now) {
   link_lost_at_ = now;
   lease_.drop();
   echo_ = wanted_echo_ = {};
+  held_proposal_.reset();
   is_target_starting_ = is_source_starting_ = is_parting_ = false;
   start_.reset();
   given_up_.reset();
@@ -444,6 +447,11 @@ bool MembershipMachine::holds_mandate(Instant now) const {
 }
 
 bool MembershipMachine::may_answer(Instant now) const { return holds_mandate(now); }
+
+bool MembershipMachine::is_peer_alone() const {
+  const auto& theirs = peer_.heartbeat.configuration;
+  return peer_.is_known && theirs.is_sole(peer()) && theirs.term >= record_.configuration.term;
+}
 
 /// While a longer lease is recorded nothing else changes: the first write after the nodes have joined may come then.
 bool MembershipMachine::may_apply_frames() const {

@@ -128,6 +128,8 @@ class MembershipMachine {
   /// Frames of the peer's may be applied and acknowledged. False ends the connection that brought one (protocol.md 3.3:
   /// a member in doubt acknowledges nothing).
   [[nodiscard]] bool may_apply_frames() const;
+  /// The peer has said that it is the only member, in this configuration or a later one.
+  [[nodiscard]] bool is_peer_alone() const;
   /// No change is under way, and the copy has not failed: an Introduction may be sent.
   [[nodiscard]] bool is_settled() const;
   /// Why this node does not serve, or what it waits for; empty when it serves, or is a Secondary with nothing to tell.
@@ -257,6 +259,11 @@ class MembershipMachine {
   Promise promise_;
   Stamp echo_;         ///< the last one promised for; sent with every heartbeat
   Stamp wanted_echo_;  ///< waits for a longer lease to be recorded
+  struct HeldProposal {
+    blockdev::Configuration configuration;
+    blockdev::GenerationSet generations;
+  };
+  std::optional<HeldProposal> held_proposal_;  ///< came while that was being recorded
   Instant last_sent_at_{};
   Instant last_turn_at_{};
   Instant stalled_at_{};  ///< when this process last went on after it had stood still

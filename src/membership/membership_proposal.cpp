@@ -26,11 +26,16 @@ void MembershipMachine::propose(blockdev::NodeIndex primary, Instant now) {
 
 void MembershipMachine::proposal_received(const blockdev::Configuration& configuration,
                                           const blockdev::GenerationSet& generations, Instant now) {
+  if (!wanted_echo_.is_none() && !held_proposal_.has_value()) {
+    held_proposal_ = {configuration, generations};
+    return;
+  }
   const bool is_planned = link_ == Link::established || (link_ == Link::target && record_.is_inconsistent) ||
                           (link_ == Link::met && direction_ == Meeting::Direction::equal);
   const bool is_agreed_state = is_planned && persist_out_ == 0 && !proposal_.has_value();
   const bool is_possible = configuration.is_pair() && configuration.term > record_.seen &&
-                           record_.configuration.has_member(peer()) && !is_disk_failed_ && !holds_mandate(now);
+                           record_.configuration.has_member(peer()) && !is_disk_failed_ && !holds_mandate(now) &&
+                           !(is_stopping_ && configuration.primary == self());
   if (!is_agreed_state || !is_possible) {
     end_connection("the peer proposed a configuration while this node was changing its own", now);
     return advance(now);
@@ -199,6 +204,7 @@ void MembershipMachine::set_apart(bool is_apart, Instant now) {
 void MembershipMachine::stop(Instant now) {
   is_stopping_ = true;
   is_wanted_ = false;
+  ask_ = {};  // Nobody gives way any more to a node that will not act upon it.
   advance(now);
   send_heartbeat(now);
 }

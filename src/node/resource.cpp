@@ -456,6 +456,7 @@ bool Resource::is_handed_over() const {
 }
 
 void Resource::go_on_stopping() {
+  if (is_stopped_) return;
   if (is_handing_over_ && (is_handed_over() || world_.loop.now() >= handed_over_by_)) {
     is_handing_over_ = false;
     begin_stop();
@@ -492,12 +493,18 @@ void Resource::continue_stop() {
   if (is_stopped_) return;
   // From here the peer may go on alone: nothing was answered that it lacks.
   is_standalone_ = true;
+  const bool is_named = record_.configuration.is_pair() && record_.configuration.primary == peer();
+  if (is_named && last_word_by_ == Instant{}) last_word_by_ = world_.loop.now() + kLastWordTimeout;
   if (channel_ != nullptr) {
-    if (is_peer_primary_ && phase_ == LinkPhase::established) last_word_by_ = world_.loop.now() + kLastWordTimeout;
     const replication::Refusal refusal{"the daemon of " + cluster_.nodes[self()].name + " was stopped", false};
     end_channel("Unconnected", "the daemon stops", &refusal);
   }
-  if (record_.configuration.is_pair() && world_.loop.now() < last_word_by_) return;
+  if (is_copy_failed_) {
+    is_stop_drained_ = false;
+    return end_stop();
+  }
+  // Until it says that it has heard it: the reply goes out again with each heartbeat.
+  if (world_.loop.now() < last_word_by_ && !machine_->is_peer_alone()) return;
   if (persists_out_ > 0 || !are_copiers_idle()) {
     RB_PROBE("stop_waits_for_change_of_record");
     return;

@@ -47,6 +47,14 @@ void Resource::answer_done_verbs() {
       return true;
     }
     if (now < verb.deadline) return false;
+    if (verb.wish == Wish::recorded) {
+      answers.emplace_back(
+          verb.reply,
+          AdminReply{AdminOutcome::failed,
+                     fmt::format("{}: in force, but not recorded yet: the disk has not answered", config_.name),
+                     {}});
+      return true;
+    }
     if (verb.wish == Wish::primary) machine_->drop_wish();
     const std::string& why = machine_->reason();
     answers.emplace_back(
@@ -61,7 +69,8 @@ void Resource::answer_done_verbs() {
 }
 
 std::string Resource::outcome_of(const OpenVerb& verb) const {
-  if (verb.wish == Wish::recorded) return verb.outcome;
+  if (verb.wish == Wish::recorded)
+    return verb.outcome + (is_copy_failed_ ? ", until its disk is opened again: it cannot be recorded" : "");
   const std::string now_is = verb.wish == Wish::primary     ? "primary"
                              : verb.wish == Wish::secondary ? "secondary"
                                                             : cluster_.nodes[peer()].name + " is primary";
@@ -153,7 +162,7 @@ void Resource::switch_over(AdminReplyCallback reply) {
   pump();
 }
 
-/// On every volume, so that it holds until it is taken back; what a copy that has failed is told ends with the daemon.
+/// On every volume, so that it holds until it is taken back; what a copy that has failed is told ends with it.
 void Resource::record_wish(bool blockdev::ResourceRecord::* wish, bool is_wanted) {
   blockdev::ResourceRecord next = record_;
   next.*wish = is_wanted;

@@ -387,12 +387,14 @@ void Mirror::end_rescue(Request& request) {
 
 /// The own file system had no room, and the peer may have done it: nobody may read there what is refused here, not even
 /// after a change of roles. Still under the claim, which is for whole granules, the peer gets what is here: whole ones
-/// too, so that their bits can go. A discard needs no room, so the range is data.
+/// too, so that their bits can go (where a bit stands for more, it stays until the next resync). A discard needs no
+/// room, so the range is data.
 void Mirror::level(Request& request) {
   RB_PROBE("no_room_here");
   constexpr std::uint64_t kGranule = blockdev::RangeLock::kGranuleBytes;
   const BlockRequest& local = request.local;
   request.rescue = Request::Rescue::levelling;
+  request.level_losses_count = peer_copy_.losses_count();
   request.level_begin_bytes = local.offset_bytes / kGranule * kGranule;
   request.level_end_bytes = std::min((local.end_bytes() + kGranule - 1) / kGranule * kGranule, geometry_.size_bytes);
   // What the initiator sent is not needed any more; a write takes no other memory, since those who wait for its range
@@ -449,7 +451,8 @@ void Mirror::levelled(Request& request, PeerAnswer answer) {
     if (done_bytes < request.level_end_bytes) return level_piece(request, done_bytes);
     // All at once: pieces have the length of what was sent, and may each be less than a block.
     const std::uint64_t level_bytes = request.level_end_bytes - request.level_begin_bytes;
-    peer_copy_.acknowledged({request.level_begin_bytes, level_bytes}, false);
+    if (peer_copy_.losses_count() == request.level_losses_count)
+      peer_copy_.acknowledged({request.level_begin_bytes, level_bytes}, false);
   }
   request.rescue = Request::Rescue::none;
   piece_done(request);

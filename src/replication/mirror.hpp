@@ -94,7 +94,8 @@ class Mirror final : public blockdev::BlockBackend {
     /// Besides what was asked: reading at the peer and mending here what cannot be read here; levelling what has no
     /// room here.
     enum class Rescue : std::uint8_t { none, reading, mending, levelling } rescue = Rescue::none;
-    std::uint32_t data_offset_bytes = 0;  ///< in the buffer: where the data of upper's first byte lies
+    std::uint32_t data_offset_bytes = 0;   ///< in the buffer: where the data of upper's first byte lies
+    std::uint64_t level_losses_count = 0;  ///< of the peer, when it began
     std::uint64_t level_begin_bytes = 0;
     std::uint64_t level_end_bytes = 0;
     std::uint64_t level_piece_bytes = 0;  ///< what the buffer that is used for it has

@@ -63,6 +63,7 @@ void PeerCopy::flush_done() {
 }
 
 void PeerCopy::lost() {
+  ++losses_count_;
   is_flushing_ = false;
   dirty_.merge(unstable_);
   dirty_.merge(unstable_flushing_);

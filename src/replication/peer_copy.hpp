@@ -26,6 +26,8 @@ class PeerCopy {
   void flush_done();
   /// The peer is gone: what it had not flushed joins the dirty set.
   void lost();
+  /// How often that happened: what was acknowledged before says nothing of the copy that comes back.
+  [[nodiscard]] std::uint64_t losses_count() const noexcept { return losses_count_; }
 
   [[nodiscard]] bool needs_flush() const noexcept { return !unstable_.is_clean() || !clearable_.is_clean(); }
   [[nodiscard]] bool is_flushing() const noexcept { return is_flushing_; }
@@ -38,6 +40,7 @@ class PeerCopy {
   std::uint64_t volume_size_bytes_;
   bool has_write_cache_;
   bool is_flushing_ = false;
+  std::uint64_t losses_count_ = 0;
   blockdev::DirtyBitmap unstable_;
   blockdev::DirtyBitmap unstable_flushing_;
   blockdev::DirtyBitmap clearable_;

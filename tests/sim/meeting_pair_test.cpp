@@ -145,7 +145,7 @@ TEST(MeetingPair, A_wish_that_cannot_be_recorded_is_answered) {
     defect.fails_changes = true;
     world.hosts[1]->data().set_defect(defect);
     world.request(1, {.verb = verb, .resource = {}});
-    world.run(seconds(10));
+    world.run(seconds(1));
     EXPECT_EQ(world.replies[1].outcome, node::AdminOutcome::failed);
     EXPECT_FALSE(world.replies[1].message.empty());
   }

@@ -36,6 +36,8 @@ class Trial:
         hang(self.cluster.mounts[node])
 
     def heal(self):
+        if self.cluster.etcd:
+            os.kill(self.cluster.etcd.pid, signal.SIGCONT)
         while self.hanging:
             node = self.hanging.pop()
             go_on(self.cluster.mounts[node])
@@ -54,6 +56,13 @@ class Trial:
     def kill(self, node):
         self.pair.kill(node)
 
+    def stop_in_order(self, node):
+        """What is planned needs no arbiter."""
+        if self.cluster.etcd:
+            os.kill(self.cluster.etcd.pid, signal.SIGSTOP)
+        if not self.pair.stop(node, 20):
+            raise TestFailure(f"{node} did not stop in order: {self.pair.how_ended(node)}")
+
     def actions(self):
         primary = self.cluster.primary()
         return {"kill the primary": lambda: self.kill(primary),
@@ -62,8 +71,8 @@ class Trial:
                 "hang the primary's disk": lambda: self.hang(primary),
                 "kill the secondary": lambda: self.kill(other(primary)),
                 "switch over": lambda: self.pair.ctl(primary, "switchover"),
-                "stop the primary's daemon in order": lambda: self.pair.stop(primary, 20),
-                "stop the secondary's daemon in order": lambda: self.pair.stop(other(primary), 20)}
+                "stop the primary's daemon in order": lambda: self.stop_in_order(primary),
+                "stop the secondary's daemon in order": lambda: self.stop_in_order(other(primary))}
 
     def run(self, rounds, names):
         self.pair.ctl("a", "primary", "--force")

@@ -228,6 +228,31 @@ TEST(MembershipMachine, A_longer_lease_is_durable_before_it_is_echoed) {
   EXPECT_EQ(node.machine->record().lease_ms_max, 1500u);
 }
 
+// Broken if a role change right after the nodes have joined cost them their connection.
+TEST(MembershipMachine, A_proposal_that_comes_while_a_longer_lease_is_recorded_is_taken_up_after_it) {
+  MachineFixture node(1);
+  node.establish(0);
+  node.peer.stamp = {77, {2, 3, 0}, Instant(seconds(5)), 1500};
+  node.hear();
+  node.trace.clear();
+  node.machine->proposal_received({3, 3, 1}, node.machine->record().generations, node.now);
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), Trace{});
+  node.persist();
+  EXPECT_EQ(node.machine->record().configuration, (blockdev::Configuration{3, 3, 1}));
+}
+
+// Broken if a node that stops took a role that it will not fill.
+TEST(MembershipMachine, A_node_that_stops_agrees_to_no_role_of_its_own) {
+  MachineFixture node(1);
+  node.establish(0);
+  node.machine->stop(node.now);
+  node.trace.clear();
+  node.machine->proposal_received({3, 3, 1}, node.machine->record().generations, node.now);
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.machine->record().configuration, (blockdev::Configuration{2, 3, 0}));
+}
+
 TEST(MembershipMachine, Switchover_ends_with_the_old_primary_stopped_before_the_new_one_serves) {
   MachineFixture old_primary(0);
   old_primary.establish(0);
