@@ -37,6 +37,14 @@ open(result, "w").write(changed)
 PYTHON
 }
 
+# look SECONDS ARGS: a run that fails is what is looked for: what it printed decides, not its exit code.
+look() {
+  limit=$1
+  shift
+  [ "$limit" -le 0 ] || "$copy/build/$program" "$@" --seconds "$limit" --first >"$copy/$name.log" 2>&1 || true
+}
+is_found() { grep -q '^tools/dev sim --seed' "$copy/$name.log"; }
+
 # mutant NAME FILE PYTHON-EXPRESSION-ON-text [PROGRAM]: the edit must change the file. PROGRAM finds it; replblk_sim by itself;
 # NAME_test is a binary of unit tests.
 mutant() {
@@ -65,16 +73,13 @@ mutant() {
     fi
     return 0 ;;
   esac
-  # A run that fails is what is looked for: what it printed decides, below, not its exit code.
+  # The seeds that ever failed are a part of what CI runs.
   begun=$(date +%s)
   : >"$copy/$name.log"
-  # The seeds that ever failed are a part of what CI runs.
-  [ "$program" != replblk_sim ] || "$copy/build/$program" --seeds-file "$top/tests/sim/seeds.txt" --seconds "$seconds" --first >"$copy/$name.log" 2>&1 || true
-  left=$((seconds - $(date +%s) + begun))
-  grep -q '^tools/dev sim --seed' "$copy/$name.log" || [ "$left" -le 0 ] ||
-    "$copy/build/$program" --seeds 100000 --seconds "$left" --first >"$copy/$name.log" 2>&1 || true
+  [ "$program" != replblk_sim ] || look "$seconds" --seeds-file "$top/tests/sim/seeds.txt"
+  is_found || look $((seconds - $(date +%s) + begun)) --seeds 100000
   end=$(grep '^[0-9]* runs, ' "$copy/$name.log" | sed 's/ failed; .*; in / failed, /')
-  if grep -q '^tools/dev sim --seed' "$copy/$name.log"; then
+  if is_found; then
     # What the run said, or the assertion that ended it.
     said=$(grep -v -E '^(seed|probes|replay|tools/dev|[0-9]+ runs)' "$copy/$name.log" | head -1 | cut -c1-150)
     echo "$name: found ($end): $said"
