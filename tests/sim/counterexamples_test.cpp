@@ -125,9 +125,9 @@ struct Story : ScriptedPair {
     EXPECT_TRUE(client.log_in(*hosts[a]));
   }
   template <class Condition>
-  void wait_for(const char* what, Condition is_so) {
+  void wait_for(const char* what, Condition is_so, Duration step = milliseconds(1)) {
     const Instant limit = timeline.now() + seconds(60);
-    while (!is_so() && timeline.now() < limit) run(milliseconds(1));
+    while (!is_so() && timeline.now() < limit) run(step);
     EXPECT_TRUE(is_so()) << what;
   }
   /// Whoever has power and no daemon gets one; then both must be members.
@@ -276,6 +276,51 @@ TEST_P(Counterexample, what_has_no_room_in_part_of_a_block_is_made_even_whole) {
   story.run(seconds(3));
   story.expect_both(11, 100, "what was refused is nowhere");
   EXPECT_EQ(story.status(a).volumes.front().out_of_sync_bytes, 0u);
+}
+
+// In a resync: who is to serve alone waits for all requests first. A paused one, since it would copy the block again.
+TEST_P(Counterexample, what_was_made_even_before_the_peer_lost_power_does_not_count_after_it) {
+  Story story(GetParam());
+  Medium& disk = story.hosts[a]->data();
+  const auto is_syncing = [&] {
+    const auto view = story.hosts[a]->inspect();
+    return view && view->phase == node::LinkPhase::source_syncing;
+  };
+  const auto lose_peer_and_have_it_back = [&] {
+    story.lose_power(b);
+    story.wait_for("the connection has ended",
+                   [&] { return story.hosts[a]->inspect()->phase == node::LinkPhase::none; });
+    story.hosts[b]->restore_power();
+    story.hosts[b]->start();
+    story.wait_for("the resync runs", is_syncing);
+  };
+  story.request(a, {.verb = node::AdminVerb::pause_sync, .resource = {}});
+  lose_peer_and_have_it_back();
+  ASSERT_TRUE(story.client.write(11, 99));
+  ASSERT_TRUE(story.client.flush());
+  ASSERT_TRUE(story.client.write(11, 100));
+  Defect defect;
+  defect.length_bytes = ScriptedPair::kDataBytes;
+  defect.fails_changes = defect.is_full = true;
+  disk.set_defect(defect);
+  // Then the block is made even in pieces of three sectors, of which the second cannot be read for a while.
+  const std::uint64_t mark = story.hosts[b]->data().written_mark();
+  story.client.begin(Client::write_of_sectors(11 * kSectorsPerBlock + 1, 3, 101));
+  const auto has_first_piece = [&] { return story.hosts[b]->data().written_mark() == mark + 2; };
+  story.wait_for("the peer has it and the first piece", has_first_piece, microseconds(5));
+  defect.holds_reads = true;
+  disk.set_defect(defect);
+  story.run(milliseconds(20));
+  ASSERT_TRUE(has_first_piece()) << "and no more";
+  lose_peer_and_have_it_back();
+  ASSERT_FALSE(story.client.reply()) << "it is still being made even";
+  disk.heal();
+  story.wait_for("it is answered", [&] { return story.client.reply().has_value(); });
+  ASSERT_TRUE(story.client.flush());
+  story.request(a, {.verb = node::AdminVerb::resume_sync, .resource = {}});
+  story.heal();
+  story.run(seconds(3));
+  story.expect_both(11, 100, "what was refused is nowhere");
 }
 
 // Otherwise an arbiter that is away at that moment turns a planned stop into an outage.

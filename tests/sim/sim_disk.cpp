@@ -138,11 +138,20 @@ void Medium::cut_power() {
   quiet_at_ = timeline_.now();
 }
 
+bool Medium::touches_defect(std::uint64_t offset_bytes, std::uint64_t length_bytes) const noexcept {
+  return offset_bytes < defect_.offset_bytes + defect_.length_bytes &&
+         defect_.offset_bytes < offset_bytes + length_bytes;
+}
+
+bool Medium::holds(ports::DiskOpKind kind, std::uint64_t offset_bytes, std::uint64_t length_bytes) const noexcept {
+  return is_hung_ ||
+         (kind == ports::DiskOpKind::read && defect_.holds_reads && touches_defect(offset_bytes, length_bytes));
+}
+
 bool Medium::fails(ports::DiskOpKind kind, std::uint64_t offset_bytes, std::uint64_t length_bytes) const noexcept {
   if (kind == ports::DiskOpKind::flush) return defect_.fails_flushes;
-  const bool touches =
-      offset_bytes < defect_.offset_bytes + defect_.length_bytes && defect_.offset_bytes < offset_bytes + length_bytes;
-  return touches && (kind == ports::DiskOpKind::read ? defect_.fails_reads : defect_.fails_changes);
+  return touches_defect(offset_bytes, length_bytes) &&
+         (kind == ports::DiskOpKind::read ? defect_.fails_reads : defect_.fails_changes);
 }
 
 void Medium::write_in_part(std::uint64_t offset_bytes, std::uint64_t length_bytes, const std::byte* bytes) {
@@ -239,7 +248,7 @@ void SimDisk::finish(std::uint64_t id) {
   using enum ports::DiskOpKind;
   const auto found = in_flight_.find(id);
   if (found == in_flight_.end()) return;
-  if (medium_.is_hung()) {
+  if (medium_.holds(found->second.kind, found->second.offset_bytes, found->second.length_bytes)) {
     loop_.timeline().after(kHungLookEvery, [this, exists = exists_, id] {
       if (*exists) finish(id);
     });

@@ -10,9 +10,11 @@
 //     kept is drawn for each cut, from none to all. Stable sectors never change.
 //   - Process killed: each of its writes in flight lands whole, lands in part (whole 4 KiB pages) or not at all, within
 //     kLandingTimeMax. Devices are opened exclusively (protocol.md 4), so the next open waits for that: quiet_at().
-//   - Defects: while a range is defective, reads or changes that touch it end with an error. After a failed change each
-//     sector is written or not, independently; of a read that failed the memory holds anything. A flush that failed has
-//     made nothing stable. Claim: no wrong data, nothing answered is lost on the other member; the node may refuse.
+//   - Defects: while a range is defective, reads or changes that touch it end with an error, or its reads end when it
+//   is
+//     well. After a failed change each sector is written or not, independently; of a read that failed the memory holds
+//     anything. A flush that failed has made nothing stable. Claim: no wrong data, nothing answered is lost on the
+//     other member; the node may refuse.
 //   - Slow: for a while each operation takes longer by up to a given time.
 //   - Hung: for a while nothing completes. What takes longer than DiskModel::timeout is given up as runtime's
 //     DiskFile does it: reported as timed_out, and nothing more is asked of the device before it has come
@@ -55,6 +57,7 @@ struct Defect {
   bool fails_reads = false;
   bool fails_changes = false;
   bool fails_flushes = false;  ///< of the device, whatever the range
+  bool holds_reads = false;    ///< they end when it is gone
   bool is_full = false;        ///< what fails_changes fails for want of room (ENOSPC), the device is well
 };
 
@@ -102,6 +105,9 @@ class Medium {
   void hang() noexcept { is_hung_ = true; }
   [[nodiscard]] bool is_hung() const noexcept { return is_hung_; }
   [[nodiscard]] Duration slowness() const noexcept { return slowness_; }
+  /// It does not end before that is over.
+  [[nodiscard]] bool holds(ports::DiskOpKind kind, std::uint64_t offset_bytes,
+                           std::uint64_t length_bytes) const noexcept;
   [[nodiscard]] bool fails(ports::DiskOpKind kind, std::uint64_t offset_bytes,
                            std::uint64_t length_bytes) const noexcept;
   /// A change that failed: some of its sectors are written.
@@ -115,6 +121,7 @@ class Medium {
     std::unique_ptr<std::byte[]> bytes;  ///< null: zeroes
   };
   void land(std::uint64_t key, bool is_durable);
+  [[nodiscard]] bool touches_defect(std::uint64_t offset_bytes, std::uint64_t length_bytes) const noexcept;
   void touch(std::uint64_t offset_bytes, std::uint64_t length_bytes) noexcept;
   void put_stable(const Write& write, std::uint64_t sector) noexcept;
   [[nodiscard]] static std::unique_ptr<std::byte[]> copy(const std::byte* bytes, std::uint64_t length_bytes);
