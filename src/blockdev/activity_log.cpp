@@ -22,7 +22,7 @@ ActivityLog::ActivityLog(Shape shape)
 }
 
 ActivityLog::~ActivityLog() {
-  RB_ASSERT(waiting_.empty() && planned_.empty() && ready_.empty());
+  RB_ASSERT(waiting_.empty() && planned_.empty() && ready_.empty() && refused_.empty());
   for (SlotList* list : {&free_, &unstable_, &stable_, &cleaning_, &saved_}) {
     while (list->pop_front() != nullptr) {
     }
@@ -278,6 +278,11 @@ ActivityLog::Claim* ActivityLog::pop_ungranted() noexcept {
     if (Claim* claim = list->pop_front()) return claim;
   }
   return nullptr;
+}
+
+void ActivityLog::refuse_waiting() noexcept {
+  refused_.splice_back(waiting_);
+  is_blocked_ = is_starving_ = false;
 }
 
 // ---- cleaning and closing --------------------------------------------------------------------------------------

@@ -79,6 +79,15 @@ class ActivityLog {
   [[nodiscard]] Claim* pop_ready() noexcept { return ready_.pop_front(); }
   /// For a log that cannot be written any more: every claim that was not granted.
   [[nodiscard]] Claim* pop_ungranted() noexcept;
+  /// The first claim that waits finds no slot.
+  [[nodiscard]] bool is_blocked() const noexcept { return is_blocked_; }
+  /// Nothing but a flush can free a slot for the claims that wait.
+  [[nodiscard]] bool is_stuck() const noexcept {
+    return is_blocked_ && count_of(Place::stable) + count_of(Place::cleaning) == 0;
+  }
+  /// That flush has failed: the claims that wait are to be refused.
+  void refuse_waiting() noexcept;
+  [[nodiscard]] Claim* pop_refused() noexcept { return refused_.pop_front(); }
 
   /// Slots are running short: extents whose bits must be on disk before they can go.
   [[nodiscard]] bool wants_cleaning() const noexcept;
@@ -141,6 +150,7 @@ class ActivityLog {
   ClaimList waiting_;
   ClaimList planned_;  ///< wait for the transaction under way
   ClaimList ready_;
+  ClaimList refused_;
   std::vector<std::uint32_t> planned_slots_;
   std::uint64_t claims_held_count_ = 0;
   bool is_transaction_out_ = false;

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/assert.hpp"
+#include "base/probe.hpp"
 
 namespace replblk::blockdev {
 
@@ -42,7 +43,10 @@ void ActivityLogWriter::release(Claim& claim, bool is_durable) {
 void ActivityLogWriter::flush_done(bool is_good) {
   log_.flush_done(is_good);
   // What cannot be flushed is not waited for.
-  if (!is_good) closes_flushed_ = false;
+  if (!is_good) {
+    closes_flushed_ = false;
+    has_flush_failed_ = true;
+  }
   if (log_.has_waiting() || quiescent_) loop_.defer(pump_task_);
 }
 
@@ -58,6 +62,13 @@ void ActivityLogWriter::pump() {
     if (quiescent_) std::exchange(quiescent_, {})();
     return;
   }
+  if (has_flush_failed_ && log_.is_stuck()) {
+    RB_PROBE("activity_log_cannot_be_flushed");
+    log_.refuse_waiting();
+    while (Claim* claim = log_.pop_refused()) claim->on_active(false);
+  }
+  // Not asked for again while the claims that it was for still wait for what is being cleaned.
+  has_flush_failed_ = has_flush_failed_ && log_.is_blocked();
   // Claims that came in one turn, and those that came while the last transaction was written, share one.
   if (!is_writing_ && log_.plan(transaction_)) write();
   while (Claim* claim = log_.pop_ready()) claim->on_active(true);
@@ -72,7 +83,7 @@ void ActivityLogWriter::pump() {
       hooks_.save(cleaning_);
     }
   }
-  if (on_flush_wanted_ && log_.wants_flush()) on_flush_wanted_();
+  if (on_flush_wanted_ && !has_flush_failed_ && log_.wants_flush()) on_flush_wanted_();
 }
 
 void ActivityLogWriter::close_when_still() {

@@ -84,8 +84,9 @@ class ActivityLogWriter {
   bool is_failed_ = false;
   bool is_cleaning_ = false;
   bool closes_flushed_ = false;
-  Callback<void()> quiescent_;  ///< set while begin_closing() waits
-  Done closed_;                 ///< set while the closing transaction is written
+  bool has_flush_failed_ = false;  ///< and somebody waits for a slot
+  Callback<void()> quiescent_;     ///< set while begin_closing() waits
+  Done closed_;                    ///< set while the closing transaction is written
   AlignedMemory memory_;
   AlignedMemory abandoned_;  ///< of a write that timed out: the kernel may still touch it
   ports::DiskOp op_;

@@ -243,32 +243,18 @@ void Resource::persist(ResourceRecord next, std::function<void()> then) {
   if (!machine_->may_have_lost_cache()) next.boot_id = boot_id_;
   membership::remember_parting(record_, next, self(), world_.loop.unix_ms());
   record_ = next;
-  struct Saving {
-    Resource* resource;
-    std::size_t pending;
-    bool is_failed = false;
-    std::function<void()> then;
-  };
-  auto* saving = new Saving{this, volumes_.size(), false, std::move(then)};
   ++persists_out_;
-  for (const auto& volume : volumes_) {
-    volume->store->save(next, Callback<void(Result<void, ports::IoError>)>::with(
-                                  saving, [](void* context, Result<void, ports::IoError> result) {
-                                    auto* save = static_cast<Saving*>(context);
-                                    Resource& resource = *save->resource;
-                                    if (!result && !save->is_failed) {
-                                      save->is_failed = true;
-                                      resource.volumes_.front()->on_metadata_failed(result.error());
-                                    }
-                                    if (--save->pending > 0) return;
-                                    const std::unique_ptr<Saving> owned(save);
-                                    --resource.persists_out_;
-                                    if (owned->is_failed) return;
-                                    owned->then();
-                                    resource.run_after_persists();
-                                    if (resource.phase_ == LinkPhase::introducing) resource.introduce();
-                                  }));
-  }
+  const auto save = [next](Store& store, const Callback<void(Result<void, ports::IoError>)>& done) {
+    store.save(next, done);
+  };
+  const auto failed = [](Volume& volume, ports::IoError error) { volume.on_metadata_failed(error); };
+  on_all_stores(save, failed, [this, then = std::move(then)](bool is_good) {
+    --persists_out_;
+    if (!is_good) return;
+    then();
+    run_after_persists();
+    if (phase_ == LinkPhase::introducing) introduce();
+  });
 }
 
 void Resource::when_persisted(std::function<void()> then) {
@@ -286,21 +272,42 @@ void Resource::save_bitmaps(std::function<void()> then) { for_all_stores(&Store:
 void Resource::settle_all(std::function<void()> then) { for_all_stores(&Store::settle, std::move(then)); }
 
 void Resource::for_all_stores(StoreStep step, std::function<void()> then) {
-  struct Saving {
-    Resource* resource;
-    std::size_t pending;
-    std::function<void()> then;
+  const auto begin = [step](Store& store, const Callback<void(Result<void, ports::IoError>)>& done) {
+    (store.*step)(done);
   };
-  auto* saving = new Saving{this, volumes_.size(), std::move(then)};
-  for (const auto& volume : volumes_) {
-    (volume->store.get()->*step)(Callback<void(Result<void, ports::IoError>)>::with(
-        saving, [](void* context, Result<void, ports::IoError> result) {
-          auto* save = static_cast<Saving*>(context);
-          if (!result) save->resource->volumes_.front()->on_metadata_failed(result.error());
-          if (--save->pending > 0) return;
-          const std::unique_ptr<Saving> owned(save);
-          if (!owned->resource->is_copy_failed_) owned->then();
-        }));
+  const auto failed = [this](Volume& volume, ports::IoError error) { bits_not_saved(volume, error); };
+  on_all_stores(begin, failed, [this, then = std::move(then)](bool) {
+    if (!is_copy_failed_) then();
+  });
+}
+
+/// `failed` at once, for the first volume of which that is so; `then` after the last one has ended.
+void Resource::on_all_stores(const StoreOperation& begin, StoreFailure failed, std::function<void(bool is_good)> then) {
+  struct All;
+  struct One {
+    All* all = nullptr;
+    Volume* volume = nullptr;
+  };
+  struct All {
+    std::vector<One> ones;
+    std::size_t pending = 0;
+    bool is_good = true;
+    StoreFailure failed;
+    std::function<void(bool)> then;
+  };
+  auto* all = new All{{}, volumes_.size(), true, std::move(failed), std::move(then)};
+  for (const auto& volume : volumes_) all->ones.push_back({all, volume.get()});
+  for (std::size_t index = 0; index < volumes_.size(); ++index) {
+    begin(*volumes_[index]->store, Callback<void(Result<void, ports::IoError>)>::with(
+                                       &all->ones[index], [](void* context, Result<void, ports::IoError> result) {
+                                         const One& one = *static_cast<One*>(context);
+                                         All* owner = one.all;
+                                         if (!result && std::exchange(owner->is_good, false))
+                                           owner->failed(*one.volume, result.error());
+                                         if (--owner->pending > 0) return;
+                                         const std::unique_ptr<All> owned(owner);
+                                         owned->then(owned->is_good);
+                                       }));
   }
 }
 

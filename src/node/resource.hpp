@@ -152,6 +152,7 @@ class Resource final : private replication::PeerChannelObserver,
     std::unique_ptr<replication::Resync> resync;
     std::unique_ptr<replication::Verify> verify;
     std::string failure;  ///< why it could not be opened, or why its metadata failed
+    std::string trouble;  ///< what the only copy, which goes on, failed; until its disks are opened again
     bool is_resynced = false;
     Resource* resource = nullptr;
     Duration stalled_for{};        ///< nothing has ended on its devices, though something waits
@@ -180,6 +181,9 @@ class Resource final : private replication::PeerChannelObserver,
   void settle_all(std::function<void()> then);
   using StoreStep = void (blockdev::Store::*)(Callback<void(Result<void, ports::IoError>)>);
   void for_all_stores(StoreStep step, std::function<void()> then);
+  using StoreOperation = std::function<void(blockdev::Store&, const Callback<void(Result<void, ports::IoError>)>&)>;
+  using StoreFailure = std::function<void(Volume&, ports::IoError)>;
+  void on_all_stores(const StoreOperation& begin, StoreFailure failed, std::function<void(bool is_good)> then);
   void flush_all(std::function<void(bool is_good)> then);
   /// Runs `then` once no request is in flight in any mirror.
   void drain_all(std::function<void()> then);
@@ -214,6 +218,8 @@ class Resource final : private replication::PeerChannelObserver,
   [[nodiscard]] bool can_hand_over() const;
   void server_disk_failed(std::uint16_t volume, bool is_hung);
   /// `is_hung`: the device has failed nothing, it does not answer; is_reopenable() says when it has.
+  void only_copy_failed(Volume& volume);
+  void bits_not_saved(Volume& volume, ports::IoError error);
   void copy_failed(Volume& volume, const std::string& what, bool is_hung);
   [[nodiscard]] bool hand_over_when_stalled(Instant now);
   void tick_with_failed_copy();

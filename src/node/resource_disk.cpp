@@ -35,9 +35,20 @@ void Resource::Volume::on_disk_failed(bool is_hung) {
   if (is_hung) return resource->copy_failed(*this, "the disk does not answer", true);
   if (!resource->is_primary_ || !resource->is_own_copy_dispensable()) {
     RB_PROBE("only_copy_failed_a_change");
-    return;
+    return resource->only_copy_failed(*this);
   }
   resource->copy_failed(*this, "the disk failed a write or a flush", false);
+}
+
+void Resource::only_copy_failed(Volume& volume) {
+  if (!volume.trouble.empty()) return;
+  volume.trouble = fmt::format(
+      "volume {}: the disk failed a write or a flush, and who asked for it was told; this is the only good copy, which "
+      "goes on. After a flush that failed all others do until the disks are opened again: `replblkctl attach` does it, "
+      "and resets the initiators' connections",
+      volume.index);
+  log_error("resource {}: {}", config_.name, volume.trouble);
+  tell(HandlerEvent::local_io_error);
 }
 
 /// An operation of the peer's failed here: the peer goes on without this copy.
@@ -50,6 +61,23 @@ void Resource::server_disk_failed(std::uint16_t volume, bool is_hung) {
 void Resource::Volume::on_metadata_failed(ports::IoError error) {
   resource->copy_failed(*this, fmt::format("the metadata cannot be written: {}", to_string(error)),
                         error == ports::IoError::timed_out);
+}
+
+/// Bits that cannot be recorded end what needs them: a resync, which begins anew from what is recorded. The only copy
+/// is not given up for it.
+void Resource::bits_not_saved(Volume& volume, ports::IoError error) {
+  if (is_copy_failed_) return;
+  if (error == ports::IoError::timed_out || !is_primary_ || is_own_copy_dispensable())
+    return volume.on_metadata_failed(error);
+  RB_PROBE("only_copy_cannot_save_bits");
+  only_copy_failed(volume);
+  if (channel_ == nullptr) return;
+  const std::string why =
+      fmt::format("volume {}: the bitmap cannot be written here: {}", volume.index, to_string(error));
+  back_off();
+  report_failure(why);
+  const replication::Refusal refusal{why, false};
+  end_channel("Unconnected", why, &refusal);
 }
 
 /// From here on this node serves nothing, agrees to nothing and records nothing: what its disk holds from now on nobody
@@ -126,7 +154,8 @@ std::string Resource::why_no_detach() const {
 }
 
 std::string Resource::why_no_attach() const {
-  if (is_opened_ && !is_copy_failed_) return "the disks are attached";
+  const bool is_in_trouble = std::ranges::any_of(volumes_, [](const auto& volume) { return !volume->trouble.empty(); });
+  if (is_opened_ && !is_copy_failed_ && !is_in_trouble) return "the disks are attached";
   return why_disks_must_stay();
 }
 

@@ -22,6 +22,7 @@ std::string Resource::disk_state() const {
 
 std::string Resource::disk_reason(const Volume& volume) const {
   if (!volume.failure.empty()) return volume.failure;
+  if (!volume.trouble.empty()) return volume.trouble;
   if (!is_opened_) return {};
   if (record_.generations.current.is_none()) {
     return "just created: run `replblkctl primary --force` on the node whose data is to be kept";

@@ -657,11 +657,15 @@ void Scenario::break_disk(Fault fault, SimHost& host, Duration how_long) {
 }
 
 /// A node whose metadata failed, or that could not open its volume, does nothing until it is started again with a
-/// device that works.
+/// device that works; the only copy goes on without flushes. A person does what `status` says.
 void Scenario::mend_disks(SimHost& host) {
   host.heal_devices();
   if (!host.is_running() || host.is_stopping() || host.node() == nullptr) return;
-  if (host.node()->status().resources.front().volumes.front().disk_state != "Failed") return;
+  const node::Status status = host.node()->status();
+  const auto needs_attach = [](const node::VolumeStatus& volume) {
+    return volume.disk_state == "Failed" || volume.disk_reason.contains("replblkctl attach");
+  };
+  if (std::ranges::none_of(status.resources.front().volumes, needs_attach)) return;
   if (timeline_.random().chance(0.5)) {
     administrator_->attach(host.index());
   } else {

@@ -179,17 +179,13 @@ void SimDisk::submit(ports::DiskOp& op) noexcept {
               op.length_bytes % geometry.logical_block_bytes == 0);
   }
   linked_.push_back(op);
+  if (given_up_count_ > 0) return refuse(op, ports::IoError::timed_out);
+  if (op.kind == flush && is_durability_lost_) return refuse(op, ports::IoError::io);
   const std::uint64_t id = next_id_++;
   const std::uint32_t crc = op.kind == write ? crc32c({op.memory, op.length_bytes}) : 0;
   in_flight_.emplace(id, InFlight{&op, op.kind, op.is_durable, op.offset_bytes, op.length_bytes, op.memory, crc,
                                   medium_.written_mark()});
   Timeline& timeline = loop_.timeline();
-  if (given_up_count_ > 0) {
-    loop_.post([this, exists = exists_, id] {
-      if (*exists) refuse(id);
-    });
-    return;
-  }
   Seeded& random = timeline.random();
   timeline.mix(static_cast<std::uint64_t>(op.kind) << 56 ^ op.offset_bytes << 16 ^ op.length_bytes);
   Duration latency =
@@ -257,6 +253,8 @@ void SimDisk::finish(std::uint64_t id) {
   InFlight& entry = found->second;
   const bool is_failed = medium_.fails(entry.kind, entry.offset_bytes, entry.length_bytes);
   const bool is_supported = take_effect(entry, is_failed);
+  const bool is_error = is_failed && !medium_.is_full();
+  if (is_error && (entry.kind == ports::DiskOpKind::flush || entry.is_durable)) is_durability_lost_ = true;
   if (entry.op == nullptr) {
     --given_up_count_;
     in_flight_.erase(found);
@@ -290,18 +288,28 @@ void SimDisk::give_up(std::uint64_t id) {
   op.on_done(op, fail(ports::IoError::timed_out));
 }
 
-void SimDisk::refuse(std::uint64_t id) {
-  const auto found = in_flight_.find(id);
-  if (found == in_flight_.end()) return;
-  ports::DiskOp& op = *found->second.op;
-  in_flight_.erase(found);
-  op.unlink();
-  op.on_done(op, fail(ports::IoError::timed_out));
+/// Told in the same turn, as the daemon's disks do it.
+void SimDisk::refuse(ports::DiskOp& op, ports::IoError error) {
+  refused_.emplace_back(&op, error);
+  loop_.defer(refused_task_);
+}
+
+void SimDisk::report_refused() {
+  // Of those that are refused meanwhile, in the next round.
+  for (std::size_t count = refused_.size(); count > 0; --count) {
+    const auto [op, error] = refused_.front();
+    refused_.pop_front();
+    op->unlink();
+    op->on_done(*op, fail(error));
+  }
 }
 
 void SimDisk::leave(bool is_power_cut) {
   using enum ports::DiskOpKind;
   *exists_ = false;
+  refused_task_.unlink();
+  for (const auto& [op, error] : refused_) op->unlink();
+  refused_.clear();
   for (auto& [id, entry] : in_flight_) {
     if (entry.op != nullptr) entry.op->unlink();
     const bool is_change = entry.kind == write || entry.kind == discard || entry.kind == write_zeroes;

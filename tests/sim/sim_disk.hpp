@@ -181,7 +181,8 @@ class SimDisk final : public ports::Disk {
   /// False: not supported.
   [[nodiscard]] bool take_effect(const InFlight& entry, bool is_failed);
   void give_up(std::uint64_t id);
-  void refuse(std::uint64_t id);
+  void refuse(ports::DiskOp& op, ports::IoError error);
+  void report_refused();
 
   Medium& medium_;
   SimLoop& loop_;
@@ -191,6 +192,10 @@ class SimDisk final : public ports::Disk {
   std::size_t given_up_count_ = 0;
   std::map<std::uint64_t, InFlight> in_flight_;
   IntrusiveList<ports::DiskOp, ports::DiskOp> linked_;  ///< so that an operation destroyed in flight is noticed
+  /// As in runtime's DiskFile: after a flush or a durable change that failed, nothing that is flushed can be believed.
+  bool is_durability_lost_ = false;
+  std::deque<std::pair<ports::DiskOp*, ports::IoError>> refused_;
+  ports::DeferredTask refused_task_{Callback<void()>::to<&SimDisk::report_refused>(*this)};
   std::shared_ptr<bool> exists_ = std::make_shared<bool>(true);
 };
 
