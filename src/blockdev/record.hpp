@@ -58,7 +58,7 @@ struct ResourceRecord {
   bool is_outdated = false;          ///< gave way to the peer
   bool is_primary_open = false;      ///< serves or served without a clean end: found at open, it is a crashed primary
   bool is_clean_stop = false;        ///< cleared, durably, when opened
-  std::uint64_t alone_since_ms = 0;  ///< Unix time when it became the only member; 0: is none. For people only
+  std::uint64_t alone_since_ms = 0;  ///< Unix time when it became the only member, until it is one of two; 0: did not
   bool was_primary_at_parting = false;  ///< it served when it became the only member
   bool is_standby = false;              ///< the administrator wants no role here
   bool is_maintenance = false;          ///< the administrator wants no role to move by itself

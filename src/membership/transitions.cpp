@@ -63,7 +63,9 @@ ResourceRecord become_only_member_at(const ResourceRecord& record, NodeIndex sel
 }
 
 ResourceRecord force_primary(const ResourceRecord& record, NodeIndex self, std::uint64_t above, std::uint64_t nonce) {
-  ResourceRecord next = become_only_member(record, self, self, above, nonce);
+  const bool is_new = record.configuration.term == 0;
+  const std::uint64_t term = next_term(record, above) + (is_new ? 0 : kForcedTermLeap);
+  ResourceRecord next = lead_alone(record, self, self, term, nonce);
   next.is_inconsistent = false;
   next.is_outdated = false;
   return next;

@@ -37,7 +37,12 @@ using blockdev::ResourceRecord;
 [[nodiscard]] ResourceRecord become_only_member_at(const ResourceRecord& record, NodeIndex self, NodeIndex primary,
                                                    std::uint64_t term, std::uint64_t nonce);
 
-/// A person's decision (`primary --force`): as above, and the copy is taken for good, whatever it was.
+/// A copy that nobody hears raises its term by one at each start, and no arbiter hears of that either: the copy that a
+/// person chooses must be above it when it comes back (protocol.md 3.3: the higher one is adopted).
+inline constexpr std::uint64_t kForcedTermLeap = 1'000'000;
+
+/// A person's decision (`primary --force`): as become_only_member(), by that leap unless the copy was just created, and
+/// the copy is taken for good, whatever it was.
 [[nodiscard]] ResourceRecord force_primary(const ResourceRecord& record, NodeIndex self, std::uint64_t above,
                                            std::uint64_t nonce);
 

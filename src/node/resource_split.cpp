@@ -96,12 +96,12 @@ bool Resource::settle_split(replication::Plan& plan) {
   return true;
 }
 
-/// A node that went on alone and is the target of a resync has lost a split brain, or its daemon died over one: what it
-/// has in blocks that differ nobody else has.
+/// A node that went on alone and is the target of a resync has lost a split brain, or its daemon died over one, or it
+/// gave way before the nodes met to a peer that a person had forced: what it has in blocks that differ nobody else has.
 void Resource::keep_for_undo(bool is_whole, std::function<void()> then) {
   const bool is_clean = std::ranges::all_of(volumes_, [](const auto& one) { return one->store->dirty().is_clean(); });
   const bool is_wanted = !config_.undo_directory.empty() && world_.undo_files != nullptr;
-  const bool has_own = record_.configuration.is_sole(self()) && !record_.is_inconsistent && !record_.is_outdated;
+  const bool has_own = record_.alone_since_ms != 0 && !record_.is_inconsistent;
   if (!is_wanted || !has_own || (is_clean && !is_whole)) return then();
   const bool is_same = undo_ != nullptr && undo_generation_ == record_.generations.current;
   if (is_same && undo_->is_complete()) return then();

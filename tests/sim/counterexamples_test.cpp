@@ -117,6 +117,7 @@ class Client final : public IscsiSession::Owner {
 struct Story : ScriptedPair {
   explicit Story(std::uint64_t seed) : ScriptedPair(seed), arbiter(timeline, seed), client(fabric) {
     options.logical_block_bytes = options.alignment_bytes = kSectorBytes;
+    options.has_undo = true;
     for (const auto& host : hosts) host->set_arbiter(&arbiter);
     begin({}, {});
     run(seconds(1));
@@ -321,6 +322,39 @@ TEST_P(Counterexample, what_was_made_even_before_the_peer_lost_power_does_not_co
   story.heal();
   story.run(seconds(3));
   story.expect_both(11, 100, "what was refused is nowhere");
+}
+
+// With an arbiter that remembers, whoever is alone at a lower term gives way as soon as it hears of the other one: that
+// must be the copy that the person did not choose, and what it wrote is kept.
+TEST_P(Counterexample, who_was_forced_is_above_a_peer_that_started_alone_again_and_again) {
+  Story story(GetParam());
+  ASSERT_TRUE(story.client.write(10, 100));
+  ASSERT_TRUE(story.client.flush());
+  story.cut(true);
+  ASSERT_TRUE(story.client.write(10, 101));
+  for (int count = 0; count < 4; ++count) {
+    story.hosts[a]->kill();
+    story.hosts[a]->start();
+    story.wait_for("a serves alone", [&] { return story.serves(a); });
+  }
+  story.request(b, {.verb = node::AdminVerb::primary, .resource = {}, .is_forced = true});
+  story.wait_for("b serves", [&] { return story.serves(b); });
+  ASSERT_TRUE(story.client.log_in(*story.hosts[b]));
+  ASSERT_TRUE(story.client.write(10, 102));
+  story.cut(false);
+  story.wait_for("a gives way", [&] { return !story.serves(a); });
+  EXPECT_TRUE(story.serves(b));
+  story.wait_for("the split is found", [&] { return story.status(a).connection_state == "StandAlone"; });
+  story.request(a, {.verb = node::AdminVerb::connect, .resource = {}, .discards_data = true});
+  EXPECT_EQ(story.replies[a].outcome, node::AdminOutcome::done) << story.replies[a].message;
+  story.request(b, {.verb = node::AdminVerb::connect, .resource = {}});
+  story.heal();
+  story.wait_for("b still serves", [&] { return story.serves(b); });
+  story.expect_both(10, 102, "written to the copy that a person chose");
+  const auto keeps = [](const auto& file) {
+    return read_stamp(file.second.data() + 10 * kBlockBytes, 10 * kSectorsPerBlock) == 101u;
+  };
+  EXPECT_TRUE(std::ranges::any_of(story.hosts[a]->undo_files(), keeps)) << "what a had written is lost for good";
 }
 
 // Otherwise an arbiter that is away at that moment turns a planned stop into an outage.

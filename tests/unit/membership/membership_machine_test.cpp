@@ -792,9 +792,15 @@ TEST(MembershipMachine, Force_takes_the_copy_and_tells_the_arbiter) {
   node.pass(milliseconds(20));
   EXPECT_EQ(node.take(), (Trace{"flush"}));
   node.flush();
-  EXPECT_EQ(node.take(), (Trace{"persist (5,{1},1) seen 5", "freeze"}));
+  EXPECT_EQ(node.take(), (Trace{"persist (1000005,{1},1) seen 1000005", "freeze"}));
   node.persist();
-  EXPECT_EQ(node.take(), (Trace{"overwrite arbiter 5", "serve"}));
+  EXPECT_EQ(node.take(), (Trace{"overwrite arbiter 1000005", "serve"}));
+  // Each start of a copy that serves alone raised its term, and nobody heard of it.
+  node.peer.configuration = {12, 1, 0};
+  node.peer.seen = 12;
+  node.hear();
+  EXPECT_TRUE(node.may_answer());
+  EXPECT_FALSE(node.machine->record().is_outdated);
 
   // What remembers nothing is told nothing.
   for (const ArbiterKind arbiter : {ArbiterKind::ping, ArbiterKind::none}) {
@@ -803,7 +809,7 @@ TEST(MembershipMachine, Force_takes_the_copy_and_tells_the_arbiter) {
     forgetful.pass(milliseconds(20));
     forgetful.flush();
     forgetful.persist();
-    EXPECT_EQ(forgetful.take(), (Trace{"flush", "persist (5,{1},1) seen 5", "freeze", "serve"}));
+    EXPECT_EQ(forgetful.take(), (Trace{"flush", "persist (1000005,{1},1) seen 1000005", "freeze", "serve"}));
   }
 }
 
