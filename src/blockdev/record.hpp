@@ -60,8 +60,11 @@ struct ResourceRecord {
   bool is_clean_stop = false;        ///< cleared, durably, when opened
   std::uint64_t alone_since_ms = 0;  ///< Unix time when it became the only member, until it is one of two; 0: did not
   bool was_primary_at_parting = false;  ///< it served when it became the only member
-  bool is_standby = false;              ///< the administrator wants no role here
-  bool is_maintenance = false;          ///< the administrator wants no role to move by itself
+  /// The source of a resync, which has been the only member since this term, had merged the target's bits by then,
+  /// durably: its set holds all that this target lacks. 0: there is no such target.
+  std::uint64_t merged_term = 0;
+  bool is_standby = false;      ///< the administrator wants no role here
+  bool is_maintenance = false;  ///< the administrator wants no role to move by itself
   friend bool operator==(const ResourceRecord&, const ResourceRecord&) = default;
 };
 

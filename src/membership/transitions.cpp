@@ -123,6 +123,7 @@ ResourceRecord record_of_all(std::span<const ResourceRecord> records) {
     next.is_outdated = all.is_outdated || other.is_outdated;
     next.is_primary_open = all.is_primary_open || other.is_primary_open;
     next.is_clean_stop = all.is_clean_stop && other.is_clean_stop;
+    next.merged_term = std::min(all.merged_term, other.merged_term);
     next.is_standby = all.is_standby || other.is_standby;
     next.is_maintenance = all.is_maintenance || other.is_maintenance;
     all = next;

@@ -242,6 +242,7 @@ void Resource::persist(ResourceRecord next, std::function<void()> then) {
   // does not forget it.
   if (!machine_->may_have_lost_cache()) next.boot_id = boot_id_;
   membership::remember_parting(record_, next, self(), world_.loop.unix_ms());
+  if (!next.configuration.is_sole(self())) next.merged_term = 0;
   record_ = next;
   ++persists_out_;
   const auto save = [next](Store& store, const Callback<void(Result<void, ports::IoError>)>& done) {

@@ -328,6 +328,7 @@ class Resource final : private replication::PeerChannelObserver,
   void send_bitmaps();
   void on_bitmap_page(const replication::FrameHeader& header, ConstBytes page) override;
   void start_syncing();
+  void record_merged(std::uint64_t term, std::function<void()> then);
   void volume_resynced(Volume& volume);
 
   // resource_split.cpp: what becomes of a split brain
@@ -493,7 +494,6 @@ class Resource final : private replication::PeerChannelObserver,
   bool is_peer_primary_ = false;
   std::optional<Instant> frozen_since_;  ///< as Primary
   bool is_lost_quorum_told_ = false;     ///< of this time
-  std::uint64_t synced_term_ = 0;        ///< the last resync that this run began as source; 0: none (is_same_resync)
   replication::ResyncMode resync_mode_ = replication::ResyncMode::copy;
   bool is_set_coarse_ = false;        ///< opened after a crash: the dirty set is far larger than what differs
   bool is_resync_continued_ = false;  ///< the present one goes on where the last one was cut off

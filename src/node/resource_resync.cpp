@@ -17,9 +17,10 @@ using blockdev::ResourceRecord;
 
 /// The machine sees to it that this node is the only member before begin_as_source().
 void Resource::plan_as_source(const replication::Plan& plan) {
-  is_resync_continued_ = !plan.is_split && record_.configuration.is_sole(self()) &&
-                         replication::is_same_resync(synced_term_, *my_introduction_, *peer_introduction_);
-  if (!is_resync_continued_) resync_mode_ = choose_mode(plan);
+  is_resync_continued_ = !plan.is_split && replication::is_same_resync(record_.merged_term, self(), *my_introduction_,
+                                                                       *peer_introduction_);
+  if (is_resync_continued_) RB_PROBE("resync_continued");
+  resync_mode_ = choose_mode(plan);
   is_plan_full_ = plan.is_full && !is_resync_continued_;
   const auto connect = [this, is_split = plan.is_split] {
     membership::Meeting meeting;
@@ -36,10 +37,20 @@ void Resource::plan_as_source(const replication::Plan& plan) {
     machine_->connected(meeting, world_.loop.now());
     pump();
   };
-  if (!is_plan_full_) return connect();
-  // Before the record says that the bits cover all that differs, they must, durably.
-  for (const auto& volume : volumes_) volume->store->dirty().set_all();
-  save_bitmaps(for_this_channel(connect));
+  const auto begin = [this, connect] {
+    if (!is_plan_full_) return connect();
+    // Before the record says that the bits cover all that differs, they must, durably.
+    for (const auto& volume : volumes_) volume->store->dirty().set_all();
+    save_bitmaps(for_this_channel(connect));
+  };
+  is_resync_continued_ ? begin() : record_merged(0, for_this_channel(begin));
+}
+
+void Resource::record_merged(std::uint64_t term, std::function<void()> then) {
+  if (record_.merged_term == term) return then();
+  blockdev::ResourceRecord next = record_;
+  next.merged_term = term;
+  persist(next, std::move(then));
 }
 
 void Resource::begin_as_source() {
@@ -108,7 +119,6 @@ void Resource::on_bitmap_page(const replication::FrameHeader& header, ConstBytes
 
 void Resource::start_syncing() {
   phase_ = LinkPhase::source_syncing;
-  synced_term_ = record_.configuration.term;
   std::uint64_t bytes = 0;
   for (const auto& volume : volumes_) {
     bytes += volume->store->dirty().dirty_bytes();
@@ -119,6 +129,10 @@ void Resource::start_syncing() {
   log_info("resource {}: SyncSource, {} KiB to {}{}, term {}", config_.name, bytes / 1024,
            resync_mode_ == replication::ResyncMode::compare_first ? "compare" : "copy",
            is_resync_continued_ ? ", going on where it was cut off" : "", record_.configuration.term);
+  if (record_.merged_term != 0) return;
+  save_bitmaps(for_this_channel([this, term = record_.configuration.term] {
+    if (phase_ == LinkPhase::source_syncing && record_.configuration.term == term) record_merged(term, [] {});
+  }));
 }
 
 void Resource::Volume::on_resynced() { resource->volume_resynced(*this); }

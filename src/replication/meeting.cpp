@@ -199,9 +199,14 @@ std::vector<std::uint64_t> sizes_to_grow_to(const Introduction& mine, const Intr
   return sizes;
 }
 
-bool is_same_resync(std::uint64_t synced_term, const Introduction& mine, const Introduction& yours) noexcept {
-  return synced_term != 0 && synced_term == mine.configuration.term && mine.configuration == yours.configuration &&
-         !mine.configuration.is_pair() && mine.seen == mine.configuration.term && yours.is_inconsistent;
+bool is_same_resync(std::uint64_t merged_term, NodeIndex self, const Introduction& mine,
+                    const Introduction& yours) noexcept {
+  // It follows this node's terms, from the one under which the resync began.
+  const Configuration& theirs = yours.configuration;
+  const bool follows = theirs.members == mine.configuration.members && theirs.term >= merged_term &&
+                       theirs.term <= mine.configuration.term;
+  return merged_term != 0 && mine.configuration.is_sole(self) && mine.seen == mine.configuration.term && follows &&
+         yours.is_inconsistent;
 }
 
 bool pick_higher(const Configuration& one, const Configuration& two, Configuration& higher) noexcept {

@@ -52,13 +52,13 @@ struct Plan {
 /// `self` is the node whose view is wanted; `mine` and `yours` are what the two said.
 [[nodiscard]] Plan plan_meeting(blockdev::NodeIndex self, const Introduction& mine, const Introduction& yours);
 
-/// Whether the peer's copy is the very one that this node was already the source of, in this run and under this
-/// configuration: what that resync had merged and has not yet copied is then the whole resync set, and neither a full
-/// sync nor the target's own bits need to be begun anew. `synced_term` is the term under which this run had merged the
-/// target's bits; 0: none. Safe because nothing changes an Inconsistent copy of a configuration but its source, the
-/// source cleared bits by flushes of that copy only, and everything that could give the copy another history
-/// (create-md, a forced primary, an add) takes it out of that configuration.
-[[nodiscard]] bool is_same_resync(std::uint64_t synced_term, const Introduction& mine,
+/// Whether the peer's copy is the very one that this node was the source of already: what that resync had merged and
+/// has not yet copied is then the whole resync set, and neither a full sync nor the target's own bits need to be begun
+/// anew. `merged_term`: of the own record. Safe because nothing changes an Inconsistent copy but its source, the source
+/// cleared bits by flushes of that copy only, what the source has written since is in its set or its activity log, and
+/// whatever could give either copy another history (create-md, a forced primary, an add) ends that: the source forgets
+/// `merged_term` before it begins another resync and when it is not the only member any more.
+[[nodiscard]] bool is_same_resync(std::uint64_t merged_term, blockdev::NodeIndex self, const Introduction& mine,
                                   const Introduction& yours) noexcept;
 
 /// Of two configurations the one that both go on from (protocol.md 3.3): the higher term, or of one term the one with

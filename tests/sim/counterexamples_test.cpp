@@ -324,6 +324,58 @@ TEST_P(Counterexample, what_was_made_even_before_the_peer_lost_power_does_not_co
   story.expect_both(11, 100, "what was refused is nowhere");
 }
 
+// As T11: who goes on where it was cut off ignores the target's bits, so it must have had them on disk.
+TEST_P(Counterexample, a_resync_that_goes_on_after_a_restart_has_the_bits_of_its_target) {
+  Story story(GetParam());
+  ASSERT_TRUE(story.client.write(8, 100));
+  ASSERT_TRUE(story.client.flush());
+  story.cut(true);
+  story.arbiter.set_reached(a, false);
+  story.client.begin(Client::write_of(8, 101));  // On a's disk only: never answered.
+  story.wait_for("b takes over", [&] { return story.serves(b); });
+  story.request(b, {.verb = node::AdminVerb::pause_sync, .resource = {}});
+  story.cut(false);
+  story.arbiter.set_reached(a, true);
+  story.wait_for(
+      "b has recorded that it has a's bits", [&] { return story.hosts[b]->persisted(true).merged_term != 0; },
+      microseconds(50));
+  story.lose_power(b);
+  story.run(seconds(2));
+  story.heal();
+  story.expect_both(8, 100, "flushed, and what only a had was never answered");
+}
+
+// What was copied need not be copied again because a daemon was upgraded: the first sync of a large disk takes days.
+TEST_P(Counterexample, a_full_resync_goes_on_after_either_node_was_started_again) {
+  for (const NodeIndex restarted : {a, b}) {
+    Story story(GetParam());
+    story.lose_power(b);
+    story.hosts[b]->restore_power();
+    static_cast<void>(story.hosts[b]->create_metadata(story.uuid()));
+    story.options.rate_max_bytes_per_second = 64 << 10;
+    story.hosts[a]->kill();
+    story.hosts[a]->start();
+    story.hosts[b]->start();
+    const auto is_syncing = [&] {
+      const auto view = story.hosts[a]->inspect();
+      return view && view->phase == node::LinkPhase::source_syncing;
+    };
+    const auto left_bytes = [&] { return story.status(a).volumes.front().out_of_sync_bytes; };
+    story.wait_for("the resync runs", is_syncing);
+    const std::uint64_t whole_bytes = left_bytes();
+    story.wait_for("half is copied", [&] { return left_bytes() <= whole_bytes / 2; });
+    story.run(seconds(2));
+    ASSERT_TRUE(is_syncing());
+    story.hosts[restarted]->kill();
+    story.run(seconds(1));
+    story.hosts[restarted]->start();
+    story.wait_for("the resync runs again", is_syncing);
+    EXPECT_LE(left_bytes(), whole_bytes / 2);
+    story.heal();
+    EXPECT_EQ(story.sectors_of(b, a), ScriptedPair::kDataBytes / kSectorBytes);
+  }
+}
+
 // With an arbiter that remembers, whoever is alone at a lower term gives way as soon as it hears of the other one: that
 // must be the copy that the person did not choose, and what it wrote is kept.
 TEST_P(Counterexample, who_was_forced_is_above_a_peer_that_started_alone_again_and_again) {

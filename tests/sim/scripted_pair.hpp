@@ -24,17 +24,20 @@ struct ScriptedPair {
       if (host->is_running()) host->kill();
     }
   }
-  /// Each node's copy is full of its own value.
-  void begin(const blockdev::ResourceRecord& first, const blockdev::ResourceRecord& second) {
+  [[nodiscard]] static Uuid uuid() {
     Uuid uuid;
     uuid.bytes.fill(std::byte{1});
+    return uuid;
+  }
+  /// Each node's copy is full of its own value.
+  void begin(const blockdev::ResourceRecord& first, const blockdev::ResourceRecord& second) {
     for (blockdev::NodeIndex node = 0; node < 2; ++node) {
       for (std::uint64_t sector = 0; sector < kDataBytes / kSectorBytes; ++sector) {
         std::byte bytes[kSectorBytes];
         write_stamp(bytes, node + 1u, sector);
         hosts[node]->data().preset(sector * kSectorBytes, bytes);
       }
-      static_cast<void>(hosts[node]->create_metadata(uuid, node == 0 ? first : second));
+      static_cast<void>(hosts[node]->create_metadata(uuid(), node == 0 ? first : second));
       // Of what a crashed primary was writing nothing is narrowed down: all of it.
       if (node == 0 && first.is_primary_open) hosts[node]->spoil_activity_log();
       hosts[node]->start();

@@ -216,6 +216,7 @@ TEST(RecordCodec, Every_field_comes_back) {
   record.boot_id.bytes.fill(std::byte{1});
   record.lease_ms_max = UINT32_MAX;
   record.alone_since_ms = UINT64_MAX - 7;
+  record.merged_term = UINT64_MAX - 9;
   record.was_primary_at_parting = record.is_standby = record.is_maintenance = true;
   record.reservations.assign(ResourceRecord::kReservationsBytesMax, '\xff');
   record.reservations[1] = '\0';

@@ -60,23 +60,26 @@ TEST(Meeting, Only_the_same_incomplete_copy_under_the_same_configuration_goes_on
   const Introduction mine = side(source, {g3, g2, {}});
   Introduction target = side(source, {});
   target.is_inconsistent = target.is_outdated = true;
-  EXPECT_TRUE(is_same_resync(7, mine, target));
-  EXPECT_FALSE(is_same_resync(0, mine, target));        // this run has synced nobody: it knows no bits
-  EXPECT_FALSE(is_same_resync(6, mine, target));        // that was before the last mandate
-  EXPECT_FALSE(is_same_resync(7, mine, side({}, {})));  // create-md since
+  EXPECT_TRUE(is_same_resync(7, 0, mine, target));
+  EXPECT_TRUE(is_same_resync(6, 0, mine, target));         // the source was started again
+  EXPECT_FALSE(is_same_resync(0, 0, mine, target));        // it has merged nobody's bits
+  EXPECT_FALSE(is_same_resync(7, 1, mine, target));        // this is the other one's configuration
+  EXPECT_FALSE(is_same_resync(7, 0, mine, side({}, {})));  // create-md since
   Introduction other = target;
   other.configuration.term = 6;  // it never heard of this resync
-  EXPECT_FALSE(is_same_resync(7, mine, other));
+  EXPECT_FALSE(is_same_resync(7, 0, mine, other));
+  other.configuration.term = 8;  // nor is this a term of this source
+  EXPECT_FALSE(is_same_resync(7, 0, mine, other));
   other = target;
   other.is_inconsistent = false;  // Outdated only: this resync had not begun there, or somebody forced it
-  EXPECT_FALSE(is_same_resync(7, mine, other));
+  EXPECT_FALSE(is_same_resync(7, 0, mine, other));
   Introduction pair = side({7, 3, 0}, {g3, g2, {}});
   other = target;
   other.configuration = pair.configuration;
-  EXPECT_FALSE(is_same_resync(7, pair, other));
+  EXPECT_FALSE(is_same_resync(7, 0, pair, other));
   Introduction doubt = mine;
   doubt.seen = 8;  // an add was proposed, and may have been agreed to
-  EXPECT_FALSE(is_same_resync(7, doubt, target));
+  EXPECT_FALSE(is_same_resync(7, 0, doubt, target));
 }
 
 // protocol.md P4: a split that is merged silently destroys one side's answered writes.
