@@ -42,7 +42,16 @@ bool MembershipMachine::has_named_claim() const noexcept {
          claim_.stage == Claim::Stage::granted;
 }
 
+/// The role is the peer's, and in maintenance nobody takes it by itself: the peer's copy waits for its resync, too.
+bool MembershipMachine::must_leave_role() const noexcept {
+  return is_maintenance_ && !is_wanted_ && record_.configuration.primary == peer();
+}
+
 bool MembershipMachine::wants_to_go_alone(Instant now) {
+  if (!is_in_doubt() && must_leave_role()) {
+    claim_reason_ = "maintenance: no role moves by itself";
+    return false;
+  }
   if (may_take_over_outdated(now) || may_take_back(now)) return true;
   const auto& configuration = record_.configuration;
   if (!is_copy_whole() || !configuration.has_member(self()) || proposal_.has_value()) return false;
@@ -79,8 +88,8 @@ bool MembershipMachine::pair_is_over(Instant now) {
     claim_reason_ = "the administrator keeps the nodes apart: takes no role";
     return false;
   }
-  if (is_maintenance_ || is_standby_) {
-    claim_reason_ = is_maintenance_ ? "maintenance: no role moves by itself" : "standby: takes no role";
+  if ((is_maintenance_ && !is_wanted_) || is_standby_) {
+    claim_reason_ = is_standby_ ? "standby: takes no role" : "maintenance: no role moves by itself";
     return false;
   }
   if (is_peer_helpless) return true;

@@ -130,6 +130,8 @@ class MembershipMachine {
   [[nodiscard]] bool may_apply_frames() const;
   /// The peer has said that it is the only member, in this configuration or a later one.
   [[nodiscard]] bool is_peer_alone() const;
+  /// The connected peer would take the role if this node gave it up now.
+  [[nodiscard]] bool may_peer_take_role(Instant now) const;
   /// No change is under way, and the copy has not failed: an Introduction may be sent.
   [[nodiscard]] bool is_settled() const;
   /// Why this node does not serve, or what it waits for; empty when it serves, or is a Secondary with nothing to tell.
@@ -223,6 +225,7 @@ class MembershipMachine {
 
   // membership_change.cpp: going alone
   [[nodiscard]] bool wants_to_go_alone(Instant now);
+  [[nodiscard]] bool must_leave_role() const noexcept;
   [[nodiscard]] bool pair_is_over(Instant now);
   [[nodiscard]] bool may_take_over_outdated(Instant now) const;
   [[nodiscard]] bool may_take_back(Instant now) const;

@@ -140,6 +140,12 @@ Verdict MembershipMachine::make_secondary(Instant now) {
   return {true, "becomes secondary"};
 }
 
+bool MembershipMachine::may_peer_take_role(Instant now) const {
+  const Heartbeat& theirs = peer_.heartbeat;
+  return link_ == Link::established && is_peer_alive(now) && !is_maintenance_ && !theirs.is_maintenance &&
+         !theirs.is_standby && !theirs.has_failed_disk;
+}
+
 Verdict MembershipMachine::switch_over(Instant now) {
   if (record_.configuration.primary != self() || !holds_mandate(now)) return {false, "this node does not serve"};
   if (link_ != Link::established) return {false, "the peer's copy is not UpToDate"};

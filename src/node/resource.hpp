@@ -215,7 +215,7 @@ class Resource final : private replication::PeerChannelObserver,
   // resource_disk.cpp: the own copy fails
   /// Both are members and connected: the peer's copy has everything.
   [[nodiscard]] bool is_own_copy_dispensable() const;
-  [[nodiscard]] bool can_hand_over() const;
+  [[nodiscard]] bool can_hand_over(Instant now) const;
   void server_disk_failed(std::uint16_t volume, bool is_hung);
   /// `is_hung`: the device has failed nothing, it does not answer; is_reopenable() says when it has.
   void only_copy_failed(Volume& volume);

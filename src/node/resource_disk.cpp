@@ -24,7 +24,9 @@ bool Resource::is_own_copy_dispensable() const {
   return phase_ == LinkPhase::established && record_.configuration.is_pair() && channel_ != nullptr;
 }
 
-bool Resource::can_hand_over() const { return is_primary_ && is_own_copy_dispensable() && machine_->is_settled(); }
+bool Resource::can_hand_over(Instant now) const {
+  return is_primary_ && is_own_copy_dispensable() && machine_->is_settled() && machine_->may_peer_take_role(now);
+}
 
 /// A change or a flush of an initiator's failed here. While the peer is a member its copy has everything, and this one
 /// is given up; the only copy is not given up for an error, so the initiator is told. For a device that does not give
@@ -174,7 +176,8 @@ void Resource::announce_reopening(Duration pause) {
 }
 
 /// protocol.md 7: well before an operation is given up, a Primary whose device has completed nothing while requests
-/// wait gives the role to a peer whose device works. Time in which this process stood still does not count.
+/// wait gives the role to a peer whose device works and that takes it: slow service is better than none. Time in which
+/// this process stood still does not count.
 bool Resource::hand_over_when_stalled(Instant now) {
   const Duration passed = std::min<Duration>(now - std::exchange(last_stall_look_, now), kStallLookMax);
   for (const auto& volume : volumes_) {
@@ -184,7 +187,7 @@ bool Resource::hand_over_when_stalled(Instant now) {
     const bool is_stalled = volume->store->in_flight_count() > 0 && ended == std::exchange(volume->last_ended, ended);
     volume->stalled_for = is_stalled ? volume->stalled_for + passed : Duration{};
     if (limit == Duration{} || volume->stalled_for < limit) continue;
-    if (!can_hand_over()) continue;
+    if (!can_hand_over(now)) continue;
     RB_PROBE("stalled_disk_gives_the_role_away");
     copy_failed(*volume, fmt::format("the disk has finished nothing for {} ms", to_ms(volume->stalled_for)), true);
     return true;

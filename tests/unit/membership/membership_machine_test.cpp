@@ -781,6 +781,20 @@ TEST(MembershipMachine, Standby_hands_the_role_over_and_maintenance_moves_nothin
   EXPECT_NE(other.machine->reason().find("maintenance"), std::string::npos);
 }
 
+// The Primary's disk hung, and its copy needs a resync: that is no reason to take the role in maintenance.
+TEST(MembershipMachine, In_maintenance_the_better_copy_does_not_take_the_role_by_itself) {
+  MachineFixture node(1);
+  node.machine->set_maintenance(true, node.now);
+  node.hear();
+  node.machine->connected({Meeting::Direction::source, node.peer.configuration, node.peer.seen}, node.now);
+  node.pass_hearing(seconds(2));
+  EXPECT_EQ(node.take(), Trace{});
+  EXPECT_NE(node.machine->reason().find("maintenance"), std::string::npos);
+  node.machine->set_maintenance(false, node.now);
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), Trace{"flush"});
+}
+
 TEST(MembershipMachine, Force_takes_the_copy_and_tells_the_arbiter) {
   blockdev::ResourceRecord record = MachineFixture::pair_record(0);
   record.configuration = {4, 1, 0};
