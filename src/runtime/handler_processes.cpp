@@ -29,6 +29,8 @@ namespace {
 
 // Each call has one answer; the refused ones of a storm of events have theirs at once.
 constexpr std::size_t kAnswersMax = 65536;
+// How long a process that was killed and waits for a disk may be left unseen when it ends at last.
+constexpr auto kReapInterval = std::chrono::seconds(1);
 
 using Clock = std::chrono::steady_clock;
 
@@ -85,6 +87,7 @@ class HandlerProcesses::Worker {
       if (stop.stop_requested()) return;
       jobs_.drain_event();
       while (auto job = jobs_.take()) queue_.push_back(std::move(*job));
+      std::erase_if(killed_, [](pid_t pid) { return ::waitpid(pid, nullptr, WNOHANG) != 0; });
       std::erase_if(running_, [this](const Running& one) { return is_over(one); });
       while (!queue_.empty() && running_.size() < kRunningMax) {
         start(queue_.front());
@@ -103,24 +106,36 @@ class HandlerProcesses::Worker {
   };
 
   [[nodiscard]] int poll_ms() const {
-    if (running_.empty()) return -1;
-    const Clock::time_point next = std::ranges::min(running_, {}, &Running::deadline).deadline;
+    if (running_.empty() && killed_.empty()) return -1;
+    Clock::time_point next = Clock::now() + (killed_.empty() ? std::chrono::seconds(60) : kReapInterval);
+    for (const Running& one : running_) next = std::min(next, one.deadline);
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(next - Clock::now()).count();
     return static_cast<int>(std::clamp<std::int64_t>(left, 0, 60'000));
   }
 
   void start(Job& job) {
+    if (killed_.size() >= kKilledMax) {
+      return answer({job.id, kNoAnswer,
+                     fmt::format("handler {}: not run: {} earlier ones were killed and have not ended: does their disk "
+                                 "answer?",
+                                 job.call.name, killed_.size())});
+    }
     const pid_t pid = spawn(job.call);
     const int pidfd = pid < 0 ? -1 : ::pidfd_open(pid, 0);
     if (pidfd < 0) {
       const std::string problem = fmt::format("handler {}: cannot be run: {}", job.call.name, std::strerror(errno));
       if (pid >= 0) {
-        ::kill(-pid, SIGKILL);
-        ::waitpid(pid, nullptr, 0);
+        kill(pid);
       }
       return answer({job.id, kNoAnswer, problem});
     }
     running_.push_back({job.id, job.call.name, pid, pidfd, Clock::now() + job.call.timeout});
+  }
+
+  /// With its group. One that waits for a disk ends when that answers, if ever: nobody waits for it, but it is reaped.
+  void kill(pid_t pid) {
+    ::kill(-pid, SIGKILL);
+    killed_.push_back(pid);
   }
 
   bool is_over(const Running& one) {
@@ -130,8 +145,7 @@ class HandlerProcesses::Worker {
       ended.exit_code = exit_code_of(info);
     } else if (Clock::now() >= one.deadline) {
       ended.problem = fmt::format("handler {}: does not end in time and is killed", one.name);
-      ::kill(-one.pid, SIGKILL);
-      ::waitid(P_PIDFD, static_cast<id_t>(one.pidfd), &info, WEXITED);
+      kill(one.pid);
     } else {
       return false;
     }
@@ -149,6 +163,7 @@ class HandlerProcesses::Worker {
   Mailbox<Answer>& answers_;
   std::deque<Job> queue_;
   std::vector<Running> running_;
+  std::vector<pid_t> killed_;  ///< not reaped yet
 };
 
 HandlerProcesses::HandlerProcesses(Reactor& reactor)

@@ -1,7 +1,8 @@
 // Runs handlers as processes, from a thread of its own: making a process and waiting for it can take as long as the
 // disk takes that the shell is on, and no data may wait for that. Implements ports::Handlers. Not responsible for when
-// what is run. Invariant: a process that outlives its time is killed with all of its group; what still runs when the
-// daemon ends goes on by itself.
+// what is run. Invariants: a process that outlives its time is killed with all of its group, and the answer does not
+// wait until it has ended, which takes as long as a disk that it waits for; what still runs when the daemon ends goes
+// on by itself.
 #pragma once
 
 #include <cstddef>
@@ -21,6 +22,8 @@ class HandlerProcesses final : public ports::Handlers {
   static constexpr std::size_t kWaitingMax = 64;
   /// Processes at once; more wait.
   static constexpr std::size_t kRunningMax = 8;
+  /// Processes that were killed and do not end, which hold up nobody. With so many no other one is begun.
+  static constexpr std::size_t kKilledMax = 64;
 
   explicit HandlerProcesses(Reactor& reactor);
   ~HandlerProcesses() override;

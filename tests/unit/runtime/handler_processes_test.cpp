@@ -2,6 +2,8 @@
 #include "runtime/handler_processes.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -94,6 +96,67 @@ TEST_F(HandlerProcessesTest, What_does_not_end_in_time_is_killed_with_all_that_i
   const Instant later = reactor->now() + milliseconds(2500);
   ASSERT_TRUE(turn_until(*reactor, [&] { return reactor->now() >= later; }));
   EXPECT_FALSE(std::filesystem::exists(folder + "/late"));
+}
+
+/// Until it is destroyed the processes that it watches stay what they are when they are killed: for their parent they
+/// have not ended, like those that wait for a disk.
+class Watcher {
+ public:
+  explicit Watcher(const std::vector<pid_t>& watched) {
+    int said[2];
+    RB_ASSERT(::pipe(said) == 0);
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      char is_good = 1;
+      for (const pid_t pid : watched) is_good = is_good && ::ptrace(PTRACE_SEIZE, pid, 0, 0) == 0;
+      static_cast<void>(::write(said[1], &is_good, 1));
+      for (;;) ::pause();
+    }
+    char is_good = 0;
+    RB_ASSERT(pid_ > 0 && ::read(said[0], &is_good, 1) == 1);
+    is_good_ = is_good != 0;
+    ::close(said[0]);
+    ::close(said[1]);
+  }
+  ~Watcher() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  [[nodiscard]] bool is_good() const noexcept { return is_good_; }
+
+ private:
+  pid_t pid_ = -1;
+  bool is_good_ = false;
+};
+
+// A handler whose shell waits for a dead disk cannot be killed: the others must be run all the same, and it is reaped
+// when it ends.
+TEST_F(HandlerProcessesTest, What_cannot_be_killed_holds_up_nothing) {
+  std::vector<pid_t> pids(HandlerProcesses::kRunningMax);
+  for (std::size_t index = 0; index < pids.size(); ++index)
+    run("echo $$ > $FOLDER/" + std::to_string(index) + "; exec sleep 60", seconds(1));
+  ASSERT_TRUE(turn_until(*reactor, [&] {
+    for (std::size_t index = 0; index < pids.size(); ++index) {
+      const std::string text = read(std::to_string(index));
+      if (!text.ends_with('\n')) return false;
+      pids[index] = std::stoi(text);
+    }
+    return true;
+  }));
+  {
+    const Watcher watcher(pids);
+    if (!watcher.is_good()) GTEST_SKIP() << "needs the right to trace processes";
+    run("exit 5");
+    ASSERT_TRUE(wait_for_all());
+    EXPECT_EQ(std::ranges::count(answers, std::optional(ports::Handlers::kNoAnswer)), answers.size() - 1);
+    EXPECT_EQ(answers.back(), 5);
+    run("exit 6");
+    ASSERT_TRUE(wait_for_all());
+    EXPECT_EQ(answers.back(), 6);
+  }
+  EXPECT_TRUE(turn_until(*reactor, [&] {
+    return std::ranges::all_of(pids, [](pid_t pid) { return ::kill(pid, 0) != 0; });
+  })) << "a zombie is left";
 }
 
 // A storm of events ends somewhere, and every call has its answer.
