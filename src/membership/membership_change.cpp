@@ -44,7 +44,7 @@ bool MembershipMachine::has_named_claim() const noexcept {
 
 /// The role is the peer's, and in maintenance nobody takes it by itself: the peer's copy waits for its resync, too.
 bool MembershipMachine::must_leave_role() const noexcept {
-  return is_maintenance_ && !is_wanted_ && record_.configuration.primary == peer();
+  return is_in_maintenance() && !is_wanted_ && record_.configuration.primary == peer();
 }
 
 bool MembershipMachine::wants_to_go_alone(Instant now) {
@@ -88,7 +88,7 @@ bool MembershipMachine::pair_is_over(Instant now) {
     claim_reason_ = "the administrator keeps the nodes apart: takes no role";
     return false;
   }
-  if ((is_maintenance_ && !is_wanted_) || is_standby_) {
+  if ((is_in_maintenance() && !is_wanted_) || is_standby_) {
     claim_reason_ = is_standby_ ? "standby: takes no role" : "maintenance: no role moves by itself";
     return false;
   }

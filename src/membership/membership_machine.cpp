@@ -231,6 +231,8 @@ Heartbeat MembershipMachine::compose_failed() const {
   heartbeat.is_outdated = durable_.is_outdated;
   heartbeat.is_inconsistent = durable_.is_inconsistent;
   heartbeat.has_failed_disk = true;
+  heartbeat.is_standby = is_standby_;
+  heartbeat.is_maintenance = is_maintenance_;
   heartbeat.may_have_lost_cache = may_have_lost_cache_;
   heartbeat.pair_id = durable_.pair_id;
   return heartbeat;

@@ -113,6 +113,7 @@ class MembershipMachine {
   /// Takes make_primary() back, as far as nothing has come of it.
   void drop_wish() noexcept { is_wanted_ = false; }
   void set_standby(bool is_standby, Instant now);
+  /// Off: what a peer said last that is not heard any more is forgotten, too: it may be gone for good.
   void set_maintenance(bool is_maintenance, Instant now);
   /// The connected peer is left behind: it is asked to give way over the connection, which ends when it has.
   /// (`disconnect` of the primary; `invalidate` of the peer's copy, once every block counts as different, durably.)
@@ -130,6 +131,9 @@ class MembershipMachine {
   [[nodiscard]] bool may_apply_frames() const;
   /// The peer has said that it is the only member, in this configuration or a later one.
   [[nodiscard]] bool is_peer_alone() const;
+  /// Either node is, by the peer's last word: no role moves by itself.
+  [[nodiscard]] bool is_in_maintenance() const noexcept { return is_maintenance_ || is_peer_in_maintenance_; }
+  [[nodiscard]] bool is_peer_in_maintenance() const noexcept { return is_peer_in_maintenance_; }
   /// The connected peer would take the role if this node gave it up now.
   [[nodiscard]] bool may_peer_take_role(Instant now) const;
   /// No change is under way, and the copy has not failed: an Introduction may be sent.
@@ -307,8 +311,9 @@ class MembershipMachine {
   bool is_metadata_failed_ = false;
   bool is_standby_ = false;
   bool is_maintenance_ = false;
-  bool is_apart_ = false;         ///< the administrator keeps the nodes apart
-  bool is_leaving_peer_ = false;  ///< leave_peer(), until this node is the only member or has given way
+  bool is_peer_in_maintenance_ = false;  ///< as it said last
+  bool is_apart_ = false;                ///< the administrator keeps the nodes apart
+  bool is_leaving_peer_ = false;         ///< leave_peer(), until this node is the only member or has given way
   bool is_stopping_ = false;
   bool is_wanted_ = false;              ///< the administrator asked for the role here, and nobody has had it since
   bool is_split_ = false;               ///< both went on alone; the other one's configuration is not below this node's

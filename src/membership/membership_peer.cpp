@@ -23,6 +23,7 @@ void MembershipMachine::heartbeat_received(const Heartbeat& heartbeat, Instant n
   peer_.heartbeat = heartbeat;
   peer_.heard_at = now;
   peer_.is_known = true;
+  is_peer_in_maintenance_ = heartbeat.is_maintenance;
   peer_seen_ = std::max({peer_seen_, heartbeat.seen, heartbeat.configuration.term});
   const auto& mine = record_.configuration;
   const auto& theirs = heartbeat.configuration;

@@ -66,10 +66,11 @@ void MembershipMachine::proposal_acknowledged(std::uint64_t term, Instant now) {
 }
 
 /// Who is to be primary of the two (protocol.md 3.7): whom the configuration names, else preferred_node; no standby
-/// node if the other one is none.
+/// node if the other one is none. In maintenance it stays as it was.
 blockdev::NodeIndex MembershipMachine::choose_primary() const {
   blockdev::NodeIndex chosen = record_.configuration.primary;
   if (is_wanted_) chosen = self();
+  if (is_in_maintenance()) return chosen;
   if (chosen == kNoNode) chosen = options_.preferred_node;
   const bool is_peer_standby = peer_.heartbeat.is_standby;
   if (chosen == self() && is_standby_ && !is_peer_standby) chosen = peer();
@@ -95,12 +96,12 @@ void MembershipMachine::arrange_roles(Instant now) {
     if (proposer == self() && is_peer_alive(now)) propose(choose_primary(), now);
     return;
   }
-  if (link_ != Link::established || is_maintenance_ || is_leaving_peer_ || !is_peer_alive(now)) return;
-  const Heartbeat& theirs = peer_.heartbeat;
+  if (link_ != Link::established || is_leaving_peer_ || !is_peer_alive(now)) return;
   if (configuration.primary == self() && holds_mandate(now)) {
-    if (is_standby_ && !theirs.is_standby && !theirs.has_failed_disk) propose(peer(), now);
-  } else if (configuration.primary == kNoNode && !is_standby_ && (is_wanted_ || theirs.is_standby)) {
-    propose(self(), now);
+    if (is_standby_ && may_peer_take_role(now)) propose(peer(), now);
+  } else if (configuration.primary == kNoNode && !is_standby_) {
+    const bool is_left_to_this_node = peer_.heartbeat.is_standby && !is_in_maintenance();
+    if (is_wanted_ || is_left_to_this_node) propose(self(), now);
   }
   if (configuration.primary != kNoNode) is_wanted_ = false;
 }
@@ -142,8 +143,8 @@ Verdict MembershipMachine::make_secondary(Instant now) {
 
 bool MembershipMachine::may_peer_take_role(Instant now) const {
   const Heartbeat& theirs = peer_.heartbeat;
-  return link_ == Link::established && is_peer_alive(now) && !is_maintenance_ && !theirs.is_maintenance &&
-         !theirs.is_standby && !theirs.has_failed_disk;
+  return link_ == Link::established && is_peer_alive(now) && !is_in_maintenance() && !theirs.is_standby &&
+         !theirs.has_failed_disk;
 }
 
 Verdict MembershipMachine::switch_over(Instant now) {
@@ -217,7 +218,9 @@ void MembershipMachine::stop(Instant now) {
 
 void MembershipMachine::set_maintenance(bool is_maintenance, Instant now) {
   is_maintenance_ = is_maintenance;
+  if (!is_maintenance && !is_peer_alive(now)) is_peer_in_maintenance_ = false;
   advance(now);
+  send_heartbeat(now);
 }
 
 }  // namespace replblk::membership

@@ -448,7 +448,7 @@ void Resource::stop(std::function<void()> done) {
     return;
   }
   // Initiators see a switchover, not a failure, where the peer can take over at once.
-  if (is_primary_ && !record_.is_maintenance && machine_->switch_over(world_.loop.now()).is_accepted) {
+  if (is_primary_ && !machine_->is_in_maintenance() && machine_->switch_over(world_.loop.now()).is_accepted) {
     RB_PROBE("stop_hands_the_role_over");
     is_handing_over_ = true;
     handed_over_by_ = world_.loop.now() + kHandOverTimeout;

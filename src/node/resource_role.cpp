@@ -175,8 +175,8 @@ void Resource::set_standby(bool is_standby, AdminReplyCallback reply) {
   log_info("resource {}: {}", config_.name,
            is_standby ? "standby: this node takes no role" : "this node may take a role again");
   machine_->set_standby(is_standby, world_.loop.now());
-  open_verb(is_standby && is_primary_ ? Wish::secondary : Wish::recorded, std::move(reply),
-            is_standby ? "standby until unstandby on this node" : "no standby");
+  open_verb(is_standby && is_primary_ && !machine_->is_in_maintenance() ? Wish::secondary : Wish::recorded,
+            std::move(reply), is_standby ? "standby until unstandby on this node" : "no standby");
   record_wish(&blockdev::ResourceRecord::is_standby, is_standby);
   pump();
 }
@@ -185,15 +185,18 @@ void Resource::set_maintenance(bool is_maintenance, const AdminReplyCallback& re
   if (!is_opened_ || is_stopping_) return reply(refused(config_.name + ": the resource is not open"));
   log_info("resource {}: maintenance {}", config_.name, is_maintenance ? "on: no role moves by itself" : "off");
   machine_->set_maintenance(is_maintenance, world_.loop.now());
+  const char* end = machine_->is_peer_in_maintenance() ? "no maintenance here, but the peer is heard and says so there"
+                                                       : "no maintenance";
   open_verb(Wish::recorded, reply,
-            is_maintenance ? "maintenance until maintenance-off on this node" : "no maintenance");
+            is_maintenance ? "maintenance of both nodes until maintenance-off on this node" : end);
   record_wish(&blockdev::ResourceRecord::is_maintenance, is_maintenance);
   pump();
 }
 
 void Resource::fail_back(Instant now) {
   if (phase_ != LinkPhase::established) established_at_ = now;
-  if (!config_.failback_after || config_.preferred_node != peer() || !is_primary_ || record_.is_maintenance) return;
+  if (!config_.failback_after || config_.preferred_node != peer() || !is_primary_ || machine_->is_in_maintenance())
+    return;
   if (now - established_at_ < *config_.failback_after || !open_verbs_.empty() || is_stopping_) return;
   established_at_ = now;
   if (!machine_->switch_over(now).is_accepted) return;

@@ -215,10 +215,15 @@ ResourceStatus Resource::status() const {
   } else if (is_opened_ && !is_primary_) {
     status.role_reason = machine_->reason();
   }
-  if (is_opened_ && (record_.is_standby || record_.is_maintenance)) {
-    const char* what = record_.is_standby ? "standby: this node takes no role until unstandby"
-                                          : "maintenance: no role moves by itself until maintenance-off";
-    status.role_reason = status.role_reason.empty() ? what : fmt::format("{}; {}", status.role_reason, what);
+  const auto add_reason = [&](const std::string& what) {
+    status.role_reason += status.role_reason.empty() ? what : "; " + what;
+  };
+  if (is_opened_ && record_.is_standby) add_reason("standby: this node takes no role until unstandby");
+  if (is_opened_ && record_.is_maintenance) add_reason("maintenance: no role moves by itself until maintenance-off");
+  if (is_opened_ && machine_->is_peer_in_maintenance()) {
+    add_reason(fmt::format(
+        "maintenance on {}: no role moves by itself until maintenance-off there, or here when it is not heard",
+        cluster_.nodes[peer()].name));
   }
   if (has_peer()) {
     constexpr std::array kArbiterNames{"none", "etcd", "ping"};

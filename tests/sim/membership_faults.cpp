@@ -188,10 +188,12 @@ void MembershipWorld::heal() {
     };
     at_node(index, milliseconds(20), ask_for_service);
   }
-  // The administrator may have left the pair without a primary: he asks for one.
+  // The administrator may have left the pair without a primary: he asks for one. And what a dead peer said of
+  // maintenance ends only now that it is silent.
   for (Index index = 0; index < 2; ++index) {
     if (nodes_[index].run == 0) continue;
     at_node(index, seconds(index == gone ? 8 : 12), [this](Node& node) {
+      node.machine->set_maintenance(false, local(node));
       const bool is_unnamed = node.machine->record().configuration.primary == blockdev::kNoNode;
       if (is_unnamed) static_cast<void>(node.machine->make_primary(local(node)));
     });

@@ -27,6 +27,14 @@ struct RolesPair : ScriptedPair {
     hosts[0]->data().hang();
     request(0, {.verb = AdminVerb::verify, .resource = {}});
   }
+  /// It fails a change, which becomes known at once.
+  void fail_disk() {
+    Defect defect;
+    defect.length_bytes = UINT64_MAX;
+    defect.fails_changes = defect.fails_flushes = true;
+    hosts[0]->data().set_defect(defect);
+    request(0, {.verb = AdminVerb::unstandby, .resource = {}});
+  }
   [[nodiscard]] bool is_primary(std::size_t node) { return hosts[node]->inspect()->is_primary; }
 };
 
@@ -53,17 +61,86 @@ TEST(RolesPair, A_failed_disk_waits_for_the_peer_to_be_allowed_to_serve) {
     RolesPair world;
     world.establish();
     world.tell(1, verb);
-    Defect defect;
-    defect.length_bytes = UINT64_MAX;
-    defect.fails_changes = defect.fails_flushes = true;
-    world.hosts[0]->data().set_defect(defect);
-    world.request(0, {.verb = AdminVerb::standby, .resource = {}});
+    world.fail_disk();
     world.run(seconds(5));
     EXPECT_FALSE(world.is_primary(0));
     EXPECT_FALSE(world.is_primary(1));
     world.tell(1, verb == AdminVerb::standby ? AdminVerb::unstandby : AdminVerb::maintenance_off);
     world.run(seconds(3));
     EXPECT_TRUE(world.is_primary(1));
+  }
+}
+
+// Broken if a node whose peer is worked on took the role, or could not be freed once that peer is gone for good.
+TEST(RolesPair, Maintenance_on_one_node_keeps_the_other_one_from_taking_over) {
+  RolesPair world;
+  world.establish();
+  world.tell(0, AdminVerb::maintenance_on);
+  world.hosts[0]->kill();
+  world.run(seconds(10));
+  EXPECT_FALSE(world.is_primary(1));
+  const std::string reason = world.status(1).role_reason;
+  EXPECT_NE(reason.find("maintenance on a"), std::string::npos) << reason;
+  EXPECT_NE(reason.find("maintenance-off there, or here"), std::string::npos) << reason;
+  world.tell(1, AdminVerb::maintenance_off);
+  world.run(seconds(10));
+  EXPECT_TRUE(world.is_primary(1));
+}
+
+// Broken if the word of a peer that lives could be ended where it was not given, or outlived what it was about.
+TEST(RolesPair, Maintenance_ends_where_it_began) {
+  RolesPair world;
+  world.establish();
+  world.tell(0, AdminVerb::maintenance_on);
+  world.tell(1, AdminVerb::maintenance_off);
+  EXPECT_NE(world.replies[1].message.find("but the peer is heard"), std::string::npos) << world.replies[1].message;
+  world.hosts[0]->stop([] {});
+  world.run(seconds(10));
+  EXPECT_FALSE(world.is_primary(1));
+  world.hosts[0]->start();
+  world.run(seconds(10));
+  EXPECT_TRUE(world.is_primary(0));
+  world.tell(0, AdminVerb::maintenance_off);
+  world.hosts[0]->kill();
+  world.run(seconds(10));
+  EXPECT_TRUE(world.is_primary(1));
+}
+
+// Broken if a node whose disk fails forgot what it said: the peer would take the role in maintenance.
+TEST(RolesPair, A_failed_disk_does_not_end_maintenance) {
+  RolesPair world;
+  world.establish();
+  world.tell(0, AdminVerb::maintenance_on);
+  world.fail_disk();
+  world.run(seconds(5));
+  EXPECT_FALSE(world.is_primary(0));
+  EXPECT_FALSE(world.is_primary(1));
+  world.tell(0, AdminVerb::maintenance_off);
+  world.run(seconds(3));
+  EXPECT_TRUE(world.is_primary(1));
+}
+
+/// The nodes meet again after the role was given up.
+bool is_promoted_by_a_blip(RolesPair& world) {
+  world.tell(0, AdminVerb::secondary);
+  world.cut(true);
+  world.run(seconds(5));
+  world.cut(false);
+  world.run(seconds(10));
+  EXPECT_TRUE(world.is_established());
+  EXPECT_FALSE(world.is_primary(0));
+  return world.is_primary(1);
+}
+
+// Broken if nobody were Primary of a pair that prefers one, or if a lost packet made one in maintenance.
+TEST(RolesPair, A_meeting_chooses_the_preferred_node_but_in_maintenance) {
+  for (const bool is_maintenance : {false, true}) {
+    RolesPair world;
+    for (const auto& host : world.hosts)
+      host->set_config_edit([](node::ClusterConfig& config) { config.resources.front().preferred_node = 1; });
+    world.establish();
+    if (is_maintenance) world.tell(1, AdminVerb::maintenance_on);
+    EXPECT_EQ(is_promoted_by_a_blip(world), !is_maintenance);
   }
 }
 

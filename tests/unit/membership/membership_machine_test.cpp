@@ -781,6 +781,45 @@ TEST(MembershipMachine, Standby_hands_the_role_over_and_maintenance_moves_nothin
   EXPECT_NE(other.machine->reason().find("maintenance"), std::string::npos);
 }
 
+// `pcs property set maintenance-mode` is the cluster's, so one node's word is enough, also its last one.
+TEST(MembershipMachine, The_peers_maintenance_counts_until_it_ends_there_or_is_ended_here) {
+  MachineFixture node(1);
+  node.peer.is_maintenance = true;
+  node.establish(0);
+  node.lose_connection();
+  node.pass(seconds(30));
+  EXPECT_EQ(node.take(), Trace{});
+  EXPECT_TRUE(node.machine->is_peer_in_maintenance());
+  node.hear();
+  node.machine->set_maintenance(false, node.now);
+  node.pass_hearing(seconds(2));
+  EXPECT_EQ(node.take(), Trace{}) << "it lives";
+  node.pass(seconds(2));
+  node.machine->set_maintenance(false, node.now);
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), Trace{"flush"});
+}
+
+// What a person asks for is done.
+TEST(MembershipMachine, In_maintenance_the_administrator_moves_the_role) {
+  MachineFixture node(1);
+  node.establish(0);
+  node.machine->set_maintenance(true, node.now);
+  node.lose_connection();
+  node.pass(seconds(30));
+  EXPECT_EQ(node.take(), Trace{});
+  EXPECT_TRUE(node.machine->make_primary(node.now).is_accepted);
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), Trace{"flush"});
+
+  MachineFixture other(1, MachineFixture::pair_record(blockdev::kNoNode));
+  other.establish(blockdev::kNoNode);
+  other.machine->set_maintenance(true, other.now);
+  EXPECT_TRUE(other.machine->make_primary(other.now).is_accepted);
+  other.pass(milliseconds(20));
+  EXPECT_EQ(other.take(), Trace{"drain and flush both"});
+}
+
 // The Primary's disk hung, and its copy needs a resync: that is no reason to take the role in maintenance.
 TEST(MembershipMachine, In_maintenance_the_better_copy_does_not_take_the_role_by_itself) {
   MachineFixture node(1);
