@@ -44,12 +44,12 @@ class VirtualIp {
   virtual void end_probing() noexcept = 0;
 
   /// Sets the address, or renews it: the kernel takes it away when `lifetime` (whole seconds, at least 1) has passed
-  /// without another call, whatever becomes of this process.
+  /// without another call, whatever becomes of this process. Fails when somebody else has set it meanwhile.
   [[nodiscard]] virtual Result<void, std::string> hold(Duration lifetime) = 0;
   /// Tells the network where the address is now: gratuitous ARP in request and in reply form, or an unsolicited
   /// neighbour advertisement (RFC 5944 4.6; RFC 4861 7.2.6).
   [[nodiscard]] virtual Result<void, std::string> announce() = 0;
-  /// Takes the address away, if hold() has set it since the last release().
+  /// Takes the address away, if hold() has set it since the last release(), and nobody else after that.
   virtual void release() noexcept = 0;
 };
 

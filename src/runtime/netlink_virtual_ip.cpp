@@ -28,8 +28,8 @@ using ports::HardwareAddress;
 
 constexpr std::uint16_t kTypeArp = 0x0806;
 constexpr std::uint16_t kTypeIpv6 = 0x86dd;
-/// An address with less left to live is one that a daemon which has gone was renewing: nobody else sets such.
-constexpr std::uint32_t kPredecessorSecondsMax = 3;
+/// An address with less left to live is this daemon's, or one that its predecessor was renewing: nobody else sets such.
+constexpr std::uint32_t kLeaseSecondsMax = 3;
 
 template <auto Free>
 struct Deleter {
@@ -73,7 +73,7 @@ class NetlinkVirtualIp final : public ports::VirtualIp {
     if ((flags & IFF_UP) == 0)
       return fail(sentence("the device is down; set it up with `ip link set {} up`", options_.device));
     if ((flags & IFF_RUNNING) == 0) return fail(sentence("the device has no carrier: the cable or the switch"));
-    return check_foreign();
+    return check_foreign(0);
   }
 
   [[nodiscard]] Result<void, std::string> probe() override {
@@ -101,6 +101,7 @@ class NetlinkVirtualIp final : public ports::VirtualIp {
   [[nodiscard]] Result<void, std::string> hold(Duration lifetime) override {
     const int index = static_cast<int>(::if_nametoindex(options_.device.c_str()));
     if (index == 0) return fail(sentence("there is no such device"));
+    if (auto checked = check_foreign(index); !checked) return checked;
     const auto socket = connect();
     if (!socket) return fail(socket.error());
     const Address address = make_address(index);
@@ -131,8 +132,10 @@ class NetlinkVirtualIp final : public ports::VirtualIp {
     end_probing();
     if (held_index_ == 0) return;
     const int index = std::exchange(held_index_, 0);
+    const auto foreign = find_foreign(index);
     const auto socket = connect();
-    if (!socket) return;  // The kernel takes it away by itself.
+    // The kernel takes away by itself what is this node's.
+    if (!foreign || *foreign != 0 || !socket) return;
     static_cast<void>(rtnl_addr_delete(socket->get(), make_address(index).get(), 0));
   }
 
@@ -176,8 +179,15 @@ class NetlinkVirtualIp final : public ports::VirtualIp {
     return address;
   }
 
-  /// Is the address here by somebody else's hand?
-  [[nodiscard]] Result<void, std::string> check_foreign() {
+  /// Without a lifetime: for ever.
+  [[nodiscard]] static bool is_lease(rtnl_addr* address) {
+    return (rtnl_addr_get_flags(address) & IFA_F_PERMANENT) == 0 &&
+           rtnl_addr_get_valid_lifetime(address) <= kLeaseSecondsMax;
+  }
+
+  /// The address is on the device with the index that is answered, by somebody else's hand; 0: it is not. Looks at the
+  /// device `only`; 0: at all.
+  [[nodiscard]] Result<int, std::string> find_foreign(int only) const {
     const auto socket = connect();
     if (!socket) return fail(socket.error());
     nl_cache* list = nullptr;
@@ -191,19 +201,22 @@ class NetlinkVirtualIp final : public ports::VirtualIp {
           std::memcmp(nl_addr_get_binary_addr(local), bytes_.data(), bytes_.size()) != 0)
         continue;
       const int index = rtnl_addr_get_ifindex(address);
-      if (index == held_index_) continue;
-      // Without a lifetime: for ever.
-      const bool is_short = (rtnl_addr_get_flags(address) & IFA_F_PERMANENT) == 0 &&
-                            rtnl_addr_get_valid_lifetime(address) <= kPredecessorSecondsMax;
-      if (is_short) continue;
-      std::array<char, IF_NAMESIZE> device{};
-      if (::if_indextoname(static_cast<unsigned>(index), device.data()) == nullptr) continue;
-      return fail(sentence(
-          "the address is on {} already, set by somebody else, and is not taken away from there: remove it with "
-          "`ip addr del` and from what sets it at start-up",
-          device.data()));
+      if (!is_lease(address) && (only == 0 || index == only)) return index;
     }
-    return {};
+    return 0;
+  }
+
+  /// The same as a sentence. Also on the device where this node had it: what it did not renew in
+  /// time, because it stood still, the kernel has taken away, and anybody may have set since.
+  [[nodiscard]] Result<void, std::string> check_foreign(int only) const {
+    const auto index = find_foreign(only);
+    if (!index) return fail(index.error());
+    std::array<char, IF_NAMESIZE> device{};
+    if (*index == 0 || ::if_indextoname(static_cast<unsigned>(*index), device.data()) == nullptr) return {};
+    return fail(
+        sentence("the address is on {} already, set by somebody else, and is not taken away from there: remove it with "
+                 "`ip addr del` and from what sets it at start-up",
+                 device.data()));
   }
 
   Result<void, std::string> open_packets(Descriptor& into, bool is_receiving) {

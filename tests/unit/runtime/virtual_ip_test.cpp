@@ -122,6 +122,25 @@ TEST_F(VirtualIpTest, An_address_that_somebody_else_has_set_is_refused_and_left_
   EXPECT_NE(addresses().find("192.0.2.100"), std::string::npos);
 }
 
+// A daemon that stood still for longer than the lifetime: what it finds then is not its own.
+TEST_F(VirtualIpTest, An_address_that_somebody_has_set_after_it_expired_is_left_alone) {
+  for (const auto& [address, prefix_bits] : {std::pair("192.0.2.100", 24u), std::pair("2001:db8::100", 64u)}) {
+    in_namespace(
+        [&](ports::VirtualIp& port) {
+          ASSERT_EQ(sentence(port.hold(seconds(1))), "");
+          while (addresses().find(address) != std::string::npos) std::this_thread::sleep_for(milliseconds(20));
+          must("ip -n " + here_ + " address add " + address + "/" + std::to_string(prefix_bits) + " dev eth0");
+          EXPECT_NE(sentence(port.check()).find("set by somebody else"), std::string::npos);
+          EXPECT_NE(sentence(port.hold(seconds(2))).find("set by somebody else"), std::string::npos);
+          port.release();
+        },
+        address, prefix_bits);
+    EXPECT_NE(addresses().find(address), std::string::npos);
+    EXPECT_EQ(output_of("ip -n " + here_ + " -o address show dev eth0 to " + address).find("sec"), std::string::npos)
+        << "it has a lifetime now";
+  }
+}
+
 // The next daemon within the lifetime, after a SIGKILL: no stranger's.
 TEST_F(VirtualIpTest, What_a_killed_predecessor_was_renewing_is_taken_over) {
   must("ip -n " + here_ + " address add 192.0.2.100/24 dev eth0 valid_lft 2 preferred_lft 2");
