@@ -35,6 +35,12 @@ std::vector<std::string> make_shared_fields(const ClusterConfig& config) {
       fields.push_back(
           fmt::format("resource[{}].virtual_ip[{}].address={}/{}", index, number, ip.address, ip.prefix_bits));
     }
+    // Two preferences would move the role back and forth.
+    const std::string preferred =
+        resource.preferred_node < config.nodes.size() ? config.nodes[resource.preferred_node].name : "";
+    fields.push_back(fmt::format("resource[{}].preferred_node={}", index, preferred));
+    const auto failback_s = std::chrono::duration_cast<seconds>(resource.failback_after.value_or(Duration{})).count();
+    fields.push_back(fmt::format("resource[{}].failback_after_s={}", index, failback_s));
     // Each node evaluates them for both.
     const replication::SplitPolicies& policies = resource.after_split_brain;
     const std::string discarded =

@@ -144,5 +144,32 @@ TEST(RolesPair, A_meeting_chooses_the_preferred_node_but_in_maintenance) {
   }
 }
 
+// Broken if the role went back too early, never, to a node on standby, or in maintenance.
+TEST(RolesPair, The_role_goes_back_to_the_preferred_node_after_a_while) {
+  for (const auto verb : {AdminVerb::status, AdminVerb::standby, AdminVerb::maintenance_on}) {
+    RolesPair world;
+    for (const auto& host : world.hosts) {
+      host->set_config_edit([](node::ClusterConfig& config) {
+        config.resources.front().preferred_node = 1;
+        config.resources.front().failback_after = seconds(60);
+      });
+    }
+    world.establish();
+    if (verb != AdminVerb::status) world.tell(1, verb);
+    world.run(seconds(45));
+    EXPECT_TRUE(world.is_primary(0));
+    world.hosts[1]->kill();  // UpToDate anew: the time begins again.
+    world.run(seconds(5));
+    world.hosts[1]->start();
+    world.run(seconds(45));
+    ASSERT_TRUE(world.is_established());
+    EXPECT_TRUE(world.is_primary(0));
+    world.run(seconds(30));
+    EXPECT_EQ(world.is_primary(1), verb == AdminVerb::status);
+    world.run(seconds(120));
+    EXPECT_EQ(world.is_primary(1), verb == AdminVerb::status);
+  }
+}
+
 }  // namespace
 }  // namespace replblk::sim

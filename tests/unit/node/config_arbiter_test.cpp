@@ -51,11 +51,13 @@ TEST_F(ConfigArbiter, Who_is_preferred_and_who_waits_how_long_is_read) {
   EXPECT_EQ(plain.preferred_node, blockdev::kNoNode);
   EXPECT_FALSE(plain.failback_after.has_value());
   EXPECT_FALSE(plain.degraded_start_after.has_value());
-  const ResourceConfig made =
-      parse(with(R"(preferred_node: "beta" failback_after_s: 60 degraded_start_after_s: 30)"))->resources.front();
+  const auto config = parse(with(R"(preferred_node: "beta" failback_after_s: 60 degraded_start_after_s: 30)"));
+  const ResourceConfig& made = config->resources.front();
   EXPECT_EQ(made.preferred_node, 1);
   EXPECT_EQ(made.failback_after, seconds(60));
   EXPECT_EQ(made.degraded_start_after, seconds(30));
+  for (const char* line : {"resource[0].preferred_node=beta", "resource[0].failback_after_s=60"})
+    EXPECT_NE(std::ranges::find(config->shared_fields, line), config->shared_fields.end()) << line;
   const auto etcd = parse(with_arbiter(R"(etcd { endpoint: "http://192.0.2.9:2379" })"));
   EXPECT_EQ(etcd->resources.front().degraded_start_after, seconds(120));
   EXPECT_FALSE(parse(with("degraded_start_after_s: 0"))->resources.front().degraded_start_after.has_value());

@@ -400,6 +400,8 @@ TEST_F(ConfigFile, Shared_fields_are_the_same_on_both_nodes_and_name_a_differenc
                                              "resource[0].name=data",
                                              "resource[0].target.iqn=iqn.2026-11.org.example:data",
                                              "resource[0].target.alias=",
+                                             "resource[0].preferred_node=",
+                                             "resource[0].failback_after_s=0",
                                              "resource[0].after_sb_0pri=disconnect",
                                              "resource[0].after_sb_1pri=disconnect",
                                              "resource[0].after_sb_2pri=disconnect",
@@ -411,7 +413,7 @@ TEST_F(ConfigFile, Shared_fields_are_the_same_on_both_nodes_and_name_a_differenc
                 ->shared_fields,
             expected);
   std::vector<std::string> other = expected;
-  other[14] = "resource[0].volume[0].lun=7";
+  other[16] = "resource[0].volume[0].lun=7";
   EXPECT_EQ(parse(pair_with("lun: 0", "lun: 7"), "beta")->shared_fields, other);
 }
 
