@@ -22,7 +22,7 @@ constexpr std::array kMagic = {std::byte{'R'}, std::byte{'B'}, std::byte{'H'}, s
 constexpr std::uint8_t kVersion = 2;
 constexpr std::size_t kMacBytes = 32;
 constexpr std::size_t kMacOffset = kHeartbeatBytes - kMacBytes;
-constexpr std::uint32_t kFlagsCount = 9;
+constexpr std::uint32_t kFlagsCount = 10;
 
 /// Writes the fields one after the other.
 class Writer {
@@ -95,6 +95,7 @@ void for_each_flag(Content& content, Visit visit) {
   visit(content.has_failed_disk);
   visit(content.may_have_lost_cache);
   visit(content.is_maintenance);
+  visit(content.is_addressless);
 }
 
 std::array<std::byte, kMacBytes> mac_of(ConstBytes bytes, std::string_view secret) {

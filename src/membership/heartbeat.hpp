@@ -49,6 +49,7 @@ struct Heartbeat {
   bool has_failed_disk = false;
   bool may_have_lost_cache = false;
   bool is_maintenance = false;
+  bool is_addressless = false;  ///< a virtual IP could not be held there
   Stamp stamp;
   Stamp echo;
   RemovalTicket request;

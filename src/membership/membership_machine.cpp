@@ -210,6 +210,7 @@ Heartbeat MembershipMachine::compose(Instant now) {
   heartbeat.has_failed_disk = is_disk_failed_ || is_metadata_failed_;
   heartbeat.may_have_lost_cache = may_have_lost_cache_;
   heartbeat.is_maintenance = is_maintenance_;
+  heartbeat.is_addressless = is_addressless_;
   heartbeat.pair_id = record_.pair_id;
   const bool asks_for_lease = link_ == Link::established && record_.configuration.primary == self() && !is_in_doubt();
   if (asks_for_lease) heartbeat.stamp = lease_.stamp(record_.configuration, now, options_.lease_ms);

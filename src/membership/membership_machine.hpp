@@ -110,6 +110,11 @@ class MembershipMachine {
   [[nodiscard]] Verdict make_secondary(Instant now);
   [[nodiscard]] Verdict force_primary(Instant now);
   [[nodiscard]] Verdict switch_over(Instant now);
+  /// The daemon ends: the same, also to a peer that cannot hold the virtual IP. Redirected initiators reach it.
+  [[nodiscard]] Verdict hand_over(Instant now);
+  /// Whether a virtual IP could not be held here. No role comes here by plan then; a takeover is none: better served
+  /// without the address, which is tried again each second, than not at all.
+  void set_addressless(bool is_addressless, Instant now);
   /// Takes make_primary() back, as far as nothing has come of it.
   void drop_wish() noexcept { is_wanted_ = false; }
   void set_standby(bool is_standby, Instant now);
@@ -134,6 +139,7 @@ class MembershipMachine {
   /// Either node is, by the peer's last word: no role moves by itself.
   [[nodiscard]] bool is_in_maintenance() const noexcept { return is_maintenance_ || is_peer_in_maintenance_; }
   [[nodiscard]] bool is_peer_in_maintenance() const noexcept { return is_peer_in_maintenance_; }
+  [[nodiscard]] bool is_peer_addressless() const noexcept { return peer_.heartbeat.is_addressless; }
   /// The connected peer would take the role if this node gave it up now.
   [[nodiscard]] bool may_peer_take_role(Instant now) const;
   /// No change is under way, and the copy has not failed: an Introduction may be sent.
@@ -312,8 +318,9 @@ class MembershipMachine {
   bool is_standby_ = false;
   bool is_maintenance_ = false;
   bool is_peer_in_maintenance_ = false;  ///< as it said last
-  bool is_apart_ = false;                ///< the administrator keeps the nodes apart
-  bool is_leaving_peer_ = false;         ///< leave_peer(), until this node is the only member or has given way
+  bool is_addressless_ = false;
+  bool is_apart_ = false;         ///< the administrator keeps the nodes apart
+  bool is_leaving_peer_ = false;  ///< leave_peer(), until this node is the only member or has given way
   bool is_stopping_ = false;
   bool is_wanted_ = false;              ///< the administrator asked for the role here, and nobody has had it since
   bool is_split_ = false;               ///< both went on alone; the other one's configuration is not below this node's

@@ -1,5 +1,7 @@
 // What both nodes decide over the connection: joining, adding, switching over; and the administrator's verbs
 // (protocol.md 3.4, 3.7).
+#include <utility>
+
 #include "membership/membership_machine.hpp"
 #include "membership/transitions.hpp"
 
@@ -73,7 +75,7 @@ blockdev::NodeIndex MembershipMachine::choose_primary() const {
   if (is_in_maintenance()) return chosen;
   if (chosen == kNoNode) chosen = options_.preferred_node;
   const bool is_peer_standby = peer_.heartbeat.is_standby;
-  if (chosen == self() && is_standby_ && !is_peer_standby) chosen = peer();
+  if (chosen == self() && is_standby_ && !is_peer_standby && !is_peer_addressless()) chosen = peer();
   if (chosen == peer() && is_peer_standby && !is_standby_) chosen = self();
   return chosen;
 }
@@ -144,10 +146,16 @@ Verdict MembershipMachine::make_secondary(Instant now) {
 bool MembershipMachine::may_peer_take_role(Instant now) const {
   const Heartbeat& theirs = peer_.heartbeat;
   return link_ == Link::established && is_peer_alive(now) && !is_in_maintenance() && !theirs.is_standby &&
-         !theirs.has_failed_disk;
+         !theirs.is_addressless && !theirs.has_failed_disk;
 }
 
 Verdict MembershipMachine::switch_over(Instant now) {
+  if (link_ == Link::established && is_peer_addressless())
+    return {false, "the peer cannot hold the virtual IP: `status` there says why"};
+  return hand_over(now);
+}
+
+Verdict MembershipMachine::hand_over(Instant now) {
   if (record_.configuration.primary != self() || !holds_mandate(now)) return {false, "this node does not serve"};
   if (link_ != Link::established) return {false, "the peer's copy is not UpToDate"};
   if (persist_out_ != 0 || proposal_.has_value())
@@ -214,6 +222,10 @@ void MembershipMachine::stop(Instant now) {
   ask_ = {};  // Nobody gives way any more to a node that will not act upon it.
   advance(now);
   send_heartbeat(now);
+}
+
+void MembershipMachine::set_addressless(bool is_addressless, Instant now) {
+  if (std::exchange(is_addressless_, is_addressless) != is_addressless) send_heartbeat(now);
 }
 
 void MembershipMachine::set_maintenance(bool is_maintenance, Instant now) {

@@ -74,12 +74,22 @@ void VirtualIpHolder::end_probe(Result<void, std::string> result) {
   set();
 }
 
+bool VirtualIpHolder::look() {
+  if (is_wanted_ || state_ != State::absent) return true;
+  auto checked = port_.check();
+  std::string reason = checked ? std::string() : std::move(checked.error());
+  if (reason != reason_ && !reason.empty()) log_warning("{}: this node could not be Primary with it", reason);
+  reason_ = std::move(reason);
+  return reason_.empty();
+}
+
 // ---- while the node serves -------------------------------------------------------------------------------------
 
 void VirtualIpHolder::hold() {
   if (is_wanted_) return;
   is_wanted_ = true;
   is_frozen_ = false;
+  reason_.clear();
   if (state_ != State::probing) try_hold();
 }
 

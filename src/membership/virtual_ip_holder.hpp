@@ -54,6 +54,8 @@ class VirtualIpHolder {
   /// Before this node takes the role: could the address be held, and does nobody but the peer have it? `done` is called
   /// once, never from inside the call; the error is a sentence, also when release() ends the probe. Only while absent.
   void probe(ProbeDone done);
+  /// Before anybody needs it: could it be held here? reason() says what is in the way. True while it is not absent.
+  [[nodiscard]] bool look();
   /// The node serves: probes if need be, sets, announces and renews.
   void hold();
   /// While frozen the address is not renewed; after kFrozenMax it is given up.
@@ -63,7 +65,7 @@ class VirtualIpHolder {
 
   [[nodiscard]] State state() const noexcept { return state_; }
   [[nodiscard]] const std::string& name() const noexcept { return port_.name(); }
-  /// Why it is failed; empty otherwise.
+  /// Why it is failed, or would be by the last look(); empty otherwise.
   [[nodiscard]] const std::string& reason() const noexcept { return reason_; }
 
  private:

@@ -394,6 +394,7 @@ void Resource::on_tick() {
   if (is_stop_ending_ && is_quiet()) return finish_stop();
   const Instant now = world_.loop.now();
   if (is_copy_failed_) return tick_with_failed_copy();
+  look_at_virtual_ips(now);
   fail_back(now);
   tell_of_lost_quorum(now);
   answer_long_resize(now);
@@ -448,7 +449,7 @@ void Resource::stop(std::function<void()> done) {
     return;
   }
   // Initiators see a switchover, not a failure, where the peer can take over at once.
-  if (is_primary_ && !machine_->is_in_maintenance() && machine_->switch_over(world_.loop.now()).is_accepted) {
+  if (is_primary_ && !machine_->is_in_maintenance() && machine_->hand_over(world_.loop.now()).is_accepted) {
     RB_PROBE("stop_hands_the_role_over");
     is_handing_over_ = true;
     handed_over_by_ = world_.loop.now() + kHandOverTimeout;

@@ -274,6 +274,7 @@ class Resource final : private replication::PeerChannelObserver,
   void stop_serving(const std::string& reason);
   void step_down(const std::string& reason);
   /// The role goes back to the preferred node, where that was asked for (proto/config.proto, failback_after_s).
+  void look_at_virtual_ips(Instant now);
   void fail_back(Instant now);
   void record_wish(bool blockdev::ResourceRecord::* wish, bool is_wanted);
   void send_role();
@@ -441,6 +442,7 @@ class Resource final : private replication::PeerChannelObserver,
   bool is_primary_ = false;  ///< initiators are served, or frozen
   std::vector<OpenVerb> open_verbs_;
   Instant established_at_{};
+  Instant last_virtual_ip_look_{};
   bool is_handing_over_ = false;  ///< a stop waits until the peer has the role
   Instant handed_over_by_{};
   Instant last_word_by_{};

@@ -172,6 +172,12 @@ void Resource::record_wish(bool blockdev::ResourceRecord::* wish, bool is_wanted
 
 void Resource::set_standby(bool is_standby, AdminReplyCallback reply) {
   if (!is_opened_ || is_stopping_) return reply(refused(config_.name + ": the resource is not open"));
+  if (is_standby && is_primary_ && phase_ == LinkPhase::established && machine_->is_peer_addressless()) {
+    return reply(
+        refused(fmt::format("{}: {} cannot hold the virtual IP, and the role would go there: `status` there "
+                            "says why",
+                            config_.name, cluster_.nodes[peer()].name)));
+  }
   log_info("resource {}: {}", config_.name,
            is_standby ? "standby: this node takes no role" : "this node may take a role again");
   machine_->set_standby(is_standby, world_.loop.now());
@@ -190,6 +196,16 @@ void Resource::set_maintenance(bool is_maintenance, const AdminReplyCallback& re
   open_verb(Wish::recorded, reply,
             is_maintenance ? "maintenance of both nodes until maintenance-off on this node" : end);
   record_wish(&blockdev::ResourceRecord::is_maintenance, is_maintenance);
+  pump();
+}
+
+/// So that the peer does not hand over to a node that initiators would not find.
+void Resource::look_at_virtual_ips(Instant now) {
+  constexpr Duration kLookInterval = seconds(1);
+  if (virtual_ips_.empty() || virtual_ips_.is_probing() || is_primary_) return;
+  if (now - last_virtual_ip_look_ < kLookInterval) return;
+  last_virtual_ip_look_ = now;
+  machine_->set_addressless(!virtual_ips_.look(), now);
   pump();
 }
 

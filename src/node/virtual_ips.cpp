@@ -61,6 +61,12 @@ void VirtualIps::probed(Result<void, std::string> result) {
   trouble_.empty() ? done({}) : done(fail(trouble_));
 }
 
+bool VirtualIps::look() {
+  bool is_good = true;
+  for (const auto& holder : holders_) is_good = holder->look() && is_good;
+  return is_good;
+}
+
 void VirtualIps::hold() {
   for (const auto& holder : holders_) holder->hold();
 }

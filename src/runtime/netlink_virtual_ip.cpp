@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
+#include <linux/capability.h>
 #include <linux/if_addr.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -9,6 +10,7 @@
 #include <netlink/route/link.h>
 #include <netpacket/packet.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
@@ -73,6 +75,10 @@ class NetlinkVirtualIp final : public ports::VirtualIp {
     if ((flags & IFF_UP) == 0)
       return fail(sentence("the device is down; set it up with `ip link set {} up`", options_.device));
     if ((flags & IFF_RUNNING) == 0) return fail(sentence("the device has no carrier: the cable or the switch"));
+    if (!has_right(CAP_NET_ADMIN)) return fail(refused("set", -NLE_PERM));
+    const nl_addr* hardware = rtnl_link_get_addr(link->get());
+    const bool has_neighbours = hardware != nullptr && nl_addr_get_len(hardware) == HardwareAddress{}.bytes.size();
+    if (has_neighbours && !has_right(CAP_NET_RAW)) return fail(mute());
     return check_foreign(0);
   }
 
@@ -149,6 +155,17 @@ class NetlinkVirtualIp final : public ports::VirtualIp {
     return sentence("it cannot be {}: {}", what, nl_geterror(error));
   }
 
+  [[nodiscard]] std::string mute() const {
+    return sentence("neighbours cannot be asked or told: the daemon needs CAP_NET_RAW");
+  }
+  /// In force for this thread. Where that is not to be learned, what is tried will tell.
+  [[nodiscard]] static bool has_right(unsigned capability) noexcept {
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> sets{};
+    if (::syscall(SYS_capget, &header, sets.data()) != 0) return true;
+    return (sets[capability / 32].effective >> capability % 32 & 1) != 0;
+  }
+
   [[nodiscard]] Result<NetlinkSocket, std::string> connect() const {
     NetlinkSocket socket(nl_socket_alloc());
     RB_ASSERT(socket != nullptr);
@@ -223,9 +240,7 @@ class NetlinkVirtualIp final : public ports::VirtualIp {
     if (into.get() >= 0) return {};
     const std::uint16_t type = htons(is_v6_ ? kTypeIpv6 : kTypeArp);
     const int fd = ::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, is_receiving ? type : 0);
-    if (fd < 0)
-      return fail(errno == EPERM ? sentence("neighbours cannot be asked or told: the daemon needs CAP_NET_RAW")
-                                 : sentence("no packet socket: {}", std::strerror(errno)));
+    if (fd < 0) return fail(errno == EPERM ? mute() : sentence("no packet socket: {}", std::strerror(errno)));
     into.reset(fd);
     sockaddr_ll here{};
     here.sll_family = AF_PACKET;

@@ -1,7 +1,10 @@
 // Two whole nodes, and when the role moves by itself, by hand, or not at all.
 #include <gtest/gtest.h>
 
+#include <optional>
+
 #include "scripted_pair.hpp"
+#include "sim_virtual_ip.hpp"
 
 namespace replblk::sim {
 namespace {
@@ -10,6 +13,18 @@ using node::AdminVerb;
 
 /// Both are UpToDate, and the first is Primary.
 struct RolesPair : ScriptedPair {
+  RolesPair() {
+    for (const auto& host : hosts) host->set_lan(&lan);
+  }
+  /// Before they start.
+  void prefer_second(std::optional<Duration> failback_after) {
+    for (const auto& host : hosts) {
+      host->set_config_edit([failback_after](node::ClusterConfig& config) {
+        config.resources.front().preferred_node = 1;
+        config.resources.front().failback_after = failback_after;
+      });
+    }
+  }
   void establish() {
     begin({}, {});
     run(seconds(2));
@@ -36,6 +51,8 @@ struct RolesPair : ScriptedPair {
     request(0, {.verb = AdminVerb::unstandby, .resource = {}});
   }
   [[nodiscard]] bool is_primary(std::size_t node) { return hosts[node]->inspect()->is_primary; }
+
+  SimLan lan{timeline};
 };
 
 // Broken if a disk that is slow for a while took the service away altogether.
@@ -69,6 +86,56 @@ TEST(RolesPair, A_failed_disk_waits_for_the_peer_to_be_allowed_to_serve) {
     world.run(seconds(3));
     EXPECT_TRUE(world.is_primary(1));
   }
+}
+
+// Broken if a node took a role that it can only half play, without a person's word.
+TEST(RolesPair, A_node_that_cannot_hold_the_virtual_ip_becomes_primary_by_force_only) {
+  RolesPair world;
+  world.establish();
+  world.tell(0, AdminVerb::secondary);
+  world.lan.set_trouble(0, "virtual IP x: the device is down");
+  world.request(0, {.verb = AdminVerb::primary, .resource = {}});
+  world.run(seconds(2));
+  EXPECT_EQ(world.replies[0].outcome, node::AdminOutcome::refused);
+  EXPECT_NE(world.replies[0].message.find("the device is down; with --force"), std::string::npos);
+  EXPECT_FALSE(world.is_primary(0));
+  world.request(0, {.verb = AdminVerb::primary, .resource = {}, .is_forced = true});
+  world.run(seconds(2));
+  EXPECT_EQ(world.replies[0].outcome, node::AdminOutcome::done) << world.replies[0].message;
+  EXPECT_EQ(world.status(0).virtual_ips.front().state, "failed");
+}
+
+// Broken if a healthy Primary gave its role by plan to a node that initiators do not find, or nobody said why not.
+TEST(RolesPair, No_role_is_moved_to_a_node_that_cannot_hold_the_virtual_ip) {
+  RolesPair world;
+  world.establish();
+  world.lan.set_trouble(1, "virtual IP x: the device is down");
+  world.run(seconds(2));
+  EXPECT_EQ(world.status(1).virtual_ips.front().reason, "virtual IP x: the device is down");
+  for (const auto verb : {AdminVerb::switchover, AdminVerb::standby}) {
+    world.request(0, {.verb = verb, .resource = {}});
+    EXPECT_EQ(world.replies[0].outcome, node::AdminOutcome::refused);
+    EXPECT_NE(world.replies[0].message.find("cannot hold the virtual IP"), std::string::npos);
+    EXPECT_TRUE(world.is_primary(0));
+  }
+  world.lan.set_trouble(1, {});
+  world.run(seconds(2));
+  EXPECT_EQ(world.status(1).virtual_ips.front().reason, "");
+  world.tell(0, AdminVerb::switchover);
+  world.run(seconds(1));
+  EXPECT_TRUE(world.is_primary(1));
+}
+
+// Broken if nobody served because the one that is left cannot hold the address: it can be reached by a redirect.
+TEST(RolesPair, A_daemon_that_ends_hands_over_also_without_the_virtual_ip) {
+  RolesPair world;
+  world.establish();
+  world.lan.set_trouble(1, "virtual IP x: the device is down");
+  world.run(seconds(2));
+  world.hosts[0]->stop([] {});
+  world.run(seconds(1));
+  EXPECT_TRUE(world.is_primary(1));
+  EXPECT_EQ(world.status(1).virtual_ips.front().state, "failed");
 }
 
 // Broken if a node whose peer is worked on took the role, or could not be freed once that peer is gone for good.
@@ -136,8 +203,7 @@ bool is_promoted_by_a_blip(RolesPair& world) {
 TEST(RolesPair, A_meeting_chooses_the_preferred_node_but_in_maintenance) {
   for (const bool is_maintenance : {false, true}) {
     RolesPair world;
-    for (const auto& host : world.hosts)
-      host->set_config_edit([](node::ClusterConfig& config) { config.resources.front().preferred_node = 1; });
+    world.prefer_second({});
     world.establish();
     if (is_maintenance) world.tell(1, AdminVerb::maintenance_on);
     EXPECT_EQ(is_promoted_by_a_blip(world), !is_maintenance);
@@ -148,12 +214,7 @@ TEST(RolesPair, A_meeting_chooses_the_preferred_node_but_in_maintenance) {
 TEST(RolesPair, The_role_goes_back_to_the_preferred_node_after_a_while) {
   for (const auto verb : {AdminVerb::status, AdminVerb::standby, AdminVerb::maintenance_on}) {
     RolesPair world;
-    for (const auto& host : world.hosts) {
-      host->set_config_edit([](node::ClusterConfig& config) {
-        config.resources.front().preferred_node = 1;
-        config.resources.front().failback_after = seconds(60);
-      });
-    }
+    world.prefer_second(seconds(60));
     world.establish();
     if (verb != AdminVerb::status) world.tell(1, verb);
     world.run(seconds(45));
@@ -169,6 +230,19 @@ TEST(RolesPair, The_role_goes_back_to_the_preferred_node_after_a_while) {
     world.run(seconds(120));
     EXPECT_EQ(world.is_primary(1), verb == AdminVerb::status);
   }
+}
+
+// Broken if failback moved the role where initiators do not find it.
+TEST(RolesPair, The_role_does_not_go_back_to_a_node_that_cannot_hold_the_virtual_ip) {
+  RolesPair world;
+  world.prefer_second(seconds(10));
+  world.lan.set_trouble(1, "virtual IP x: the device is down");
+  world.establish();
+  world.run(seconds(60));
+  EXPECT_TRUE(world.is_primary(0));
+  world.lan.set_trouble(1, {});
+  world.run(seconds(15));
+  EXPECT_TRUE(world.is_primary(1));
 }
 
 }  // namespace

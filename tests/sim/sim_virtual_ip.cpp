@@ -15,6 +15,11 @@ void SimLan::hold(blockdev::NodeIndex node, Duration lifetime) {
   held_until_[node] = timeline_.now() + lifetime;
 }
 
+Result<void, std::string> SimVirtualIp::check() {
+  if (lan_.trouble(node_).empty()) return {};
+  return fail(lan_.trouble(node_));
+}
+
 /// The other kernel answers at once, if it has the address.
 Result<void, std::string> SimVirtualIp::probe() {
   is_answered_ = is_answered_ || lan_.holds(blockdev::other_node(node_));

@@ -29,6 +29,9 @@ class SimLan {
   [[nodiscard]] bool holds(blockdev::NodeIndex node) const noexcept { return held_until_[node] > timeline_.now(); }
   /// Who was the last to say that it has the address: where initiators' packets go.
   [[nodiscard]] blockdev::NodeIndex announced_by() const noexcept { return announced_by_; }
+  /// The node's device is not fit for the address; empty: it is.
+  void set_trouble(blockdev::NodeIndex node, std::string sentence) { trouble_[node] = std::move(sentence); }
+  [[nodiscard]] const std::string& trouble(blockdev::NodeIndex node) const noexcept { return trouble_[node]; }
   /// Empty: none.
   [[nodiscard]] const std::string& violation() const noexcept { return violation_; }
 
@@ -36,6 +39,7 @@ class SimLan {
   Timeline& timeline_;
   std::array<Instant, 2> held_until_{};
   std::array<Instant, 2> mandate_at_{};
+  std::array<std::string, 2> trouble_;
   blockdev::NodeIndex announced_by_ = blockdev::kNoNode;
   std::string violation_;
 };
@@ -48,7 +52,7 @@ class SimVirtualIp final : public ports::VirtualIp {
 
   [[nodiscard]] const std::string& name() const noexcept override { return name_; }
   [[nodiscard]] std::optional<ports::HardwareAddress> hardware_address() const override { return address_of(node_); }
-  [[nodiscard]] Result<void, std::string> check() override { return {}; }
+  [[nodiscard]] Result<void, std::string> check() override;
   [[nodiscard]] Result<void, std::string> probe() override;
   [[nodiscard]] std::optional<ports::HardwareAddress> take_answer() override;
   void end_probing() noexcept override { is_answered_ = false; }

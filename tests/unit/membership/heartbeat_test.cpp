@@ -22,7 +22,7 @@ HeartbeatMessage full_message() {
   content.configuration = {7, 3, 1};
   content.seen = 8;
   content.current = {6, 66};
-  content.is_serving = content.is_outdated = content.is_maintenance = true;
+  content.is_serving = content.is_outdated = content.is_maintenance = content.is_addressless = true;
   content.stamp = {9, {7, 3, 1}, at_ms(14), 1000};
   content.echo = {10, {7, 3, 0}, at_ms(4), 2000};
   content.request = {8, 88};
@@ -48,7 +48,7 @@ TEST(Heartbeat, Bytes_lie_where_the_documentation_says) {
   EXPECT_EQ(load_le<std::uint64_t>(&bytes[8]), 0x1122334455667788u);
   EXPECT_EQ(load_le<std::uint64_t>(&bytes[48]), 13u);
   EXPECT_EQ(load_le<std::uint64_t>(&bytes[80]), 7u);
-  EXPECT_EQ(load_le<std::uint32_t>(&bytes[92]), 1u << 1 | 1u << 4 | 1u << 8);
+  EXPECT_EQ(load_le<std::uint32_t>(&bytes[92]), 1u << 1 | 1u << 4 | 1u << 8 | 1u << 9);
   EXPECT_EQ(load_le<std::uint64_t>(&bytes[96]), 8u);
   EXPECT_EQ(load_le<std::uint64_t>(&bytes[120]), 9u);
   EXPECT_EQ(load_le<std::uint64_t>(&bytes[152]), 10u);

@@ -211,14 +211,15 @@ TEST_F(VirtualIpTest, An_announcement_moves_the_neighbours_entry) {
   }
 }
 
-// Refused with the capability's name, not with a number.
+// Refused with the capability's name, not with a number; and before the role is taken, not after.
 TEST_F(VirtualIpTest, Names_the_capability_that_is_missing) {
   const ::pid_t child = ::fork();
   if (child == 0) {
     const int fd = ::open(("/run/netns/" + here_).c_str(), O_RDONLY | O_CLOEXEC);
     if (::setns(fd, CLONE_NEWNET) != 0 || ::setresuid(65534, 65534, 65534) != 0) ::_exit(2);
     const auto port = make_virtual_ip({"192.0.2.100", 24, "eth0"});
-    const bool is_named = sentence(port->hold(seconds(2))).find("CAP_NET_ADMIN") != std::string::npos &&
+    const bool is_named = sentence(port->check()).find("CAP_NET_ADMIN") != std::string::npos &&
+                          sentence(port->hold(seconds(2))).find("CAP_NET_ADMIN") != std::string::npos &&
                           sentence(port->announce()).find("CAP_NET_RAW") != std::string::npos;
     ::_exit(is_named ? 0 : 1);
   }
