@@ -4,7 +4,7 @@
 // peer. Called by Mirror, PeerServer, Resync and the resource; one thread. Invariant: save() is done only when the
 // record is durable in both superblocks; a failed metadata write is reported, never ignored; bits on disk and active
 // extents together cover the dirty set in memory, but for the peer's bits during a resync, which are on the peer's
-// disk.
+// disk, and for what a verify has just found, until Resource saves it.
 #pragma once
 
 #include <cstdint>

@@ -418,8 +418,8 @@ void Resource::on_tick() {
   if (now - last_flush_tick_ >= cluster_.flush_interval) {
     last_flush_tick_ = now;
     for (const auto& volume : volumes_) volume->mirror->tick();
-    if (phase_ == LinkPhase::source_syncing && !is_saving_progress_) {
-      // So that a resync that is broken off does not begin from the start.
+    if (activity() != replication::SyncProgress::Activity::none && !is_saving_progress_) {
+      // So that a resync that is broken off does not begin from the start, and what a verify finds is not forgotten.
       is_saving_progress_ = true;
       save_bitmaps([this] { is_saving_progress_ = false; });
     }

@@ -154,6 +154,7 @@ class Resource final : private replication::PeerChannelObserver,
     std::string failure;  ///< why it could not be opened, or why its metadata failed
     std::string trouble;  ///< what the only copy, which goes on, failed; until its disks are opened again
     bool is_resynced = false;
+    bool is_verifying = false;  ///< by this node's verify, or what that found is not yet durable
     Resource* resource = nullptr;
     Duration stalled_for{};        ///< nothing has ended on its devices, though something waits
     std::uint64_t last_ended = 0;  ///< what had ended on them at the last tick
@@ -361,7 +362,8 @@ class Resource final : private replication::PeerChannelObserver,
   /// Of two members that are connected: what must end first; empty: nothing.
   [[nodiscard]] std::string why_members_are_busy() const;
   void begin_verify(blockdev::ByteRange range, bool is_repair);
-  void volume_verified();
+  void volume_verified(Volume& volume);
+  void verified();
   void begin_repair();
   void volume_repaired();
   /// Ends a verify or repair of this node's: the connection, the role or the configuration changes.
@@ -371,6 +373,7 @@ class Resource final : private replication::PeerChannelObserver,
   void when_copiers_idle(std::function<void()> then);
   void check_copiers_idle();
   [[nodiscard]] replication::SyncProgress::Activity activity() const;
+  [[nodiscard]] bool is_verifying() const;
   void send_progress();
 
   // resource_resize.cpp: the volumes grow
@@ -501,7 +504,7 @@ class Resource final : private replication::PeerChannelObserver,
   bool is_resync_continued_ = false;  ///< the present one goes on where the last one was cut off
   replication::SyncPauseFlags pause_;
   replication::ProgressWatch progress_watch_;
-  std::size_t verifying_count_ = 0;  ///< volumes that a verify of this node's has not finished
+  std::uint64_t verify_number_ = 0;  ///< counts their beginnings and ends
   bool is_verify_repair_ = false;    ///< what it finds is to be mended
   bool is_repairing_ = false;        ///< resyncs run between two members, after a verify
   std::vector<std::function<void()>> on_copiers_idle_;

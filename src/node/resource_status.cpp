@@ -99,8 +99,8 @@ VerifyStatus Resource::verify_status(const Volume& volume) const {
   const replication::Verify::Report& report = volume.verify->report();
   VerifyStatus status;
   status.is_known = report.is_known;
-  status.is_running = volume.verify->is_running();
-  status.is_complete = report.is_complete;
+  status.is_running = volume.is_verifying;
+  status.is_complete = report.is_complete && !volume.is_verifying;
   status.start_bytes = report.range.offset_bytes;
   status.stop_bytes = report.range.end_bytes();
   status.compared_bytes = report.compared_bytes;

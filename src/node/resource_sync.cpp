@@ -178,22 +178,30 @@ void Resource::receive(const replication::VerifyRequest& message) {
 
 void Resource::begin_verify(blockdev::ByteRange range, bool is_repair) {
   is_verify_repair_ = is_repair;
+  ++verify_number_;
   log_info("resource {}: VerifyS{}, term {}", config_.name, is_repair ? ", to repair the peer's copy" : "",
            record_.configuration.term);
-  verifying_count_ = 0;
   for (const auto& volume : volumes_) {
     if (range.offset_bytes >= volume->store->geometry().size_bytes) continue;
-    ++verifying_count_;
+    volume->is_verifying = true;
     volume->verify->start(range, Callback<void()>::to<&Volume::on_verified>(*volume));
   }
   send_progress();
 }
 
-void Resource::Volume::on_verified() { resource->volume_verified(); }
+void Resource::Volume::on_verified() { resource->volume_verified(*this); }
 
-void Resource::volume_verified() {
-  RB_ASSERT(verifying_count_ > 0);
-  if (--verifying_count_ > 0) return;
+void Resource::volume_verified(Volume& volume) {
+  RB_ASSERT(volume.is_verifying);
+  // Nothing else remembers it (no extent is active for it): it must outlive a crash before anybody hears of it.
+  save_bitmaps([this, &volume, number = verify_number_] {
+    if (number != verify_number_) return;
+    volume.is_verifying = false;
+    if (!is_verifying()) verified();
+  });
+}
+
+void Resource::verified() {
   bool is_dirty = false;
   for (const auto& volume : volumes_) {
     const replication::Verify::Report& report = volume->verify->report();
@@ -232,8 +240,12 @@ void Resource::volume_repaired() {
 
 void Resource::end_verify(const std::string& why) {
   if (!is_opened_) return;
-  for (const auto& volume : volumes_) volume->verify->stop(why);
-  verifying_count_ = 0;
+  ++verify_number_;
+  if (is_verifying() && !is_copy_failed_) save_bitmaps([] {});
+  for (const auto& volume : volumes_) {
+    volume->verify->stop(why);
+    volume->is_verifying = false;
+  }
   if (is_repairing_) {
     is_repairing_ = false;
     for (const auto& volume : volumes_) {
@@ -319,7 +331,11 @@ replication::SyncProgress::Activity Resource::activity() const {
   using Activity = replication::SyncProgress::Activity;
   if (phase_ == LinkPhase::source_syncing || phase_ == LinkPhase::adding) return Activity::resync;
   if (is_repairing_) return Activity::repair;
-  return verifying_count_ > 0 ? Activity::verify : Activity::none;
+  return is_verifying() ? Activity::verify : Activity::none;
+}
+
+bool Resource::is_verifying() const {
+  return std::ranges::any_of(volumes_, [](const auto& volume) { return volume->is_verifying; });
 }
 
 /// Tells the peer, for its status, at each change and each second.

@@ -409,6 +409,48 @@ TEST_P(Counterexample, who_was_forced_is_above_a_peer_that_started_alone_again_a
   EXPECT_TRUE(std::ranges::any_of(story.hosts[a]->undo_files(), keeps)) << "what a had written is lost for good";
 }
 
+// Nothing is written, so that the activity log covers nothing. The peer's copy has rotted in one block.
+TEST_P(Counterexample, what_a_verify_found_outlives_a_crash) {
+  enum class End { complete, running, early };
+  for (const End end : {End::complete, End::running, End::early}) {
+    SCOPED_TRACE(static_cast<int>(end));
+    Story story(GetParam());
+    std::byte bytes[kSectorBytes];
+    write_stamp(bytes, 999, std::uint64_t{13} * kSectorsPerBlock);
+    story.hosts[b]->data().preset(std::uint64_t{13} * kBlockBytes, bytes);
+    const auto report = [&] { return story.status(a).volumes.front().verify; };
+    const auto ask = [&](node::AdminVerb verb) {
+      story.hosts[a]->ask({.verb = verb, .resource = {}}, [](const node::AdminReply&) {});
+    };
+    if (end == End::complete) {
+      ask(node::AdminVerb::verify);
+      story.wait_for("all is compared", [&] { return report().is_complete; }, microseconds(10));
+    } else {
+      // Beside an initiator the pieces are small, and the last ones can be held up.
+      ASSERT_TRUE(story.client.perform(Client::read_of(0)));
+      ask(node::AdminVerb::verify);
+      for (int count = 0; count < 10000 && report().differing_bytes == 0; ++count)
+        ASSERT_TRUE(story.client.perform(Client::read_of(0)));
+      Defect defect;
+      defect.offset_bytes = ScriptedPair::kDataBytes - kBlockBytes;
+      defect.length_bytes = kBlockBytes;
+      defect.holds_reads = true;
+      story.hosts[a]->data().set_defect(defect);
+    }
+    if (end == End::running) story.run(milliseconds(1500));
+    if (end == End::early) {
+      ask(node::AdminVerb::disconnect);
+      story.run(milliseconds(100));
+    }
+    EXPECT_EQ(report().is_running, end == End::running);
+    EXPECT_EQ(report().is_complete, end == End::complete);
+    story.lose_power(a);
+    story.hosts[a]->data().heal();
+    story.heal();
+    story.expect_both(13, story.value(b, 13).value_or(0), "it was in the resync set");
+  }
+}
+
 // Otherwise an arbiter that is away at that moment turns a planned stop into an outage.
 TEST_P(Counterexample, who_stops_in_order_lets_the_other_one_serve_without_an_arbiter) {
   for (const NodeIndex stopped : {a, b}) {
