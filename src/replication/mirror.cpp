@@ -285,9 +285,9 @@ void Mirror::part_done(Request& request) {
 
 void Mirror::piece_done(Request& request) {
   const BlockRequest& upper = *request.upper;
-  if (is_replicated_) {
-    store_.activity_log().release(request.log_claim, upper.is_fua || !geometry().has_write_cache);
-  }
+  // What was refused may have left something in the caches, as may what made the copies even again.
+  const bool is_durable = (upper.is_fua && upper.status == BlockStatus::good) || !geometry().has_write_cache;
+  if (is_replicated_) store_.activity_log().release(request.log_claim, is_durable);
   const std::uint64_t done_bytes = request.local.end_bytes();
   if (upper.status != BlockStatus::good || done_bytes == upper.end_bytes()) return finish(request);
   request.is_at_peer = false;

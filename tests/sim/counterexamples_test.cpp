@@ -65,10 +65,13 @@ class Client final : public IscsiSession::Owner {
     return reply && reply->status == 0;
   }
   [[nodiscard]] bool flush() {
+    const auto reply = perform(flush_of());
+    return reply && reply->status == 0;
+  }
+  [[nodiscard]] static ScsiCommand flush_of() {
     ScsiCommand command;
     command.cdb[0] = 0x35;
-    const auto reply = perform(command);
-    return reply && reply->status == 0;
+    return command;
   }
   [[nodiscard]] static ScsiCommand write_of(std::uint32_t block, std::uint64_t value) {
     return write_of_sectors(block * kSectorsPerBlock, kSectorsPerBlock, value);
@@ -115,7 +118,8 @@ class Client final : public IscsiSession::Owner {
 
 /// A pair in sync, with node a Primary and a client that is logged in there.
 struct Story : ScriptedPair {
-  explicit Story(std::uint64_t seed) : ScriptedPair(seed), arbiter(timeline, seed), client(fabric) {
+  explicit Story(std::uint64_t seed, const std::function<void(RunOptions&)>& edit = {})
+      : ScriptedPair(seed, edit), arbiter(timeline, seed), client(fabric) {
     options.logical_block_bytes = options.alignment_bytes = kSectorBytes;
     options.has_undo = true;
     for (const auto& host : hosts) host->set_arbiter(&arbiter);
@@ -449,6 +453,35 @@ TEST_P(Counterexample, what_a_verify_found_outlives_a_crash) {
     story.heal();
     story.expect_both(13, story.value(b, 13).value_or(0), "it was in the resync set");
   }
+}
+
+// The peer has flushed it, the own device has not: what tells of it then is the activity log alone, which has one slot.
+TEST_P(Counterexample, a_refused_durable_write_is_not_taken_for_durable) {
+  Story story(GetParam(), [](RunOptions& options) {
+    options.has_external_metadata = true;  // Its flushes are not those of the data.
+    options.activity_log = {.extents = 1, .updates = true, .extent_shift = 15};
+  });
+  ASSERT_TRUE(story.client.write(11, 100));
+  ASSERT_TRUE(story.client.flush());
+  Medium& disk = story.hosts[a]->data();
+  Defect defect;
+  defect.length_bytes = ScriptedPair::kDataBytes;
+  defect.fails_changes = defect.is_full = true;
+  disk.set_defect(defect);
+  ScsiCommand write = Client::write_of(11, 101);
+  constexpr std::uint8_t kFua = 0x08;
+  write.cdb[1] |= kFua;
+  ASSERT_TRUE(story.client.perform(write));
+  disk.heal();
+  disk.hang();
+  story.client.begin(Client::flush_of());
+  story.wait_for("the peer has flushed", [&] { return story.status(a).volumes.front().out_of_sync_bytes == 0; });
+  story.client.begin(Client::write_of(200, 102));
+  story.run(milliseconds(50));
+  story.lose_power(a);
+  disk.heal();
+  story.heal();
+  story.expect_both(200, story.value(b, 200).value_or(0), "it was refused");
 }
 
 // Otherwise an arbiter that is away at that moment turns a planned stop into an outage.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <memory>
 
 #include "sim_host.hpp"
@@ -13,10 +14,11 @@ namespace replblk::sim {
 struct ScriptedPair {
   static constexpr std::uint64_t kDataBytes = 1 << 20;
 
-  /// What the seed decides: latencies, and what a power cut leaves of a write cache.
-  explicit ScriptedPair(std::uint64_t seed = 1)
+  /// What the seed decides: latencies, and what a power cut leaves of a write cache. `edit`: what else is to be so.
+  explicit ScriptedPair(std::uint64_t seed = 1, const std::function<void(RunOptions&)>& edit = {})
       : options(draw_options(1, 1, true)), timeline(seed), fabric(timeline, options.network) {
     options.has_write_cache = true;
+    if (edit) edit(options);
     for (blockdev::NodeIndex node = 0; node < 2; ++node) hosts[node] = std::make_unique<SimHost>(fabric, options, node);
   }
   ~ScriptedPair() {
