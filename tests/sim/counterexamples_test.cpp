@@ -503,5 +503,75 @@ TEST_P(Counterexample, who_stops_in_order_lets_the_other_one_serve_without_an_ar
   }
 }
 
+/// Node b serves, with a block to copy to a, which is back; b's disk has the defect meanwhile.
+struct StuckStory : Story {
+  explicit StuckStory(const Defect& defect) : Story(1) {
+    hosts[a]->kill();
+    wait_for("b takes over", [&] { return serves(b); });
+    EXPECT_TRUE(client.log_in(*hosts[b]));
+    EXPECT_TRUE(client.write(7, 100));
+    hosts[b]->data().set_defect(defect);
+    hosts[a]->start();
+    wait_for("the resync begins", [&] { return is_syncing(); });
+  }
+  bool is_syncing() { return hosts[b]->inspect()->phase == node::LinkPhase::source_syncing; }
+  /// How long that is, or is not, so from now on.
+  Duration wait_while(bool is_syncing_now) {
+    const Instant begun = timeline.now();
+    wait_for("the resync ends or begins", [&] { return is_syncing() != is_syncing_now; });
+    return timeline.now() - begun;
+  }
+  void expect_sentence() {
+    const std::string sentence = "the resync made no progress for 30 s";
+    EXPECT_NE(status(b).volumes.front().replication_reason.find(sentence), std::string::npos);
+    EXPECT_NE(status(b).connection_reason.find(sentence), std::string::npos) << status(b).connection_reason;
+    EXPECT_NE(status(a).connection_reason.find(sentence), std::string::npos) << status(a).connection_reason;
+  }
+  void expect_end() {
+    hosts[b]->data().heal();
+    heal();
+    expect_both(7, 100, "written while a was away");
+    EXPECT_EQ(status(b).volumes.front().replication_reason, "");
+  }
+  static void expect_limit(Duration lasted) {
+    EXPECT_GE(lasted, seconds(29));
+    EXPECT_LE(lasted, seconds(31));
+  }
+};
+
+// protocol.md 6, P6. Broken if a resync that cannot go on were waited for without an end or a word, or tried hot.
+TEST(StuckResync, One_that_cannot_read_ends_with_a_sentence_and_comes_back_ever_later) {
+  Defect defect;
+  defect.length_bytes = ScriptedPair::kDataBytes;
+  defect.fails_reads = true;
+  StuckStory story(defect);
+  EXPECT_EQ(story.status(b).volumes.front().replication_reason, "");
+  for (const Duration pause : {seconds(2), seconds(4), seconds(8), seconds(10), seconds(10)}) {
+    StuckStory::expect_limit(story.wait_while(true));
+    story.run(milliseconds(10));
+    story.expect_sentence();
+    const Duration paused = story.wait_while(false);
+    EXPECT_GE(paused, pause - milliseconds(20));
+    EXPECT_LE(paused, pause + milliseconds(500));
+  }
+  EXPECT_TRUE(story.serves(b));
+  story.expect_end();
+}
+
+TEST(StuckResync, One_whose_disk_hangs_ends_with_a_sentence_and_goes_on_when_the_disk_does) {
+  Defect defect;
+  defect.length_bytes = ScriptedPair::kDataBytes;
+  defect.holds_reads = true;
+  StuckStory story(defect);
+  StuckStory::expect_limit(story.wait_while(true));
+  story.run(milliseconds(10));
+  story.expect_sentence();
+  story.run(seconds(60));
+  // What the disk has is waited for before the nodes meet again.
+  EXPECT_FALSE(story.is_syncing());
+  EXPECT_FALSE(story.status(b).connection_reason.empty());
+  story.expect_end();
+}
+
 }  // namespace
 }  // namespace replblk::sim
