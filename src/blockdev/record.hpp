@@ -59,6 +59,7 @@ struct ResourceRecord {
   bool is_primary_open = false;      ///< serves or served without a clean end: found at open, it is a crashed primary
   bool is_clean_stop = false;        ///< cleared, durably, when opened
   std::uint64_t alone_since_ms = 0;  ///< Unix time when it became the only member, until it is one of two; 0: did not
+  bool may_be_older = false;         ///< a device had lost a write of it: something promised later may be missing
   bool was_primary_at_parting = false;  ///< it served when it became the only member
   /// The source of a resync, which has been the only member since this term, had merged the target's bits by then,
   /// durably: its set holds all that this target lacks. 0: there is no such target.

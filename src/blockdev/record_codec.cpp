@@ -61,6 +61,7 @@ std::vector<std::byte> encode_record(std::string_view resource_name, const Resou
   message.set_alone_since_ms(record.alone_since_ms);
   message.set_was_primary_at_parting(record.was_primary_at_parting);
   message.set_merged_term(record.merged_term);
+  message.set_may_be_older(record.may_be_older);
   message.set_is_standby(record.is_standby);
   message.set_is_maintenance(record.is_maintenance);
   std::vector<std::byte> bytes(message.ByteSizeLong());
@@ -100,6 +101,7 @@ std::optional<NamedRecord> decode_record(ConstBytes bytes) {
   record.alone_since_ms = message.alone_since_ms();
   record.was_primary_at_parting = message.was_primary_at_parting();
   record.merged_term = message.merged_term();
+  record.may_be_older = message.may_be_older();
   record.is_standby = message.is_standby();
   record.is_maintenance = message.is_maintenance();
   return named;

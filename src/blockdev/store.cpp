@@ -247,6 +247,7 @@ void Store::create(const CreateOptions& options, Callback<void(Result<std::uint6
 }
 void Store::open(Callback<void(Result<void, StoreError>)> done) { impl_->open(done); }
 bool Store::is_open() const noexcept { return impl_->is_open; }
+const std::string& Store::notice() const noexcept { return impl_->notice; }
 
 const VolumeGeometry& Store::geometry() const noexcept { return impl_->geometry; }
 const Uuid& Store::volume_uuid() const noexcept { return impl_->superblock().volume_uuid; }

@@ -69,10 +69,12 @@ class Store final : public BlockBackend {
   /// Reads superblocks, bitmap and activity log. Serves nothing before. Extents that a crash left active become bits;
   /// when the log cannot be believed every block does. The data device is flushed first, and the bits are on disk and
   /// the log closed before `done` is called (protocol.md 5.3).
-  /// StoreErrorKind::one_superblock: only one of the two is readable; the record is available, but must not be used
-  /// to claim anything (protocol.md 3.1); Resource decides.
+  /// StoreErrorKind::one_superblock: it is open, but one of the two has lost a write that was durable, so the record
+  /// may not be the last that was saved; Resource decides what may be done by it.
   void open(Callback<void(Result<void, StoreError>)> done);
   [[nodiscard]] bool is_open() const noexcept;
+  /// What open() found damaged and has made good, for people; empty: nothing.
+  [[nodiscard]] const std::string& notice() const noexcept;
 
   [[nodiscard]] const VolumeGeometry& geometry() const noexcept override;
   [[nodiscard]] const Uuid& volume_uuid() const noexcept;

@@ -53,6 +53,7 @@ class Store::Impl {
   ResourceRecord record;
   VolumeGeometry geometry;
   bool is_open = false;
+  std::string notice;
 
  private:
   struct Job {
@@ -103,6 +104,7 @@ class Store::Impl {
   [[nodiscard]] std::optional<StoreError> check_devices() const;
   [[nodiscard]] std::optional<StoreError> check_identity();
   void on_made_durable(IoResult result);
+  void add_notice(const std::string& sentence);
   void load_bitmap();
   void on_bitmap_loaded(IoResult result);
   void read_log();

@@ -60,6 +60,12 @@ void Store::Impl::on_superblocks_read(IoResult) {
   const SuperblockVerdict& verdict = superblocks_.verdict();
   if (verdict.kind == SuperblockVerdict::Kind::good) {
     if (verdict.is_repair_needed) RB_PROBE("torn_superblock_repaired_at_open");
+    const auto other = static_cast<std::uint8_t>(1 - verdict.chosen);
+    const CopyState state = superblocks_.copies()[other].state;
+    if (state != CopyState::whole && state != CopyState::torn) {
+      add_notice(fmt::format("superblock {} at byte {} was {} and is written again from the other one",
+                             other == 0 ? 'A' : 'B', superblocks_.offset_bytes(other), describe(state)));
+    }
     superblocks_.make_durable(IoDone::to<&Impl::on_made_durable>(*this));
     return;
   }
@@ -170,6 +176,12 @@ void Store::Impl::on_made_durable(IoResult result) {
   load_bitmap();
 }
 
+/// Once it is made good nothing is wrong any more, but a medium that does this is to be looked at.
+void Store::Impl::add_notice(const std::string& sentence) {
+  log_warning("resource {} volume {}: {}; check the device", options.resource_name, options.volume, sentence);
+  notice += (notice.empty() ? "found at the start: " : "; ") + sentence;
+}
+
 void Store::Impl::load_bitmap() {
   const Layout& layout = superblock().layout;
   dirty.emplace(layout.usable_bytes, layout.bitmap_block_bytes);
@@ -179,8 +191,8 @@ void Store::Impl::load_bitmap() {
 void Store::Impl::on_bitmap_loaded(IoResult) {
   if (bitmap_.damaged_sectors_count() > 0) {
     RB_PROBE("stored_bitmap_damaged");
-    log_warning("{} sectors of the stored bitmap of resource {} volume {} are damaged: their blocks count as different",
-                bitmap_.damaged_sectors_count(), options.resource_name, options.volume);
+    add_notice(fmt::format("{} sectors of the stored bitmap were damaged: their blocks count as different",
+                           bitmap_.damaged_sectors_count()));
   }
   ring_.resize(kActivityLogBytes);
   ring_bytes_ = 0;
@@ -217,8 +229,7 @@ void Store::Impl::recover() {
     return;
   }
   if (recovery_.is_damaged) {
-    log_error("the activity log of resource {} volume {} cannot be believed ({}): every block counts as different",
-              options.resource_name, options.volume, recovery_.reason);
+    add_notice(fmt::format("the activity log was damaged ({}): every block counts as different", recovery_.reason));
     RB_PROBE("all_blocks_dirty_at_start");
     dirty->set_all();
   }
@@ -310,13 +321,14 @@ void Store::Impl::finish_open() {
   }
   const std::uint8_t lost = static_cast<std::uint8_t>(1 - superblocks_.verdict().chosen);
   const CopyState state = superblocks_.copies()[lost].state;
-  open_done_(fail(StoreError{
-      StoreErrorKind::one_superblock,
-      fmt::format("superblock {} at byte {} is {}; the other one holds, but nobody can say that it is the newest: this "
-                  "copy claims nothing "
-                  "by itself and waits for its peer (`primary --force` if the peer is lost); check the device",
-                  lost == 0 ? 'A' : 'B', superblocks_.offset_bytes(lost),
-                  state == CopyState::whole ? "older than it may be" : describe(state))}));
+  const std::string sentence = fmt::format(
+      "superblock {} at byte {} is {}, which no crash leaves: the device has lost what it said was written, and nobody "
+      "can "
+      "say that the other one is the newest",
+      lost == 0 ? 'A' : 'B', superblocks_.offset_bytes(lost),
+      state == CopyState::whole ? "older than it may be" : describe(state));
+  add_notice(sentence);
+  open_done_(fail(StoreError{StoreErrorKind::one_superblock, sentence}));
 }
 
 void Store::Impl::refuse(StoreError error) {

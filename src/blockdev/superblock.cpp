@@ -52,8 +52,18 @@ std::size_t encode_superblock(const Superblock& superblock, std::uint8_t copy, M
   return (used_bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
 }
 
-SuperblockCopy decode_superblock(ConstBytes slot, std::uint8_t copy) {
-  RB_ASSERT(slot.size() == kSuperblockSlotBytes && copy < 2);
+namespace {
+
+/// Of a slot that is not to be believed: what any of its sectors is of.
+[[nodiscard]] std::uint64_t newest_sequence(ConstBytes slot) noexcept {
+  std::uint64_t newest = 0;
+  for (std::size_t index = 0; index < kSlotSectors; ++index) {
+    if (is_sealed(slot, index, SealKind::superblock)) newest = std::max(newest, sector_sequence(slot, index));
+  }
+  return newest;
+}
+
+[[nodiscard]] SuperblockCopy decode(ConstBytes slot, std::uint8_t copy) {
   SuperblockCopy found;
   const std::byte* at = slot.data();
   const bool has_magic = std::memcmp(at, kMagic.data(), kMagic.size()) == 0;
@@ -118,6 +128,15 @@ SuperblockCopy decode_superblock(ConstBytes slot, std::uint8_t copy) {
   return found;
 }
 
+}  // namespace
+
+SuperblockCopy decode_superblock(ConstBytes slot, std::uint8_t copy) {
+  RB_ASSERT(slot.size() == kSuperblockSlotBytes && copy < 2);
+  SuperblockCopy found = decode(slot, copy);
+  if (found.state == CopyState::damaged || found.state == CopyState::absent) found.sequence_max = newest_sequence(slot);
+  return found;
+}
+
 bool has_superblock_magic(ConstBytes bytes) noexcept {
   return bytes.size() >= kMagic.size() && std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) == 0;
 }
@@ -144,10 +163,11 @@ SuperblockVerdict judge_superblocks(const std::array<SuperblockCopy, 2>& copies)
     if (copies[copy].state != CopyState::whole) continue;
     const SuperblockCopy& other = copies[1 - copy];
     const std::uint64_t sequence = copies[copy].superblock.sequence;
-    // A torn A is of the save after the one that B holds; a torn B of the one that A holds.
+    // A save is done only when it is in both, so the one that is left holds the last, unless it has lost a write: then
+    // what is left of the other tells of a later save. That of a broken A may be of the save after the one that B
+    // holds, of a broken B of the one that A holds.
     const std::uint64_t sequence_allowed = copy == 0 ? sequence : sequence + 1;
-    const bool is_power_cut = other.state == CopyState::torn && other.sequence_max <= sequence_allowed;
-    return {is_power_cut ? Kind::good : Kind::one_only, copy, true};
+    return {other.sequence_max <= sequence_allowed ? Kind::good : Kind::one_only, copy, true};
   }
   if (a.state == CopyState::absent && b.state == CopyState::absent) return {Kind::none, 0, false};
   if (a.state == CopyState::unreadable || b.state == CopyState::unreadable) return {Kind::unreadable, 0, false};

@@ -40,7 +40,7 @@ enum class CopyState : std::uint8_t { unreadable, absent, damaged, from_the_futu
 struct SuperblockCopy {
   CopyState state = CopyState::unreadable;
   Superblock superblock;           ///< whole only
-  std::uint64_t sequence_max = 0;  ///< torn, whole: the newest save that any sector used is of
+  std::uint64_t sequence_max = 0;  ///< the newest save that any sector is of (whole, torn: that is used); 0: none
   std::uint32_t version = 0;       ///< from_the_future: what the header says
   std::uint32_t features = 0;
 };

@@ -34,7 +34,7 @@ MembershipMachine::MembershipMachine(const MembershipOptions& options, Membershi
       stalled_at_(now),
       may_have_lost_cache_(start.may_have_lost_cache) {
   RB_ASSERT(options_.self < 2 && incarnation_ != 0 && options_.lease_ms > 0);
-  RB_ASSERT(!may_have_lost_cache_ || !is_sole());
+  RB_ASSERT(!may_have_lost_cache_ || !is_sole() || is_in_doubt());
 }
 
 // ---- the turn --------------------------------------------------------------------------------------------------
@@ -508,7 +508,7 @@ std::string MembershipMachine::why_not_serving(Instant now) const {
   if (proposal_.has_value()) return "both nodes are agreeing on a change of the configuration";
   if (is_leaving_peer_) return "the peer is being left behind";
   if (may_have_lost_cache_) {
-    return "the copy may have lost answered writes with its host's power: waits for the peer, or degraded_start_after";
+    return "the copy may have lost what was answered, see its disk state: waits for the peer, or degraded_start_after";
   }
   if (is_in_doubt()) {
     return fmt::format("in doubt at term {}: a change was named and its outcome is unknown; {}", record_.seen,

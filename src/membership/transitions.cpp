@@ -124,6 +124,7 @@ ResourceRecord record_of_all(std::span<const ResourceRecord> records) {
     next.is_primary_open = all.is_primary_open || other.is_primary_open;
     next.is_clean_stop = all.is_clean_stop && other.is_clean_stop;
     next.merged_term = std::min(all.merged_term, other.merged_term);
+    next.may_be_older = all.may_be_older || other.may_be_older;
     next.is_standby = all.is_standby || other.is_standby;
     next.is_maintenance = all.is_maintenance || other.is_maintenance;
     all = next;

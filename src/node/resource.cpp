@@ -100,10 +100,8 @@ void Resource::Volume::on_opened(Result<void, blockdev::StoreError> result) { re
 
 void Resource::volume_opened(Volume& volume, Result<void, blockdev::StoreError> result) {
   if (!result && result.error().kind == blockdev::StoreErrorKind::one_superblock && volume.store->is_open()) {
-    // The other copy is older or torn by a crash in the middle of a change that was never acted upon, since every
-    // change is acted upon only when both are durable. The next save writes both.
     RB_PROBE("one_superblock_at_open");
-    log_warning("resource {}: volume {}: {}", config_.name, volume.index, result.error().sentence);
+    volume.has_lost_write = true;
   } else if (!result) {
     volume.failure = result.error().sentence;
     log_error("resource {}: volume {}: {}", config_.name, volume.index, volume.failure);
@@ -192,13 +190,18 @@ bool Resource::take_records() {
   if (std::ranges::any_of(records, [&](const auto& one) { return one.configuration != records.front().configuration; }))
     RB_PROBE("stopped_between_two_volumes");
   record_ = membership::record_of_all(records);
+  // Without a peer nothing was promised to anybody, and what is just created has promised nothing.
+  const bool is_lost = std::ranges::any_of(volumes_, [](const auto& volume) { return volume->has_lost_write; });
+  if (is_lost && has_peer() && !record_.generations.current.is_none()) record_.may_be_older = true;
+  // What it says of its own mandate may be over: in doubt it serves by nobody's word but the peer's or a person's.
+  if (record_.may_be_older) record_.seen = std::max(record_.seen, record_.configuration.term + 1);
   const bool is_sole = record_.configuration.is_sole(self());
   is_crashed_primary_ = record_.is_primary_open;
   const bool is_cached = std::ranges::any_of(volumes_, [](const auto& volume) { return volume->config.write_cache; });
   const bool may_have_lost_cache =
       is_cached && !record_.is_clean_stop && !record_.boot_id.is_none() && record_.boot_id != boot_id_ && !is_sole;
   if (may_have_lost_cache) RB_PROBE("cache_may_be_lost_at_start");
-  return may_have_lost_cache;
+  return may_have_lost_cache || record_.may_be_older;
 }
 
 void Resource::build_target() {
@@ -240,7 +243,10 @@ void Resource::persist(ResourceRecord next, std::function<void()> then) {
   RB_ASSERT(next.seen >= record_.seen && next.configuration.term >= record_.configuration.term);
   // A copy that may have lost its cache keeps the old boot id until it is whole again, so that a second restart
   // does not forget it.
-  if (!machine_->may_have_lost_cache()) next.boot_id = boot_id_;
+  if (!machine_->may_have_lost_cache()) {
+    next.boot_id = boot_id_;
+    next.may_be_older = false;
+  }
   membership::remember_parting(record_, next, self(), world_.loop.unix_ms());
   if (!next.configuration.is_sole(self())) next.merged_term = 0;
   record_ = next;

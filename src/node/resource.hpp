@@ -151,8 +151,9 @@ class Resource final : private replication::PeerChannelObserver,
     std::unique_ptr<replication::Mirror> mirror;
     std::unique_ptr<replication::Resync> resync;
     std::unique_ptr<replication::Verify> verify;
-    std::string failure;  ///< why it could not be opened, or why its metadata failed
-    std::string trouble;  ///< what the only copy, which goes on, failed; until its disks are opened again
+    std::string failure;          ///< why it could not be opened, or why its metadata failed
+    std::string trouble;          ///< what the only copy, which goes on, failed; until its disks are opened again
+    bool has_lost_write = false;  ///< of its record
     bool is_resynced = false;
     bool is_verifying = false;  ///< by this node's verify, or what that found is not yet durable
     Resource* resource = nullptr;

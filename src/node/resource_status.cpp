@@ -29,6 +29,10 @@ std::string Resource::disk_reason(const Volume& volume) const {
   }
   if (record_.is_inconsistent) return "a resync towards this copy has not finished; it needs the peer";
   if (record_.is_outdated) return "the peer went on without this copy; it needs a resync from the peer";
+  if (record_.may_be_older)
+    return "the record may be an old one, without what this node promised last; it needs the peer (`primary --force` "
+           "if "
+           "the peer is lost)";
   if (machine_->may_have_lost_cache())
     return "this host restarted without a clean stop and its write cache may be lost; it needs the peer";
   if (undo_ != nullptr && undo_->is_running()) {
@@ -161,6 +165,8 @@ VolumeStatus Resource::volume_status(const Volume& volume) const {
   status.backing_path = volume.config.disks[self()].path;
   status.disk_state = volume.disks.data == nullptr ? "Diskless" : disk_state();
   status.disk_reason = disk_reason(volume);
+  if (volume.store != nullptr && !volume.store->notice().empty())
+    status.disk_reason += (status.disk_reason.empty() ? "" : "; ") + volume.store->notice();
   status.replication_state = replication_state();
   status.replication_reason = replication_reason();
   status.resync_suspended = pause_.to_drbd();

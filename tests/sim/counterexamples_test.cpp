@@ -503,6 +503,67 @@ TEST_P(Counterexample, who_stops_in_order_lets_the_other_one_serve_without_an_ar
   }
 }
 
+/// Its device loses what was written to one superblock since `before`, and damages the other one: what is left is old.
+void make_record_old(SimHost& host, const std::vector<std::byte>& before) {
+  constexpr std::uint64_t kSlot = blockdev::kSuperblockSlotBytes;
+  Medium& metadata = host.metadata();
+  metadata.preset(0, {before.data(), kSlot});
+  const std::byte damaged = metadata.content()[kSlot] ^ std::byte{1};
+  metadata.preset(kSlot, {&damaged, 1});
+}
+
+// protocol.md 3.1, 3.7. Broken if a node whose record is an old one, and whose device shows it, took itself for a
+// member, or for the only one, though it has given way since: the arbiter knows nothing of what the two agreed upon.
+TEST_P(Counterexample, a_node_that_may_have_forgotten_that_it_gave_way_serves_nothing_by_itself) {
+  for (const bool was_sole : {false, true}) {
+    SCOPED_TRACE(was_sole);
+    Story story(GetParam(), [](RunOptions& options) { options.has_external_metadata = true; });
+    const auto superblocks = [&] {
+      const std::byte* bytes = story.hosts[b]->metadata().content();
+      return std::vector<std::byte>(bytes, bytes + 2 * blockdev::kSuperblockSlotBytes);
+    };
+    if (was_sole) {
+      story.hosts[a]->kill();
+      story.wait_for("b goes on alone", [&] { return story.serves(b); });
+    }
+    const std::vector<std::byte> before = superblocks();
+    story.heal();
+    if (was_sole) {
+      story.request(b, {.verb = node::AdminVerb::secondary, .resource = {}});
+      story.request(a, {.verb = node::AdminVerb::primary, .resource = {}});
+    }
+    story.wait_for("a serves", [&] { return story.serves(a); });
+    story.request(a, {.verb = node::AdminVerb::disconnect, .resource = {}});
+    story.wait_for("a goes on alone",
+                   [&] { return story.serves(a) && story.hosts[a]->inspect()->record->configuration.is_sole(a); });
+    ASSERT_TRUE(story.client.log_in(*story.hosts[a]));
+    ASSERT_TRUE(story.client.write(14, 100));
+    ASSERT_TRUE(story.client.flush());
+    for (const NodeIndex node : {a, b}) story.hosts[node]->kill();
+    story.run(seconds(1));
+    make_record_old(*story.hosts[b], before);
+    story.hosts[b]->start();
+    const Instant limit = story.timeline.now() + seconds(30);
+    while (story.timeline.now() < limit) {
+      story.run(milliseconds(10));
+      ASSERT_FALSE(story.serves(b));
+    }
+    EXPECT_NE(story.status(b).volumes.front().disk_reason.find("the record may be an old one"), std::string::npos);
+    EXPECT_NE(story.status(b).volumes.front().disk_reason.find("the device has lost"), std::string::npos);
+    // Nor does it at the next start, when nothing is to be seen of it any more.
+    story.hosts[b]->kill();
+    story.run(seconds(1));
+    story.hosts[b]->start();
+    story.run(seconds(10));
+    EXPECT_FALSE(story.serves(b));
+    EXPECT_NE(story.status(b).volumes.front().disk_reason.find("the record may be an old one"), std::string::npos);
+    story.heal();
+    story.expect_both(14, 100, "written while b had given way");
+    EXPECT_EQ(story.status(b).volumes.front().disk_reason, "");
+    EXPECT_FALSE(story.hosts[b]->persisted(true).may_be_older);
+  }
+}
+
 /// Node b serves, with a block to copy to a, which is back; b's disk has the defect meanwhile.
 struct StuckStory : Story {
   explicit StuckStory(const Defect& defect) : Story(1) {

@@ -115,15 +115,22 @@ class Story:
         shown = next(line.strip() for line in text.splitlines() if word in line)
         self.say(f"{what}: {shown}")
 
-    def repaired(self, what, data, verb=None):
+    def repaired(self, what, data, verb=None, words=()):
+        """b is back by itself, and `status` says each of `words`, as long as the daemon runs."""
         self.put(data)
         self.pair.start("b")
         if verb:
             self.pair.ctl("a", verb)
         wait_until(f"{what}: b is back", self.in_sync, 60)
+        text, reason = self.pair.try_ctl("b", "status")[1], device_of(self.pair.status("b"))["disk-reason"]
+        for word in words:
+            if word not in text or word not in reason:
+                raise TestFailure(f"{what}: status does not say \"{word}\":\n{text}\n{reason}")
+        if not words and reason:
+            raise TestFailure(f"{what}: status says {reason}")
         self.write(self.random.randrange(2, 1 << 60))
         self.pair.stop("b", 20)
-        self.say(f"{what}: b is back by itself")
+        self.say(f"{what}: b is back by itself{': ' + reason if reason else ''}")
 
     def flipped(self, data, *places):
         changed = bytearray(data)
@@ -166,11 +173,13 @@ class Story:
         self.refused("a device that shrank", good[:-(8 << 20)], "metadata")
         self.refused("the disk of another resource", bytearray(foreign), "another pair", True)
         self.repaired("the right disk again", good, "connect")
-        for slot in slots:
-            self.repaired("a bit flipped in one superblock", self.flipped(self.disk(), slot + self.random.randrange(2 * SECTOR)))
+        for name, slot in zip("AB", slots):
+            self.repaired("a bit flipped in one superblock", self.flipped(self.disk(), slot + self.random.randrange(2 * SECTOR)),
+                          words=[f"superblock {name} at byte {slot} was"])
         before = self.disk()
         self.repaired("a bit flipped in the bitmap and one in the activity log", self.flipped(
-            before, volume + 5, len(before) - 2 * SLOT - (1 << 20) + self.random.randrange(1 << 20)))
+            before, volume + 5, len(before) - 2 * SLOT - (1 << 20) + self.random.randrange(1 << 20)),
+            words=["1 sectors of the stored bitmap", "the activity log was damaged"])
         after = self.disk()
         torn = bytearray(after)
         torn[slots[1]:slots[1] + SECTOR] = before[slots[1]:slots[1] + SECTOR]

@@ -232,6 +232,7 @@ TEST(StoreActivityLog, A_damaged_or_unreadable_ring_makes_every_block_dirty_and_
     }
     ASSERT_TRUE(bench.open().has_value());
     EXPECT_EQ(bench.store->dirty().dirty_blocks_count(), bench.store->dirty().blocks_count());
+    EXPECT_NE(bench.store->notice().find("the activity log was damaged"), std::string::npos);
     bench.data.fault = nullptr;
     bench.store->dirty().clear_all();
     ASSERT_TRUE(bench.save_bitmap().has_value());

@@ -135,35 +135,62 @@ TEST(StoreMetadata, Opening_flushes_what_a_killed_daemon_may_have_left_in_the_ca
   }
 }
 
-// Bytes of both copies, all bits in turn (Superblock's own test has every bit of every byte): the record is still
-// shown, the sentence says that it must not be trusted alone.
-TEST(StoreMetadata, A_flipped_bit_in_either_superblock_falls_to_the_sentence) {
+// Bytes of both copies, all bits in turn (Superblock's own test has every bit of every byte). Every save is in both, so
+// the one that is left holds the last: a copy that waits for a person because of one bit is an outage for nothing.
+TEST(StoreMetadata, A_flipped_bit_in_either_superblock_is_mended_from_the_other_and_said) {
   const std::vector<std::byte> image = prepared_image(7);
   StoreBench bench(disk_geometry(kDiskBytes), image);
   for (const std::uint64_t slot : {kSlotA, kSlotB}) {
     for (std::uint64_t at = 0; at < 4096; at += 7) {
       bench.data.flip_bit(slot + at, static_cast<unsigned>(at % 8));
       bench.restart();
-      ASSERT_EQ(kind_of(bench.open()), StoreErrorKind::one_superblock);
-      ASSERT_TRUE(bench.store->is_open());
+      ASSERT_TRUE(bench.open().has_value());
       ASSERT_EQ(bench.store->record(), sample_record(7));
-      bench.data.flip_bit(slot + at, static_cast<unsigned>(at % 8));
+      ASSERT_NE(bench.store->notice().find(slot == kSlotA ? "superblock A" : "superblock B"), std::string::npos);
     }
   }
   bench.restart();
   EXPECT_TRUE(bench.open().has_value());
+  EXPECT_EQ(bench.store->notice(), "");
+  EXPECT_TRUE(std::ranges::equal(bench.data.bytes(), image));
 }
 
-// Saving onto a pair of which one is damaged must not risk the good one: the damaged one goes first.
-TEST(StoreMetadata, Save_after_a_damaged_copy_mends_it_before_it_touches_the_other) {
+/// The record of term 9, but in the slot, which has lost what was written to it: there is that of term 7.
+std::vector<std::byte> image_with_lost_writes(std::uint64_t slot) {
+  const std::vector<std::byte> before = prepared_image(7);
+  StoreBench bench(disk_geometry(kDiskBytes), before);
+  EXPECT_TRUE(bench.open().has_value());
+  for (const std::uint64_t term : {8u, 9u}) EXPECT_TRUE(bench.save(sample_record(term)).has_value());
+  std::vector<std::byte> image(bench.data.bytes().begin(), bench.data.bytes().end());
+  std::copy_n(before.begin() + static_cast<std::ptrdiff_t>(slot), kSuperblockSlotBytes,
+              image.begin() + static_cast<std::ptrdiff_t>(slot));
+  return image;
+}
+
+// The copy that is left is an old one: what was promised since is forgotten.
+TEST(StoreMetadata, A_copy_that_lost_a_write_is_not_trusted_because_the_newer_one_is_damaged) {
   for (const std::uint64_t slot : {kSlotA, kSlotB}) {
-    std::vector<std::byte> image = prepared_image(7);
-    image[slot + 600] ^= std::byte{1};
+    StoreBench bench(disk_geometry(kDiskBytes), image_with_lost_writes(slot));
+    const std::uint64_t newer = slot == kSlotA ? kSlotB : kSlotA;
+    for (const std::uint64_t at : {0u, 10u, 700u}) {
+      bench.data.flip_bit(newer + at, 3);
+      bench.restart();
+      ASSERT_EQ(kind_of(bench.open()), StoreErrorKind::one_superblock);
+      ASSERT_EQ(bench.store->record(), sample_record(7));
+      bench.data.flip_bit(newer + at, 3);
+    }
+  }
+}
+
+// Saving onto a pair of which one has lost a write must not risk the other: the bad one goes first.
+TEST(StoreMetadata, Save_after_a_lost_write_mends_that_copy_before_it_touches_the_other) {
+  for (const std::uint64_t slot : {kSlotA, kSlotB}) {
+    const std::vector<std::byte> image = image_with_lost_writes(slot);
     for (std::size_t step = 0; step <= 7; ++step) {
       for (std::uint64_t seed = 0; seed < 20; ++seed) {
         StoreBench bench(disk_geometry(kDiskBytes), image);
         ASSERT_EQ(kind_of(bench.open()), StoreErrorKind::one_superblock);
-        bench.begin_save(sample_record(8));
+        bench.begin_save(sample_record(10));
         ASSERT_EQ(bench.data.queued(0).kind, Op::flush);
         for (std::size_t n = 0; n < step; ++n) {
           bench.data.complete_next();
@@ -177,9 +204,9 @@ TEST(StoreMetadata, Save_after_a_damaged_copy_mends_it_before_it_touches_the_oth
           ASSERT_TRUE(opened.has_value()) << opened.error().sentence;
         }
         ASSERT_TRUE(after.store->is_open());
-        ASSERT_TRUE(after.store->record() == sample_record(7) || after.store->record() == sample_record(8));
+        ASSERT_TRUE(after.store->record() == sample_record(9) || after.store->record() == sample_record(10));
         if (step == 7) {
-          ASSERT_EQ(after.store->record(), sample_record(8));
+          ASSERT_EQ(after.store->record(), sample_record(10));
         }
       }
     }
@@ -199,13 +226,15 @@ TEST(StoreMetadata, Both_copies_lost_is_damage_and_none_at_all_is_no_metadata) {
   EXPECT_FALSE(tiny.create(create_options({})).has_value());
 }
 
-TEST(StoreMetadata, An_unreadable_copy_is_one_superblock_and_two_are_an_io_error) {
+TEST(StoreMetadata, An_unreadable_copy_is_mended_and_two_are_an_io_error) {
   StoreBench bench(disk_geometry(kDiskBytes), prepared_image(7));
   bench.data.fault = [](const ports::DiskOp& op) {
     return op.kind == Op::read && op.offset_bytes == kSlotA ? std::optional(ports::IoError::io) : std::nullopt;
   };
-  EXPECT_EQ(kind_of(bench.open()), StoreErrorKind::one_superblock);
+  EXPECT_TRUE(bench.open().has_value());
   EXPECT_EQ(bench.store->record(), sample_record(7));
+  EXPECT_NE(bench.store->notice().find("superblock A at byte"), std::string::npos);
+  EXPECT_NE(bench.store->notice().find("unreadable"), std::string::npos);
   bench.restart();
   bench.data.fault = [](const ports::DiskOp&) { return std::optional(ports::IoError::io); };
   EXPECT_EQ(kind_of(bench.open()), StoreErrorKind::io);
@@ -359,6 +388,7 @@ TEST(StoreMetadata, Stored_bitmap_comes_back_and_damage_comes_back_as_dirty) {
   constexpr std::uint64_t bitmap_at = 1179648, page_1_at = bitmap_at + 4096;
   metadata.flip_bit(page_1_at + 100, 3);
   EXPECT_EQ(reopen(), dirty_count - 1 + kSectorBlocks);
+  EXPECT_NE(bench.store->notice().find("1 sectors of the stored bitmap were damaged"), std::string::npos);
   metadata.flip_bit(page_1_at + 100, 3);
   // A page that stands in another's place is not believed.
   const auto page = [&](std::uint64_t number) {

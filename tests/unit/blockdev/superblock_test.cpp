@@ -163,10 +163,10 @@ TEST(Superblock, Verdict_on_two_copies_is_the_documented_one) {
           expected = a_sequence == 10 || a_sequence == 11 ? Kind::good : Kind::one_only;
           EXPECT_EQ(verdict.chosen, a_sequence >= 10 ? 0 : 1);
         } else if (is_a_whole) {
-          expected = b == CopyState::torn && 10 <= a_sequence ? Kind::good : Kind::one_only;
+          expected = 10 <= a_sequence ? Kind::good : Kind::one_only;
           EXPECT_EQ(verdict.chosen, 0);
         } else if (is_b_whole) {
-          expected = a == CopyState::torn && a_sequence <= 11 ? Kind::good : Kind::one_only;
+          expected = a_sequence <= 11 ? Kind::good : Kind::one_only;
           EXPECT_EQ(verdict.chosen, 1);
         } else if (a == CopyState::absent && b == CopyState::absent) {
           expected = Kind::none;
@@ -220,11 +220,12 @@ TEST(RecordCodec, Every_field_comes_back) {
   record.was_primary_at_parting = record.is_standby = record.is_maintenance = true;
   record.reservations.assign(ResourceRecord::kReservationsBytesMax, '\xff');
   record.reservations[1] = '\0';
-  for (int flag = 0; flag < 5; ++flag) {
+  for (int flag = 0; flag < 6; ++flag) {
     record.is_inconsistent = flag == 0;
     record.is_outdated = flag == 1;
     record.is_primary_open = flag == 2;
     record.is_clean_stop = flag == 3;
+    record.may_be_older = flag == 4;
     const std::vector<std::byte> bytes = encode_record("name", record);
     EXPECT_LE(bytes.size(), kRecordBytesMax);
     const auto back = decode_record(bytes);
