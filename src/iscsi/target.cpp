@@ -58,14 +58,14 @@ TargetVerdict Target::verdict() const noexcept {
   return verdict;
 }
 
-void Target::drop_all(std::string_view reason) {
+void Target::drop_all(std::string_view reason, Duration move_time) {
   while (Connection* connection = may_wait_for_role() ? nullptr : waiting_.pop_front()) connection->fail(reason);
   // A session that ends may drain, and leave the vector, only from a deferred task.
   for (const auto& session : sessions_) {
     const Connection* connection = session->connection();
     const auto& moving = config_.moving_addresses;
     const bool moves = connection != nullptr && std::ranges::find(moving, connection->local().address) != moving.end();
-    session->drop(reason, moves ? kMoveTime : Duration(0));
+    session->drop(reason, moves ? move_time : Duration(0));
   }
 }
 

@@ -76,8 +76,8 @@ class Target final : public SessionOwner {
   [[nodiscard]] TargetVerdict verdict() const noexcept;
 
   /// The role is lost: a message with Time2Wait 0 where nothing is queued before it, and RST, to every connection; at
-  /// once, or within kMoveTime to those of moving_addresses. Commands in flight are dropped without an answer.
-  void drop_all(std::string_view reason);
+  /// once, or within `move_time` to those of moving_addresses. Commands in flight are dropped without an answer.
+  void drop_all(std::string_view reason, Duration move_time = kMoveTime);
   /// Called after a command came back dropped, which is how this folder learns that the role is lost.
   Callback<void()> on_role_lost;
 

@@ -69,9 +69,10 @@ struct OverwriteRecordEffect {
 struct ProbeAddressesEffect {
   std::uint64_t number = 0;
 };
-/// What initiators find. serving: answered. frozen: held, and nothing new is admitted. stopped: their connections are
-/// reset. The virtual IP is held while serving, and only then.
-enum class Service : std::uint8_t { stopped, frozen, serving };
+/// What initiators find. serving: answered. frozen: held, and nothing new is admitted. closed: held, but the peer may
+/// serve by now without this node hearing of it: their connections are reset and logins are refused, so that they look
+/// there. stopped: likewise, and nothing is held any more. The virtual IP is held while serving, and only then.
+enum class Service : std::uint8_t { stopped, closed, frozen, serving };
 struct ServiceEffect {
   Service service = Service::stopped;
 };

@@ -44,7 +44,8 @@ void MembershipMachine::tick(Instant now) { advance(now); }
 /// The next heartbeat, or sooner what initiators wait for.
 Instant MembershipMachine::next_wakeup(Instant now) const {
   Instant next = last_sent_at_ + options_.interval;
-  for (const Instant moment : {peer_.heard_at + lease_length(), promise_.until(), asked_at_ + kAgreementTime}) {
+  for (const Instant moment :
+       {peer_.heard_at + lease_length(), promise_.until(), asked_at_ + kAgreementTime, closing_at()}) {
     if (moment >= now) next = std::min(next, moment + milliseconds(1));
   }
   return std::max(now, next);
@@ -472,11 +473,23 @@ bool MembershipMachine::is_settled() const {
          !proposal_.has_value() && !is_stopping_;
 }
 
+/// From then on a node that is frozen keeps no initiators (docs/membership.md): the peer's promise has run out, and
+/// it says that it went on alone, or has said nothing for as long. Whoever has just stood still himself reads first
+/// what it said meanwhile.
+Instant MembershipMachine::closing_at() const {
+  const Instant silent_at = is_peer_alone() ? Instant{} : peer_.heard_at + with_margin(lease_length());
+  return std::max({lease_.promised_until(), silent_at, stalled_at_}) + kDecisionTime;
+}
+
 void MembershipMachine::update_service(Instant now) {
   const bool is_mine = record_.configuration.primary == self() && record_.configuration.has_member(self()) &&
                        !record_.is_outdated && !record_.is_inconsistent && !is_stopping_;
   Service next = is_mine ? Service::frozen : Service::stopped;
   if (holds_mandate(now) && !proposal_.has_value()) next = Service::serving;
+  // Beside an only member nobody else may serve, unless a change was named. Who has served nobody keeps nobody. What
+  // was closed opens when it is decided, not before.
+  const bool may_peer_serve = has_served_ && (!is_sole() || is_in_doubt()) && now >= closing_at();
+  if (next == Service::frozen && (service_ == Service::closed || may_peer_serve)) next = Service::closed;
   reason_ = next == Service::serving ? std::string() : why_not_serving(now);
   if (next == service_) return;
   if (next == Service::serving) serving_since_ = now;

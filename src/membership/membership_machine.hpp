@@ -70,6 +70,9 @@ struct Verdict {
 
 /// A living peer answers a request within this time, mostly: a round trip and a record made durable.
 inline constexpr Duration kAgreementTime = milliseconds(10);
+/// Once the peer may serve, whoever reaches the arbiter is the decision's winner or loser within this time, mostly: a
+/// flush, two round trips and two records made durable.
+inline constexpr Duration kDecisionTime = milliseconds(200);
 
 class MembershipMachine {
  public:
@@ -211,6 +214,7 @@ class MembershipMachine {
   void update_service(Instant now);
   [[nodiscard]] std::string why_not_serving(Instant now) const;
   [[nodiscard]] bool holds_mandate(Instant now) const;
+  [[nodiscard]] Instant closing_at() const;
   [[nodiscard]] bool is_copy_whole() const;
   [[nodiscard]] bool is_in_doubt() const noexcept;
   [[nodiscard]] bool is_sole() const noexcept { return record_.configuration.is_sole(self()); }

@@ -273,7 +273,8 @@ class Resource final : private replication::PeerChannelObserver,
   [[nodiscard]] bool is_wish_fulfilled(Wish wish) const;
   void promote(bool is_forced, const AdminReplyCallback& reply);
   void serve();
-  void stop_serving(const std::string& reason);
+  void open_to_initiators();
+  void close_to_initiators(const std::string& reason, Duration move_time);
   void step_down(const std::string& reason);
   /// The role goes back to the preferred node, where that was asked for (proto/config.proto, failback_after_s).
   void look_at_virtual_ips(Instant now);

@@ -296,11 +296,13 @@ void Resource::set_peer_primary(bool is_primary) {
   if (is_stopping_) world_.loop.defer(stop_task_);
 }
 
-/// Where initiators that log in here are sent. Who is named Primary serves in a moment: he lets them wait.
+/// Where initiators that log in here are sent. Who is named Primary serves in a moment: he lets them wait, unless he
+/// has just let them go.
 void Resource::tell_target() {
   if (target_ == nullptr) return;
   const bool is_named = record_.configuration.primary == self() && record_.configuration.has_member(self()) &&
-                        !record_.is_outdated && !record_.is_inconsistent && !is_copy_failed_ && !is_stopping_;
+                        !record_.is_outdated && !record_.is_inconsistent && !is_copy_failed_ && !is_stopping_ &&
+                        machine_->service() != membership::Service::closed;
   target_->set_role_expected(is_named && !target_->is_serving());
   target_->set_peer_serving(is_peer_primary_ || (phase_ == LinkPhase::established && may_peer_serve()));
 }

@@ -276,6 +276,7 @@ void Resource::carry_out(const membership::ServiceEffect& effect) {
       frozen_since_.reset();
       if (!is_primary_) return serve();
       thaw_all();
+      open_to_initiators();
       // A table of reservations that the lost peer has not confirmed is on all members now.
       if (record_.configuration.is_sole(self())) is_keeping_at_peer_ = false;
       check_kept();
@@ -284,6 +285,17 @@ void Resource::carry_out(const membership::ServiceEffect& effect) {
       if (!is_primary_) return;
       if (!frozen_since_) frozen_since_ = world_.loop.now();
       freeze_all();
+      return;
+    case Service::closed:
+      if (!is_primary_) return;
+      if (!frozen_since_) frozen_since_ = world_.loop.now();
+      freeze_all();
+      RB_PROBE("initiators_let_go_while_frozen");
+      log_warning("resource {}: initiators are let go, since the peer may serve by now: {}", config_.name,
+                  machine_->reason());
+      // If the peer serves it has begun to before that.
+      close_to_initiators("this node may not serve for the moment",
+                          iscsi::Target::kMoveTime - membership::kDecisionTime);
       return;
     case Service::stopped:
       frozen_since_.reset();

@@ -232,8 +232,7 @@ void Resource::serve() {
   }
   thaw_all();
   device_->load_reservations(record_.reservations);
-  target_->set_serving(true);
-  virtual_ips_.hold();
+  open_to_initiators();
   log_info("resource {}: role Primary, term {}{}", config_.name, record_.configuration.term,
            record_.configuration.is_pair() ? "" : ", alone");
   if (has_peer() && !record_.configuration.is_pair() && std::holds_alternative<NoArbiterConfig>(cluster_.arbiter)) {
@@ -246,21 +245,24 @@ void Resource::serve() {
   send_role();
 }
 
+void Resource::open_to_initiators() {
+  target_->set_serving(true);
+  virtual_ips_.hold();
+}
+
 /// protocol.md 3.8, down, whatever disks do; but the connections are reset before the virtual IP goes: the kernel sends
 /// nothing any more from an address that the node has not, and initiators would hear of it from the new Primary only.
-void Resource::stop_serving(const std::string& reason) {
-  if (target_ != nullptr) {
-    target_->set_serving(false);
-    for (const auto& volume : volumes_) volume->mirror->set_serving(false);
-    target_->drop_all(reason);
-  }
+void Resource::close_to_initiators(const std::string& reason, Duration move_time) {
+  target_->set_serving(false);
+  target_->drop_all(reason, move_time);
   virtual_ips_.release();
 }
 
 void Resource::step_down(const std::string& reason) {
   is_primary_ = false;
   end_verify("this node became secondary");
-  stop_serving(reason.empty() ? "the node becomes secondary" : reason);
+  for (const auto& volume : volumes_) volume->mirror->set_serving(false);
+  close_to_initiators(reason.empty() ? "the node becomes secondary" : reason, iscsi::Target::kMoveTime);
   refuse_keeping();
   for (const auto& volume : volumes_) volume->mirror->thaw();
   log_info("resource {}: role Secondary{}{}", config_.name, reason.empty() ? "" : ": ", reason);

@@ -21,7 +21,7 @@ constexpr std::uint16_t kSectorsPerBlock = kBlockBytes / kSectorBytes;
 constexpr std::uint8_t kUnitAttention = 6;
 constexpr NodeIndex a = 0, b = 1;
 
-/// An initiator that does what it is told, one command at a time.
+/// An initiator that does what it is told, one command at a time. It never loses patience.
 class Client final : public IscsiSession::Owner {
  public:
   explicit Client(SimFabric& fabric)
@@ -29,23 +29,27 @@ class Client final : public IscsiSession::Owner {
   ~Client() { loop_.kill(); }
 
   [[nodiscard]] bool log_in(const SimHost& host) {
-    SessionOptions options;
-    options.initiator_name = "iqn.2026-11.org.example:client";
-    options.target_name = kTargetName;
-    options.isid = 0x400000000001;
     for (int attempt = 0; attempt < 20; ++attempt) {
-      bool is_begun = false;
-      loop_.post([&] {
-        is_begun = true;
-        session_ = std::make_unique<IscsiSession>(loop_, network_, fabric_.timeline().random(), options, *this);
-        session_->start({host.address(), 3260});
-      });
-      run_until([&] { return is_begun && (session_->is_logged_in() || session_->has_ended()); });
-      if (session_->is_logged_in()) return true;
+      if (try_to_log_in(host)) return true;
       fabric_.timeline().run_until(fabric_.timeline().now() + milliseconds(100));
     }
     return false;
   }
+  [[nodiscard]] bool try_to_log_in(const SimHost& host) {
+    SessionOptions options;
+    options.initiator_name = "iqn.2026-11.org.example:client";
+    options.target_name = kTargetName;
+    options.isid = 0x400000000001;
+    bool is_begun = false;
+    loop_.post([&] {
+      is_begun = true;
+      session_ = std::make_unique<IscsiSession>(loop_, network_, fabric_.timeline().random(), options, *this);
+      session_->start({host.address(), 3260});
+    });
+    run_until([&] { return is_begun && (session_->is_logged_in() || session_->has_ended()); });
+    return session_->is_logged_in();
+  }
+  [[nodiscard]] bool is_logged_in() const { return session_->is_logged_in(); }
   /// Sends it and does not wait.
   void begin(const ScsiCommand& command) {
     reply_.reset();
@@ -632,6 +636,62 @@ TEST(StuckResync, One_whose_disk_hangs_ends_with_a_sentence_and_goes_on_when_the
   EXPECT_FALSE(story.is_syncing());
   EXPECT_FALSE(story.status(b).connection_reason.empty());
   story.expect_end();
+}
+
+// Without a virtual IP nothing else tells an initiator to look elsewhere: its pings are answered.
+TEST_P(Counterexample, initiators_of_a_primary_that_reaches_nobody_find_the_one_that_serves) {
+  Story story(GetParam());
+  ASSERT_TRUE(story.client.write(13, 100));
+  story.cut(true);
+  story.arbiter.set_reached(a, false);
+  const Instant cut_at = story.timeline.now();
+  story.client.begin(Client::write_of(13, 101));
+  story.wait_for("a lets its initiator go", [&] { return !story.client.is_logged_in(); });
+  EXPECT_LE(story.timeline.now() - cut_at, milliseconds(1350));
+  EXPECT_FALSE(story.client.reply());
+  EXPECT_TRUE(story.serves(b)) << "earlier it would find nobody";
+  const Instant asked_at = story.timeline.now();
+  EXPECT_FALSE(story.client.try_to_log_in(*story.hosts[a]));
+  EXPECT_LE(story.timeline.now() - asked_at, milliseconds(50)) << "refused at once, not kept waiting for a role";
+  ASSERT_TRUE(story.client.log_in(*story.hosts[b]));
+  ASSERT_TRUE(story.client.write(13, 102));
+  EXPECT_LE(story.timeline.now() - cut_at, milliseconds(1600));
+  story.arbiter.set_reached(a, true);
+  story.heal();
+  story.expect_both(13, 102, "what a held is not made good");
+}
+
+// Nobody serves until the arbiter is back; then everything is as it was, and what was held comes before what is new.
+TEST_P(Counterexample, a_primary_that_let_its_initiators_go_takes_them_back_when_it_may_go_on) {
+  Story story(GetParam());
+  ASSERT_TRUE(story.client.write(14, 100));
+  for (const NodeIndex node : {a, b}) story.arbiter.set_reached(node, false);
+  story.lose_power(b);
+  story.client.begin(Client::write_of(14, 101));
+  story.wait_for("a lets its initiator go", [&] { return !story.client.is_logged_in(); });
+  story.run(seconds(20));
+  EXPECT_FALSE(story.client.try_to_log_in(*story.hosts[a]));
+  story.arbiter.set_reached(a, true);
+  story.wait_for("a goes on", [&] { return story.serves(a); });
+  ASSERT_TRUE(story.client.log_in(*story.hosts[a]));
+  ASSERT_TRUE(story.client.write(14, 102));
+  story.arbiter.set_reached(b, true);
+  story.heal();
+  story.expect_both(14, 102, "answered last");
+}
+
+TEST_P(Counterexample, a_freeze_that_ends_in_time_costs_no_initiator_its_session) {
+  for (const bool is_silent : {false, true}) {
+    Story story(GetParam());
+    ASSERT_TRUE(story.client.write(15, 100));
+    is_silent ? story.lose_power(b) : story.hosts[b]->kill();
+    story.client.begin(Client::write_of(15, 101));
+    story.wait_for("it is answered", [&] { return story.client.reply() || !story.client.is_logged_in(); });
+    ASSERT_TRUE(story.client.reply()) << "over the same connection";
+    EXPECT_EQ(story.client.reply()->status, 0);
+    story.heal();
+    story.expect_both(15, 101, "answered");
+  }
 }
 
 }  // namespace

@@ -194,7 +194,7 @@ class MachineFixture {
       arbiter_out = probe->number;
       trace.push_back("probe");
     } else if (const auto* service = std::get_if<ServiceEffect>(&effect)) {
-      constexpr const char* kNames[] = {"stop", "freeze", "serve"};
+      constexpr const char* kNames[] = {"stop", "close", "freeze", "serve"};
       trace.emplace_back(kNames[static_cast<int>(service->service)]);
     }
   }

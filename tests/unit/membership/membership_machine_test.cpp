@@ -76,6 +76,129 @@ TEST(MembershipMachine, Without_the_peer_the_arbiter_removes_it) {
   EXPECT_EQ(node.take(), (Trace{"persist (3,{0},0) seen 3", "serve"}));
 }
 
+// Without a virtual IP a frozen old primary would keep its initiators for good, beside a peer that serves.
+TEST(MembershipMachine, A_primary_that_reaches_nobody_lets_its_initiators_go_when_the_peer_may_serve) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.grant_lease();
+  node.trace.clear();
+  node.pass(milliseconds(1100));
+  node.flush();
+  node.pass(milliseconds(180));  // The promise has run out, and the arbiter has the time to answer.
+  EXPECT_EQ(node.take(), (Trace{"freeze", "end connection", "flush", "read arbiter"}));
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), (Trace{"close"}));
+  EXPECT_TRUE(node.machine->is_primary());
+  // What comes after that changes nothing until it is decided: the peer is heard again, and stays a Secondary.
+  node.pass_hearing(milliseconds(300));
+  for (const std::string& line : node.take()) EXPECT_NE(line, "freeze");
+  node.persist();
+  node.peer.reply = node.sent.request;
+  node.peer.configuration = {node.sent.request.term, 1, 0};
+  node.peer.is_outdated = true;
+  node.hear();
+  node.persist();
+  EXPECT_EQ(node.take().back(), "serve");
+}
+
+TEST(MembershipMachine, A_primary_that_reaches_nobody_is_stopped_by_the_refusal_after_it_let_its_initiators_go) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.grant_lease();
+  node.trace.clear();
+  node.pass(milliseconds(1100));
+  node.flush();
+  node.pass(milliseconds(240));
+  EXPECT_EQ(node.take(), (Trace{"freeze", "end connection", "flush", "read arbiter", "close"}));
+  node.read_arbiter(4, 2, 1);
+  EXPECT_EQ(node.take(), (Trace{"persist (4,{1},1) seen 4 Outdated", "stop"}));
+}
+
+// It can record nothing, so it stays what it is.
+TEST(MembershipMachine, A_primary_whose_disk_hangs_lets_its_initiators_go_to_the_peer_that_says_that_it_serves) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.grant_lease();
+  node.trace.clear();
+  node.lose_connection();
+  node.flush();
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), (Trace{"flush", "freeze", "persist (2,{01},0) seen 3"}));
+  node.pass_hearing(milliseconds(1100));
+  node.peer.configuration = {4, 2, 1};
+  node.peer.is_serving = true;
+  node.pass_hearing(milliseconds(300));
+  EXPECT_EQ(node.take(), (Trace{"close"}));
+}
+
+// Initiators would go from a node that is about to go on to one that is not.
+TEST(MembershipMachine, Initiators_stay_while_the_peer_says_that_it_does_not_serve) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.grant_lease();
+  node.trace.clear();
+  node.peer.is_connected = false;
+  node.lose_connection();
+  node.flush();
+  node.pass_hearing(seconds(5));  // It is asked, and its disk does not come to the answer; nor does the arbiter.
+  for (const std::string& line : node.take()) EXPECT_NE(line, "close");
+}
+
+TEST(MembershipMachine, Initiators_stay_while_both_nodes_agree_on_a_change) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.grant_lease();
+  ASSERT_TRUE(node.machine->switch_over(node.now).is_accepted);
+  node.pass_hearing(milliseconds(1500));  // Many writes are still on their way.
+  EXPECT_EQ(node.take(), (Trace{"serve", "drain and flush both", "freeze"}));
+}
+
+TEST(MembershipMachine, Initiators_of_the_only_member_stay_whatever_it_waits_for) {
+  MachineFixture node(0, sole_record(0));
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+  ASSERT_EQ(node.take().back(), "serve");
+  ASSERT_TRUE(node.machine->force_primary(node.now).is_accepted);
+  node.pass(seconds(5));  // The disk takes long to record it.
+  EXPECT_EQ(node.take(), (Trace{"persist (4,{0},0) seen 4", "freeze"}));
+}
+
+// The peer may have recorded that it is a member, and have the arbiter's grant by now.
+TEST(MembershipMachine, Initiators_of_the_only_member_go_when_nobody_says_whether_the_peer_has_been_added) {
+  MachineFixture node(0, sole_record(0));
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+  node.peer.configuration = {3, 1, 0};
+  node.hear();
+  node.machine->connected({Meeting::Direction::source, {3, 1, 0}, 3}, node.now);
+  node.machine->resynced(node.now);
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+  EXPECT_EQ(node.take().back(), "propose (4,{01},0)");
+  node.lose_connection();
+  node.persist();
+  node.pass(milliseconds(1260));
+  for (const std::string& line : node.take()) EXPECT_NE(line, "close");
+  node.pass(milliseconds(40));
+  EXPECT_EQ(node.take(), (Trace{"close"}));
+}
+
+// Resumed, it finds its lease run out long ago, and in its sockets what the peer has said meanwhile.
+TEST(MembershipMachine, A_primary_that_stood_still_reads_what_it_missed_before_it_lets_its_initiators_go) {
+  MachineFixture node(0);
+  node.establish(0);
+  node.grant_lease();
+  node.trace.clear();
+  node.now += seconds(10);
+  node.pass(milliseconds(200));
+  EXPECT_EQ(node.take(), (Trace{"end connection", "flush", "freeze"}));
+  node.pass(milliseconds(20));
+  EXPECT_EQ(node.take(), (Trace{"close"}));
+}
+
 TEST(MembershipMachine, A_refused_claimant_takes_the_records_configuration_and_is_Outdated) {
   MachineFixture node(0);
   node.establish(0);
