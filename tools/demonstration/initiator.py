@@ -1,7 +1,7 @@
 """A small iSCSI initiator (RFC 7143): one session, one connection, reads and writes with many commands in flight.
 
 Written for the tour, so that an acknowledgement is counted where it is received, to the command. Not fast, and not a
-general initiator: no authentication, no digests, no recovery of a lost connection.
+general initiator: no authentication, no digests, no recovery of a lost connection. A login that is sent elsewhere goes there.
 Invariant: a command's result is reported once, and only with the status that the target sent.
 """
 
@@ -21,6 +21,7 @@ IMMEDIATE = 0x40
 NO_TAG = 0xFFFFFFFF
 FIRST_BURST = 65536
 SEGMENT = 262144
+REDIRECTS_MAX = 2
 
 
 class InitiatorError(Exception):
@@ -29,6 +30,10 @@ class InitiatorError(Exception):
 
 class AsyncMessage(InitiatorError):
     """RFC 7143 11.9: the target wants the session ended, or has ended it."""
+
+
+class _Moved(Exception):
+    """RFC 7143 11.13.5: the target is at another address, for now."""
 
 
 class Done:
@@ -49,10 +54,20 @@ class _Command:
         self.data = bytearray(in_bytes)
 
 
+def _portal_of(data):
+    """RFC 7143 13.8: TargetAddress is domain or address[:port][,group], an IPv6 address in brackets."""
+    for pair in data.decode().split("\0"):
+        if pair.startswith("TargetAddress="):
+            portal = pair.partition("=")[2].partition(",")[0]
+            address, _, port = portal.rpartition(":") if not portal.endswith("]") and ":" in portal else (portal, "", "3260")
+            return address.strip("[]"), int(port)
+    raise InitiatorError("the login is sent elsewhere, and nobody says where")
+
+
 class Initiator:
     def __init__(self, address, port, iqn, name="iqn.2026-11.org.example:tour", timeout_s=20, isid=None):
         """`isid`, 6 bytes: a session of the same name and ISID takes the place of the one before (RFC 7143 6.3.5). None: random."""
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._isid = isid or b"\x80" + os.urandom(3) + b"\0\0"
         self._received = bytearray()
         self._commands = {}
@@ -64,13 +79,18 @@ class Initiator:
         self._segment_out = 8192
         self._first_burst = FIRST_BURST
         self._immediate = True
-        try:
-            self._socket = socket.create_connection((address, port), timeout_s)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._log_in(name, iqn)
-            self._until_ready()
-        except OSError as problem:
-            raise InitiatorError(f"{address}:{port}: {problem}") from problem
+        for _ in range(REDIRECTS_MAX + 1):
+            try:
+                self._socket = socket.create_connection((address, port), timeout_s)
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._log_in(name, iqn)
+                return self._until_ready()
+            except _Moved as moved:
+                self.close()
+                address, port = moved.args
+            except OSError as problem:
+                raise InitiatorError(f"{address}:{port}: {problem}") from problem
+        raise InitiatorError("the login is sent from one node to the other")
 
     # -- what the tour uses
 
@@ -116,12 +136,12 @@ class Initiator:
 
     def wait(self, tag):
         """The end of the one command in flight."""
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + self.timeout_s
         while time.monotonic() < deadline:
             for done in self.poll(0.5):
                 if done.tag == tag:
                     return done
-        raise InitiatorError(f"no answer to a command within {self._timeout_s} s")
+        raise InitiatorError(f"no answer to a command within {self.timeout_s} s")
 
     def send_half_a_write(self, lba, data):
         """The head of a write and a part of its data: what a target sees of a command when the world ends around it."""
@@ -131,7 +151,7 @@ class Initiator:
     def log_out(self):
         """RFC 7143 11.14: closes the session."""
         self._send(struct.pack(">BB2xI8xIHxxII16x", LOGOUT | IMMEDIATE, 0x80, 0, self._tag(), 0, self._cmd_sn, self._exp_stat_sn))
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + self.timeout_s
         try:
             while LOGOUT_RESPONSE not in self._receive():
                 if time.monotonic() > deadline:
@@ -164,6 +184,8 @@ class Initiator:
             head, data = self._read_pdu()
             if head[0] & 0x3F != LOGIN_RESPONSE:
                 raise InitiatorError(f"the login was answered with opcode {head[0] & 0x3F:02x}h")
+            if head[36] == 1:
+                raise _Moved(*_portal_of(data))
             if head[36] != 0:
                 raise InitiatorError(f"login refused, status {head[36]:02x}{head[37]:02x}h")
             self._exp_stat_sn = struct.unpack_from(">I", head, 24)[0] + 1
@@ -212,7 +234,7 @@ class Initiator:
 
     def _send(self, pdu):
         try:
-            self._socket.settimeout(self._timeout_s)
+            self._socket.settimeout(self.timeout_s)
             self._socket.sendall(pdu)
         except OSError as problem:
             raise InitiatorError(f"connection lost: {problem}") from problem
@@ -222,7 +244,7 @@ class Initiator:
     def _receive(self):
         """Takes what there is; returns the opcodes of the PDUs it has worked off."""
         try:
-            self._socket.settimeout(self._timeout_s)
+            self._socket.settimeout(self.timeout_s)
             chunk = self._socket.recv(1 << 20)
         except OSError as problem:
             raise InitiatorError(f"connection lost: {problem}") from problem
@@ -248,7 +270,7 @@ class Initiator:
 
     def _read_pdu(self):
         while (pdu := self._take_pdu()) is None:
-            self._socket.settimeout(self._timeout_s)
+            self._socket.settimeout(self.timeout_s)
             chunk = self._socket.recv(65536)
             if not chunk:
                 raise InitiatorError("connection closed by the target during login")

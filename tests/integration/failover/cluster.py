@@ -19,7 +19,7 @@ HERE = os.path.dirname(os.path.realpath(__file__))
 TREE = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
 sys.path[:0] = [os.path.join(os.path.dirname(HERE), "disks"), os.path.join(os.path.dirname(HERE), "uml"), os.path.join(TREE, "tools")]
 
-from demonstration.initiator import Initiator, InitiatorError  # noqa: E402
+from demonstration.initiator import AsyncMessage, Initiator, InitiatorError  # noqa: E402
 from demonstration.pair import IQN, DemoError, Pair, is_in_sync, wait_until  # noqa: E402
 from file_systems import make_file_system, unmount_all  # noqa: E402
 from lab import Lab, TestFailure, enter_namespace  # noqa: E402
@@ -44,6 +44,7 @@ class Writer(threading.Thread):
     def __init__(self, addresses):
         super().__init__(daemon=True)
         self.addresses = addresses
+        self.patience_s = PATIENCE_S
         self._stop_asked = threading.Event()
         self.answered, self.possible = {}, {}
         self.count, self.pause_s, self.problem = 0, 0.0, None
@@ -53,17 +54,18 @@ class Writer(threading.Thread):
         number, place = 0, 0
         while not self._stop_asked.is_set():
             try:
-                initiator = Initiator(self.addresses[place], 3260, IQN, "iqn.2026-11.org.example:failover", PATIENCE_S, b"\x80\1\2\3\0\1")
+                initiator = Initiator(self.addresses[place], 3260, IQN, "iqn.2026-11.org.example:failover", self.patience_s, b"\x80\1\2\3\0\1")
             except InitiatorError:
                 place = (place + 1) % len(self.addresses)
                 time.sleep(0.01)
                 continue
             try:
                 while not self._stop_asked.is_set():
+                    initiator.timeout_s = self.patience_s
                     number += 1
                     block = number * 7 % BLOCKS
                     self.possible.setdefault(block, set()).add(number)
-                    done = initiator.wait(initiator.write(block * STEP, number.to_bytes(8, "little") * 512))
+                    done = self.wait(initiator, initiator.write(block * STEP, number.to_bytes(8, "little") * 512))
                     if done.status != 0:
                         self.problem = f"write {number} by way of {self.addresses[place]}: {done}"
                         return
@@ -75,7 +77,18 @@ class Writer(threading.Thread):
                 initiator.close()
                 place = (place + 1) % len(self.addresses)
 
-    def measure(self, what, action, limit_s):
+    @staticmethod
+    def wait(initiator, tag):
+        """Like open-iscsi: an asynchronous message only announces that the connection ends."""
+        while True:
+            try:
+                return initiator.wait(tag)
+            except AsyncMessage:
+                continue
+
+    def measure(self, what, action, limit_s, patience_s=PATIENCE_S):
+        self.patience_s, before = patience_s, self.count
+        wait_until(f"writes are answered before: {what}", lambda: self.count > before + 1 or self.problem, 20, 0.01)
         self.pause_s, self.last = 0.0, time.monotonic()
         action()
         before = self.count
