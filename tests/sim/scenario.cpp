@@ -20,6 +20,8 @@ constexpr Duration kSliceInAmbush = milliseconds(1);
 constexpr Duration kLookEvery = milliseconds(200);
 constexpr Duration kQuietMax = milliseconds(400);
 constexpr Duration kAnswerEchoMax = milliseconds(100);
+constexpr Duration kTurnPauseMax = milliseconds(300);
+constexpr Duration kKeptMax = seconds(1);
 constexpr Duration kQuickNetworkMax = milliseconds(1);
 constexpr int kSplitTriesMax = 20;
 constexpr std::uint64_t kEventsMin = 10'000;
@@ -232,7 +234,8 @@ void Scenario::let_run(Duration duration) {
     }
     spring_ambush();
     spring_growth_ambush();
-    for (const std::string& sentence : {checkers_->check_roles(), checkers_->check_verify(), check_virtual_ip()}) {
+    for (const std::string& sentence :
+         {checkers_->check_roles(), checkers_->check_verify(), check_virtual_ip(), check_none_kept()}) {
       if (!sentence.empty()) fail(sentence);
     }
     if (timeline_.now() >= next_look_) {
@@ -264,6 +267,28 @@ void Scenario::check_not_frozen(const std::string& address) {
   const auto view = hosts_[node]->inspect();
   if (view && view->frozen_since && hosts_[node]->loop().host_now() - *view->frozen_since > kAnswerEchoMax)
     fail(fmt::format("3.2: {} is frozen and answers", kNodeName[node]));
+}
+
+/// docs/membership.md: a node that does not hear that the other one serves lets its initiators go. What is late is
+/// heard late.
+std::string Scenario::check_none_kept() {
+  const bool is_quick = options_.network.latency_max <= kQuickNetworkMax && !options_.has(Fault::latency) &&
+                        options_.network.datagram_late_probability == 0;
+  for (const NodeIndex node : {NodeIndex{0}, NodeIndex{1}}) {
+    const auto view = hosts_[node]->inspect();
+    const bool is_kept = is_quick && !is_split_ && view && view->is_serving && !hosts_[node]->holds_mandate() &&
+                         hosts_[blockdev::other_node(node)]->holds_mandate();
+    // A process that hangs has no turns.
+    if (!is_kept || hosts_[node]->loop().host_now() - hosts_[node]->loop().now() > kTurnPauseMax) {
+      kept_since_[node] = Instant::max();
+      continue;
+    }
+    kept_since_[node] = std::min(kept_since_[node], timeline_.now());
+    if (timeline_.now() - kept_since_[node] > kKeptMax)
+      return fmt::format("3.8: {} keeps its initiators, and {} serves", kNodeName[node],
+                         kNodeName[blockdev::other_node(node)]);
+  }
+  return {};
 }
 
 /// The windows in which a change is under way are short; faults that are drawn by the clock seldom meet them.
@@ -453,8 +478,12 @@ void Scenario::inject(Fault fault) {
       break;
     case Fault::link_cut:
       fabric_.link(here, there).is_cut = fabric_.link(there, here).is_cut = true;
-      heal_later(cut_time, [this, &here, &there] {
+      // The node alone is cut off, not from its initiators. Drawn apart, so that all else stays as it is.
+      if (arbiter_ != nullptr && Seeded(mix64(options_.seed) ^ injected_[static_cast<std::size_t>(fault)]).chance(0.4))
+        arbiter_->set_reached(host.index(), false);
+      heal_later(cut_time, [this, &here, &there, node = host.index()] {
         fabric_.link(here, there).is_cut = fabric_.link(there, here).is_cut = false;
+        if (arbiter_ != nullptr) arbiter_->set_reached(node, true);
       });
       break;
     case Fault::one_way_cut:

@@ -77,6 +77,7 @@ class Scenario {
   void spring_ambush();
   void spring_growth_ambush();
   void check_not_frozen(const std::string& address);
+  [[nodiscard]] std::string check_none_kept();
   void heal_due();
   void heal_later(Duration delay, std::function<void()> heal);
   void grow_devices(double probability);
@@ -104,6 +105,8 @@ class Scenario {
   std::multimap<Instant, std::function<void()>> heals_;
   std::uint64_t next_value_ = 16;
   Instant growth_ambush_until_{};
+  std::array<Instant, 2> kept_since_{Instant::max(),
+                                     Instant::max()};  ///< initiators of that node, beside one that serves
   std::array<Instant, 2> ambush_until_{};
   std::array<Instant, 2> ambush_springs_at_{Instant::max(), Instant::max()};
   Duration recovery_{};
