@@ -9,7 +9,6 @@ bool Lease::count(const Stamp& echo, const blockdev::Configuration& configuratio
     return false;
   }
   until_ = std::max(until_, echo.t1 + milliseconds(echo.lease_ms));
-  promised_until_ = std::max(promised_until_, echo.t1 + with_margin(milliseconds(echo.lease_ms)));
   return true;
 }
 

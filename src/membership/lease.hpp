@@ -29,14 +29,10 @@ class Lease {
   void drop() noexcept { until_ = Instant{}; }
   [[nodiscard]] bool is_valid(Instant now) const noexcept { return now < until_; }
   [[nodiscard]] Instant until() const noexcept { return until_; }
-  /// Until then at least the peer serves nothing, whatever becomes of the connection: so long lasts the promise that it
-  /// gave for the last echo that counted.
-  [[nodiscard]] Instant promised_until() const noexcept { return promised_until_; }
 
  private:
   std::uint64_t incarnation_;
   Instant until_{};
-  Instant promised_until_{};  ///< survives drop(), as the promise does
 };
 
 /// The secondary's side. Survives every change of configuration.

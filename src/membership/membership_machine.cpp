@@ -473,12 +473,12 @@ bool MembershipMachine::is_settled() const {
          !proposal_.has_value() && !is_stopping_;
 }
 
-/// From then on a node that is frozen keeps no initiators (docs/membership.md): the peer's promise has run out, and
-/// it says that it went on alone, or has said nothing for as long. Whoever has just stood still himself reads first
-/// what it said meanwhile.
+/// From then on a node that is frozen keeps no initiators (docs/membership.md): the peer says that it went on alone, or
+/// nothing was heard of it since its last promise was given, and that has run out. Whoever has just stood still himself
+/// reads first what it said meanwhile.
 Instant MembershipMachine::closing_at() const {
   const Instant silent_at = is_peer_alone() ? Instant{} : peer_.heard_at + with_margin(lease_length());
-  return std::max({lease_.promised_until(), silent_at, stalled_at_}) + kDecisionTime;
+  return std::max(silent_at, stalled_at_) + kDecisionTime;
 }
 
 void MembershipMachine::update_service(Instant now) {
