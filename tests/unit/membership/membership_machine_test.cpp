@@ -161,7 +161,7 @@ TEST(MembershipMachine, Initiators_of_the_only_member_stay_whatever_it_waits_for
   ASSERT_EQ(node.take().back(), "serve");
   ASSERT_TRUE(node.machine->force_primary(node.now).is_accepted);
   node.pass(seconds(5));  // The disk takes long to record it.
-  EXPECT_EQ(node.take(), (Trace{"persist (4,{0},0) seen 4", "freeze"}));
+  EXPECT_EQ(node.take(), (Trace{"persist (1000004,{0},0) seen 1000004", "freeze"}));
 }
 
 // The peer may have recorded that it is a member, and have the arbiter's grant by now.
