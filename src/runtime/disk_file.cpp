@@ -28,6 +28,9 @@ constexpr std::uint32_t kRetriesMax = 16;
 // About 20 us of copying. More would hold the loop up for longer than it saves.
 constexpr std::uint64_t kCopyBytesMax = std::uint64_t{128} << 10;
 
+// A busy machine runs timers late, too.
+constexpr Duration kLateMin = milliseconds(100);
+
 }  // namespace
 
 DiskFile::DiskFile(Reactor& reactor, int fd, const Geometry& geometry, Backing backing, std::uint32_t in_flight_max,
@@ -140,16 +143,25 @@ void DiskFile::start(DiskOp& request) noexcept {
 
 // ---- what does not come back -----------------------------------------------------------------------------------
 
-/// One timer for all: it looks at the oldest, seldom too late by more than the age of the next.
+/// One timer for all: it looks at the oldest.
 void DiskFile::watch() noexcept {
-  if (timeout_ > Duration{} && !watch_timer_.is_armed()) reactor_.arm(watch_timer_, reactor_.now() + timeout_);
+  if (timeout_ > Duration{} && !watch_timer_.is_armed()) look_at(reactor_.now() + timeout_);
+}
+
+/// Not later than a part of the time-out from now, so that a process that stands still is noticed.
+void DiskFile::look_at(Instant due) noexcept {
+  next_look_ = std::min(due, reactor_.now() + timeout_ / 4);
+  reactor_.arm(watch_timer_, next_look_);
 }
 
 void DiskFile::on_watch() noexcept {
   const Instant now = reactor_.now();
+  // Stopped, or its machine was: the kernel's threads that work for it stood still as well.
+  if (now - next_look_ > std::max<Duration>(kLateMin, timeout_ / 8)) resumed_at_ = now;
+  const auto is_overdue = [&](Instant started) { return now - std::max(started, resumed_at_) >= timeout_; };
   Queue late;
   while (Pending* pending = watched_.front()) {
-    if (now - pending->started < timeout_) break;
+    if (!is_overdue(pending->started)) break;
     pending->unlink();
     ++given_up_count_;
     late.push_back(*std::exchange(pending->request, nullptr));
@@ -159,16 +171,16 @@ void DiskFile::on_watch() noexcept {
     // What waits for a place in the kernel behind these would wait for ever.
     late.splice_back(waiting_);
   }
-  if (!flushing_.empty() && now - flush_started_ >= timeout_) {
+  if (!flushing_.empty() && is_overdue(flush_started_)) {
     log_error("a disk does not answer: a flush is given up after {} ms", to_ms(timeout_));
     is_flush_given_up_ = is_durability_lost_ = true;
     late.splice_back(flushing_);
     late.splice_back(flush_waiting_);
   }
-  Instant next = Instant::max();
-  if (const Pending* oldest = watched_.front()) next = oldest->started + timeout_;
-  if (!flushing_.empty()) next = std::min(next, flush_started_ + timeout_);
-  if (next != Instant::max()) reactor_.arm(watch_timer_, next);
+  Instant oldest = Instant::max();
+  if (const Pending* pending = watched_.front()) oldest = pending->started;
+  if (!flushing_.empty()) oldest = std::min(oldest, flush_started_);
+  if (oldest != Instant::max()) look_at(std::max(oldest, resumed_at_) + timeout_);
   while (DiskOp* request = late.pop_front()) report(*request, fail(IoError::timed_out));
 }
 

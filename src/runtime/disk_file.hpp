@@ -24,7 +24,7 @@ struct DiskOptions {
   /// Operations in the kernel at once; what is submitted beyond waits here, in order. Bounds the completion queue.
   std::uint32_t in_flight_max = 2048;
   /// An operation that has not come back after this time is reported as IoError::timed_out; the kernel keeps its memory
-  /// until it does come back, if ever. 0: never.
+  /// until it does come back, if ever. Time in which the process stood still does not count. 0: never.
   Duration timeout{};
 };
 
@@ -85,6 +85,7 @@ class DiskFile final : public ports::Disk {
   void finish(Pending& pending, Result<void, ports::IoError> result) noexcept;
 
   void watch() noexcept;
+  void look_at(Instant due) noexcept;
   void on_watch() noexcept;
   void start_flush() noexcept;
   void issue_flush() noexcept;
@@ -110,6 +111,8 @@ class DiskFile final : public ports::Disk {
   /// In the kernel and waited for, oldest first. What is copied at once is in copied_ instead.
   IntrusiveList<Pending, Pending> watched_;
   ports::Timer watch_timer_;
+  Instant next_look_{};
+  Instant resumed_at_{};              ///< the process had stood still until then: the time-outs begin anew
   std::uint32_t given_up_count_ = 0;  ///< in the kernel and not waited for any more
   Instant flush_started_{};
   bool is_flush_given_up_ = false;          ///< nobody waits for the flush in the kernel

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <thread>
 
 #include "disk_request.hpp"
 #include "runtime/disk_file.hpp"
@@ -22,6 +23,7 @@ using ports::DiskOpKind;
 using ports::IoError;
 using test::make_reactor;
 using test::Request;
+using test::turn_for;
 using test::turn_until;
 
 class HungDiskTest : public testing::Test {
@@ -114,6 +116,20 @@ TEST_F(HungDiskTest, What_does_not_come_back_is_given_up_and_its_late_end_is_nob
   Request& after = write(32768);
   ASSERT_TRUE(turn_until(*reactor, [&] { return after.result.has_value(); }));
   EXPECT_TRUE(after.result->has_value());
+}
+
+// Broken if a daemon that was stopped, or whose machine was paused, gave up a disk that is well: the kernel's threads
+// that work for the process had stood still with it.
+TEST_F(HungDiskTest, Time_in_which_the_process_stood_still_does_not_count) {
+  freeze();
+  Request& request = write(0);
+  turn_for(*reactor, milliseconds(50));
+  std::this_thread::sleep_for(milliseconds(600));
+  turn_for(*reactor, milliseconds(100));
+  EXPECT_FALSE(request.result.has_value());
+  thaw();
+  ASSERT_TRUE(turn_until(*reactor, [&] { return request.result.has_value(); }));
+  EXPECT_TRUE(request.result->has_value());
 }
 
 }  // namespace
