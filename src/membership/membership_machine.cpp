@@ -251,6 +251,7 @@ void MembershipMachine::end_connection(const std::string& reason, Instant now) {
 /// protocol.md 3.3: when the connection breaks while two are members, the configuration never goes on as it was.
 void MembershipMachine::link_gone(Instant now) {
   link_ = Link::none;
+  is_role_held_ = false;
   link_lost_at_ = now;
   lease_.drop();
   echo_ = wanted_echo_ = {};

@@ -126,6 +126,8 @@ class MembershipMachine {
   /// The connected peer is left behind: it is asked to give way over the connection, which ends when it has.
   /// (`disconnect` of the primary; `invalidate` of the peer's copy, once every block counts as different, durably.)
   [[nodiscard]] Verdict leave_peer(Instant now);
+  /// What that needs is being recorded: until leave_peer(), or the end of the connection, the role stays where it is.
+  void prepare_to_leave_peer() noexcept { is_role_held_ = true; }
   /// The administrator keeps the nodes apart: nobody takes over because of it.
   void set_apart(bool is_apart, Instant now);
   /// The daemon ends: serves no more and begins nothing, but still agrees to what the peer asks.
@@ -324,6 +326,7 @@ class MembershipMachine {
   bool is_peer_in_maintenance_ = false;  ///< as it said last
   bool is_addressless_ = false;
   bool is_apart_ = false;         ///< the administrator keeps the nodes apart
+  bool is_role_held_ = false;     ///< prepare_to_leave_peer()
   bool is_leaving_peer_ = false;  ///< leave_peer(), until this node is the only member or has given way
   bool is_stopping_ = false;
   bool is_wanted_ = false;              ///< the administrator asked for the role here, and nobody has had it since

@@ -98,7 +98,7 @@ void MembershipMachine::arrange_roles(Instant now) {
     if (proposer == self() && is_peer_alive(now)) propose(choose_primary(), now);
     return;
   }
-  if (link_ != Link::established || is_leaving_peer_ || !is_peer_alive(now)) return;
+  if (link_ != Link::established || is_leaving_peer_ || is_role_held_ || !is_peer_alive(now)) return;
   if (configuration.primary == self() && holds_mandate(now)) {
     if (is_standby_ && may_peer_take_role(now)) propose(peer(), now);
   } else if (configuration.primary == kNoNode && !is_standby_) {
@@ -158,6 +158,7 @@ Verdict MembershipMachine::switch_over(Instant now) {
 Verdict MembershipMachine::hand_over(Instant now) {
   if (record_.configuration.primary != self() || !holds_mandate(now)) return {false, "this node does not serve"};
   if (link_ != Link::established) return {false, "the peer's copy is not UpToDate"};
+  if (is_role_held_) return {false, "the peer's copy is being given up"};
   if (persist_out_ != 0 || proposal_.has_value())
     return {false, "a change of the configuration is under way; try again"};
   if (!is_peer_alive(now) || peer_.heartbeat.is_standby || peer_.heartbeat.has_failed_disk) {
@@ -200,6 +201,7 @@ void MembershipMachine::set_standby(bool is_standby, Instant now) {
 }
 
 Verdict MembershipMachine::leave_peer(Instant now) {
+  is_role_held_ = false;
   if (link_ != Link::established || !is_copy_whole())
     return {false, "the nodes are not connected, or the copy is not whole"};
   if (persist_out_ != 0 || proposal_.has_value() || is_in_doubt()) {

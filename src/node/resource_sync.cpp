@@ -302,6 +302,8 @@ void Resource::overwrite_peer() {
   log_warning("resource {}: the administrator gives the copy of {} up: it is overwritten by this one", config_.name,
               cluster_.nodes[peer()].name);
   end_verify("the peer's copy is overwritten");
+  // Else bits of all blocks would stay behind at a Secondary.
+  machine_->prepare_to_leave_peer();
   for (const auto& volume : volumes_) volume->store->dirty().set_all();
   save_bitmaps(for_this_channel([this] {
     const membership::Verdict verdict = machine_->leave_peer(world_.loop.now());
