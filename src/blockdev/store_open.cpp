@@ -323,8 +323,7 @@ void Store::Impl::finish_open() {
   const CopyState state = superblocks_.copies()[lost].state;
   const std::string sentence = fmt::format(
       "superblock {} at byte {} is {}, which no crash leaves: the device has lost what it said was written, and nobody "
-      "can "
-      "say that the other one is the newest",
+      "can say that the other one is the newest",
       lost == 0 ? 'A' : 'B', superblocks_.offset_bytes(lost),
       state == CopyState::whole ? "older than it may be" : describe(state));
   add_notice(sentence);

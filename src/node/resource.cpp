@@ -193,8 +193,8 @@ bool Resource::take_records() {
   // Without a peer nothing was promised to anybody, and what is just created has promised nothing.
   const bool is_lost = std::ranges::any_of(volumes_, [](const auto& volume) { return volume->has_lost_write; });
   if (is_lost && has_peer() && !record_.generations.current.is_none()) record_.may_be_older = true;
-  // What it says of its own mandate may be over: in doubt it serves by nobody's word but the peer's or a person's. Nor is
-  // what it says of a resync relied upon.
+  // What it says of its own mandate may be over: in doubt it serves by nobody's word but the peer's or a person's. Nor
+  // is what it says of a resync relied upon.
   if (record_.may_be_older) {
     record_.seen = std::max(record_.seen, record_.configuration.term + 1);
     record_.merged_term = 0;

@@ -152,7 +152,7 @@ class Resource final : private replication::PeerChannelObserver,
     std::unique_ptr<replication::Resync> resync;
     std::unique_ptr<replication::Verify> verify;
     std::string failure;          ///< why it could not be opened, or why its metadata failed
-    std::string trouble;          ///< what the only copy, which goes on, failed; until its disks are opened again
+    std::string trouble;          ///< what the only copy, which goes on, failed; until it is opened again or one of two
     bool has_lost_write = false;  ///< of its record
     bool is_resynced = false;
     bool is_verifying = false;  ///< by this node's verify, or what that found is not yet durable
@@ -276,8 +276,8 @@ class Resource final : private replication::PeerChannelObserver,
   void open_to_initiators();
   void close_to_initiators(const std::string& reason, Duration move_time);
   void step_down(const std::string& reason);
-  /// The role goes back to the preferred node, where that was asked for (proto/config.proto, failback_after_s).
   void look_at_virtual_ips(Instant now);
+  /// The role goes back to the preferred node, where that was asked for (proto/config.proto, failback_after_s).
   void fail_back(Instant now);
   void record_wish(bool blockdev::ResourceRecord::* wish, bool is_wanted);
   void send_role();

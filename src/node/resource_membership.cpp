@@ -195,6 +195,7 @@ void Resource::joined() {
     // Off only here, where both copies have been flushed for it, and at the end of the connection.
     volume->mirror->set_mirroring(is_primary_ && record_.configuration.primary == self());
     volume->mirror->set_reading_at_peer(true);
+    volume->trouble.clear();  // It has been flushed, and is not the only good copy any more.
   }
   save_bitmaps([] {});  // Bits that a crash would bring back for nothing.
   log_info("resource {}: Established, both copies UpToDate, term {}", config_.name, term);

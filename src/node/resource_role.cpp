@@ -174,8 +174,7 @@ void Resource::set_standby(bool is_standby, AdminReplyCallback reply) {
   if (!is_opened_ || is_stopping_) return reply(refused(config_.name + ": the resource is not open"));
   if (is_standby && is_primary_ && phase_ == LinkPhase::established && machine_->is_peer_addressless()) {
     return reply(
-        refused(fmt::format("{}: {} cannot hold the virtual IP, and the role would go there: `status` there "
-                            "says why",
+        refused(fmt::format("{}: {} cannot hold the virtual IP, and the role would go there: `status` there says why",
                             config_.name, cluster_.nodes[peer()].name)));
   }
   log_info("resource {}: {}", config_.name,

@@ -31,8 +31,7 @@ std::string Resource::disk_reason(const Volume& volume) const {
   if (record_.is_outdated) return "the peer went on without this copy; it needs a resync from the peer";
   if (record_.may_be_older)
     return "the record may be an old one, without what this node promised last; it needs the peer (`primary --force` "
-           "if "
-           "the peer is lost)";
+           "if the peer is lost)";
   if (machine_->may_have_lost_cache())
     return "this host restarted without a clean stop and its write cache may be lost; it needs the peer";
   if (undo_ != nullptr && undo_->is_running()) {

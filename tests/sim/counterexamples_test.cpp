@@ -148,6 +148,16 @@ struct Story : ScriptedPair {
     }
     wait_for("both are members again", [&] { return is_established(); });
   }
+  /// Node a, cut off, has the value 101 in block 8, where 100 was flushed: never answered, and b serves.
+  void lose_role_with_a_write_under_way() {
+    EXPECT_TRUE(client.write(8, 100));
+    EXPECT_TRUE(client.flush());
+    cut(true);
+    arbiter.set_reached(a, false);
+    client.begin(Client::write_of(8, 101));
+    wait_for("b takes over", [&] { return serves(b); });
+    EXPECT_EQ(value(a, 8), 101u);
+  }
   void lose_power(NodeIndex node) { hosts[node]->cut_power(); }
   bool serves(NodeIndex node) {
     const auto view = hosts[node]->inspect();
@@ -227,13 +237,7 @@ TEST_P(Counterexample, T10_a_resynced_block_that_the_targets_cache_lost_is_copie
 TEST_P(Counterexample, T11_the_bits_of_a_demoted_node_outlive_the_source_that_has_merged_them) {
   for (const int wait_ms : {0, 2, 10, 40}) {
     Story story(GetParam());
-    ASSERT_TRUE(story.client.write(8, 100));
-    ASSERT_TRUE(story.client.flush());
-    story.cut(true);
-    story.arbiter.set_reached(a, false);
-    story.client.begin(Client::write_of(8, 101));  // On a's disk only: never answered.
-    story.wait_for("b takes over", [&] { return story.serves(b); });
-    ASSERT_EQ(story.value(a, 8), 101u);
+    story.lose_role_with_a_write_under_way();
     story.cut(false);
     story.arbiter.set_reached(a, true);
     story.wait_for("the resync of a begins", [&] {
@@ -335,12 +339,7 @@ TEST_P(Counterexample, what_was_made_even_before_the_peer_lost_power_does_not_co
 // As T11: who goes on where it was cut off ignores the target's bits, so it must have had them on disk.
 TEST_P(Counterexample, a_resync_that_goes_on_after_a_restart_has_the_bits_of_its_target) {
   Story story(GetParam());
-  ASSERT_TRUE(story.client.write(8, 100));
-  ASSERT_TRUE(story.client.flush());
-  story.cut(true);
-  story.arbiter.set_reached(a, false);
-  story.client.begin(Client::write_of(8, 101));  // On a's disk only: never answered.
-  story.wait_for("b takes over", [&] { return story.serves(b); });
+  story.lose_role_with_a_write_under_way();
   story.request(b, {.verb = node::AdminVerb::pause_sync, .resource = {}});
   story.cut(false);
   story.arbiter.set_reached(a, true);
@@ -486,6 +485,26 @@ TEST_P(Counterexample, a_refused_durable_write_is_not_taken_for_durable) {
   disk.heal();
   story.heal();
   story.expect_both(200, story.value(b, 200).value_or(0), "it was refused");
+}
+
+// Broken if nobody were told, or if what was said outlived what it is about.
+TEST_P(Counterexample, what_the_only_copy_failed_is_said_until_there_are_two) {
+  Story story(GetParam());
+  story.hosts[b]->kill();
+  ASSERT_TRUE(story.client.write(15, 100));
+  Defect defect;
+  defect.length_bytes = ScriptedPair::kDataBytes;
+  defect.fails_changes = true;
+  story.hosts[a]->data().set_defect(defect);
+  EXPECT_FALSE(story.client.write(15, 101));
+  const auto reason = [&] { return story.status(a).volumes.front().disk_reason; };
+  EXPECT_NE(reason().find("failed a write or a flush"), std::string::npos) << reason();
+  EXPECT_TRUE(story.serves(a));
+  story.hosts[a]->data().heal();
+  ASSERT_TRUE(story.client.write(15, 102));
+  story.heal();
+  EXPECT_EQ(reason(), "");
+  story.expect_both(15, 102, "answered by the only copy");
 }
 
 // Otherwise an arbiter that is away at that moment turns a planned stop into an outage.

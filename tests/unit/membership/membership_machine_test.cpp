@@ -13,6 +13,20 @@ blockdev::ResourceRecord sole_record(blockdev::NodeIndex self) {
   return record;
 }
 
+/// An only member serves, and has copied everything to its peer.
+void propose_to_add_peer(MachineFixture& node) {
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+  node.peer.configuration = {3, 1, 0};
+  node.hear();
+  node.machine->connected({Meeting::Direction::source, {3, 1, 0}, 3}, node.now);
+  node.machine->resynced(node.now);
+  node.pass(milliseconds(20));
+  node.flush();
+  node.persist();
+}
+
 TEST(MembershipMachine, Two_that_start_together_agree_on_a_higher_term_and_the_named_one_serves) {
   MachineFixture node(0);
   node.hear();
@@ -167,16 +181,7 @@ TEST(MembershipMachine, Initiators_of_the_only_member_stay_whatever_it_waits_for
 // The peer may have recorded that it is a member, and have the arbiter's grant by now.
 TEST(MembershipMachine, Initiators_of_the_only_member_go_when_nobody_says_whether_the_peer_has_been_added) {
   MachineFixture node(0, sole_record(0));
-  node.pass(milliseconds(20));
-  node.flush();
-  node.persist();
-  node.peer.configuration = {3, 1, 0};
-  node.hear();
-  node.machine->connected({Meeting::Direction::source, {3, 1, 0}, 3}, node.now);
-  node.machine->resynced(node.now);
-  node.pass(milliseconds(20));
-  node.flush();
-  node.persist();
+  propose_to_add_peer(node);
   EXPECT_EQ(node.take().back(), "propose (4,{01},0)");
   node.lose_connection();
   node.persist();
@@ -409,16 +414,7 @@ TEST(MembershipMachine, Switchover_ends_with_the_old_primary_stopped_before_the_
 
 TEST(MembershipMachine, A_proposal_whose_answer_is_lost_ends_in_a_removal_at_a_higher_term) {
   MachineFixture node(0, sole_record(0));
-  node.pass(milliseconds(20));
-  node.flush();
-  node.persist();
-  node.peer.configuration = {3, 1, 0};
-  node.hear();
-  node.machine->connected({Meeting::Direction::source, {3, 1, 0}, 3}, node.now);
-  node.machine->resynced(node.now);
-  node.pass(milliseconds(20));
-  node.flush();
-  node.persist();
+  propose_to_add_peer(node);
   node.trace.clear();
   node.lose_connection();
   EXPECT_EQ(node.take(), (Trace{"persist (3,{0},0) seen 5"}));
