@@ -69,6 +69,10 @@ void Target::drop_all(std::string_view reason, Duration move_time) {
   }
 }
 
+void Target::finish_move() {
+  for (const std::string& address : config_.moving_addresses) world_.network.reset_parting(address);
+}
+
 std::vector<SessionInfo> Target::sessions() const {
   std::vector<SessionInfo> infos;
   for (const auto& session : sessions_) {

@@ -52,7 +52,8 @@ struct SessionInfo {
 
 class Target final : public SessionOwner {
  public:
-  /// Until the new Primary has the virtual IP: it asks the network for 200 ms whether somebody else has it.
+  /// Until the new Primary has the virtual IP, should it not say so: where it was not given the address, it asks the
+  /// network for 200 ms whether somebody else has it.
   static constexpr Duration kMoveTime = milliseconds(500);
   /// For the role that is on its way here. open-iscsi waits 2 s after a login that was refused.
   static constexpr Duration kRoleWait = seconds(1);
@@ -78,6 +79,8 @@ class Target final : public SessionOwner {
   /// The role is lost: a message with Time2Wait 0 where nothing is queued before it, and RST, to every connection; at
   /// once, or within `move_time` to those of moving_addresses. Commands in flight are dropped without an answer.
   void drop_all(std::string_view reason, Duration move_time = kMoveTime);
+  /// The other node has moving_addresses: no connection waits any longer for its RST.
+  void finish_move();
   /// Called after a command came back dropped, which is how this folder learns that the role is lost.
   Callback<void()> on_role_lost;
 

@@ -18,6 +18,7 @@ void MembershipMachine::heartbeat_received(const Heartbeat& heartbeat, Instant n
   const bool are_both_named = !heartbeat.pair_id.is_none() && !record_.pair_id.is_none();
   if (are_both_named && heartbeat.pair_id != record_.pair_id) return hear_stranger(now);
   is_strange_ = false;
+  const bool is_news = !peer_.is_known || peer_.heartbeat.configuration != heartbeat.configuration;
   const bool was_frozen = is_peer_alive(now) && peer_.heartbeat.is_frozen;
   if (heartbeat.is_frozen && !was_frozen) peer_.frozen_since = now;
   peer_.heartbeat = heartbeat;
@@ -40,6 +41,8 @@ void MembershipMachine::heartbeat_received(const Heartbeat& heartbeat, Instant n
       agree_to_removal(heartbeat, now);
       echo(heartbeat.stamp, now);
     }
+    // Only now can it promise anything to this node, and nothing is served before.
+    if (is_news && counts && theirs == mine) send_heartbeat(now);
   }
   advance(now);
 }
@@ -134,8 +137,10 @@ void MembershipMachine::echo(const Stamp& stamp, Instant now) {
     persist(next);
     return;
   }
+  const bool is_awaited = echo_.is_none();
   promise_.give(stamp, now);
   echo_ = stamp;
+  if (is_awaited) send_heartbeat(now);
 }
 
 }  // namespace replblk::membership

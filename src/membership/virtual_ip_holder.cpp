@@ -42,21 +42,27 @@ void VirtualIpHolder::probe(ProbeDone done) {
 
 void VirtualIpHolder::start_probing() {
   state_ = State::probing;
+  ask_at_.reset();
   probes_left_ = kProbesCount;
   loop_.arm(timer_, loop_.now());
 }
 
-void VirtualIpHolder::probe_again() {
-  if (auto checked = port_.check(); !checked) return end_probe(std::move(checked));
+Result<void, std::string> VirtualIpHolder::take_answers() {
   while (const auto answer = port_.take_answer()) {
     if (std::ranges::find(peer_, *answer) != peer_.end()) {
       RB_PROBE("virtual_ip_still_at_the_peer");
       continue;
     }
-    return end_probe(replblk::fail(fmt::format(
+    return replblk::fail(fmt::format(
         "the virtual IP {} is in use by {}: another host has it, or a resource agent of another cluster sets it",
-        port_.name(), to_string(*answer))));
+        port_.name(), to_string(*answer)));
   }
+  return {};
+}
+
+void VirtualIpHolder::probe_again() {
+  if (auto checked = port_.check(); !checked) return end_probe(std::move(checked));
+  if (auto free = take_answers(); !free) return end_probe(std::move(free));
   if (probes_left_-- == 0) return end_probe({});
   if (auto sent = port_.probe(); !sent) return end_probe(std::move(sent));
   loop_.arm(timer_, loop_.now() + kProbeInterval);
@@ -75,8 +81,8 @@ void VirtualIpHolder::end_probe(Result<void, std::string> result) {
 }
 
 bool VirtualIpHolder::look() {
-  if (is_wanted_ || state_ != State::absent) return true;
   auto checked = port_.check();
+  if (is_wanted_ || state_ != State::absent) return checked.has_value();
   std::string reason = checked ? std::string() : std::move(checked.error());
   if (reason != reason_ && !reason.empty()) log_warning("{}: this node could not be Primary with it", reason);
   reason_ = std::move(reason);
@@ -91,6 +97,34 @@ void VirtualIpHolder::hold() {
   is_frozen_ = false;
   reason_.clear();
   if (state_ != State::probing) try_hold();
+}
+
+void VirtualIpHolder::take_over() {
+  if (is_wanted_) return;
+  const bool is_asked = state_ == State::probing || loop_.now() < probe_valid_until_;
+  if (!is_asked) {
+    RB_PROBE("virtual_ip_taken_over");
+    probes_left_ = kProbesCount;
+    probe_valid_until_ = loop_.now() + kProbeInterval * kProbesCount;
+    ask_at_ = loop_.now();
+  }
+  hold();
+}
+
+/// The first question goes out before the address is announced; the kernel does not hear its own.
+void VirtualIpHolder::ask_meanwhile(Instant now) {
+  if (!ask_at_ || now < *ask_at_) return;
+  auto free = take_answers();
+  if (free && probes_left_-- > 0) {
+    free = port_.probe();
+    ask_at_ = now + kProbeInterval;
+    if (free) return;
+  }
+  ask_at_.reset();
+  if (free) return port_.end_probing();
+  RB_PROBE("virtual_ip_taken_over_in_vain");
+  give_up();
+  fail(std::move(free.error()));
 }
 
 void VirtualIpHolder::set_frozen(bool is_frozen) {
@@ -114,6 +148,12 @@ void VirtualIpHolder::release() {
   if (state_ == State::held) log_info("virtual IP {}: given up", port_.name());
   state_ = State::absent;
   reason_.clear();
+  give_up();
+}
+
+void VirtualIpHolder::give_up() {
+  ask_at_.reset();
+  port_.end_probing();
   port_.release();
 }
 
@@ -136,6 +176,7 @@ void VirtualIpHolder::set() {
   renew_at_ = loop_.now() + kRenewInterval;
   announcements_count_ = 0;
   announce_at_ = loop_.now();
+  ask_meanwhile(loop_.now());
   announce_if_due(loop_.now());
   arm_next();
 }
@@ -145,7 +186,9 @@ void VirtualIpHolder::renew(Instant now) {
     renew_at_ = now + kMandatePause;
     return;
   }
-  if (auto held = port_.hold(kLifetime); !held) return fail(std::move(held.error()));
+  auto held = port_.check();
+  if (held) held = port_.hold(kLifetime);
+  if (!held) return fail(std::move(held.error()));
   renew_at_ = now + kRenewInterval;
 }
 
@@ -167,7 +210,8 @@ void VirtualIpHolder::fail(std::string sentence) {
 
 void VirtualIpHolder::arm_next() {
   if (state_ != State::held) return;
-  loop_.arm(timer_, is_frozen_ ? frozen_since_ + kFrozenMax : std::min(renew_at_, announce_at_));
+  const Instant due = std::min({renew_at_, announce_at_, ask_at_.value_or(renew_at_)});
+  loop_.arm(timer_, is_frozen_ ? frozen_since_ + kFrozenMax : due);
 }
 
 void VirtualIpHolder::on_timer() {
@@ -178,12 +222,13 @@ void VirtualIpHolder::on_timer() {
     if (state_ != State::held) return;  // set_frozen(false) tries again.
     RB_PROBE("virtual_ip_given_up_while_frozen");
     log_warning("virtual IP {}: given up, since this node may not serve for the moment", port_.name());
-    port_.release();
+    give_up();
     state_ = State::absent;
     return;
   }
   if (state_ != State::held) return try_hold();
-  if (now >= renew_at_) renew(now);
+  ask_meanwhile(now);
+  if (state_ == State::held && now >= renew_at_) renew(now);
   announce_if_due(now);
   arm_next();
 }

@@ -6,12 +6,14 @@
 //
 //   absent ──probe()──► probing ──► absent
 //   absent ──hold()──► probing (unless that was done just now) ──► held ──release()──► absent
+//   absent ──take_over()──► held, and the network is asked meanwhile
 //   held or probing ◄──► failed (the device went down, another host has the address, …: tried again each
 //   kRetryInterval) held ──set_frozen(true) for kFrozenMax──► given up until set_frozen(false)
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -54,10 +56,13 @@ class VirtualIpHolder {
   /// Before this node takes the role: could the address be held, and does nobody but the peer have it? `done` is called
   /// once, never from inside the call; the error is a sentence, also when release() ends the probe. Only while absent.
   void probe(ProbeDone done);
-  /// Before anybody needs it: could it be held here? reason() says what is in the way. True while it is not absent.
+  /// Is the device fit for it? Before anybody needs it reason() says what is in the way.
   [[nodiscard]] bool look();
   /// The node serves: probes if need be, sets, announces and renews.
   void hold();
+  /// The same for an address that the peer had and gave up just now, by agreement: no other host has it, as far as is
+  /// known, and initiators are on their way. It is set at once, and given up should the network say otherwise.
+  void take_over();
   /// While frozen the address is not renewed; after kFrozenMax it is given up.
   void set_frozen(bool is_frozen);
   /// At once.
@@ -72,7 +77,11 @@ class VirtualIpHolder {
   void on_timer();
   void start_probing();
   void probe_again();
+  /// Of everybody but the peer.
+  [[nodiscard]] Result<void, std::string> take_answers();
   void end_probe(Result<void, std::string> result);
+  void ask_meanwhile(Instant now);
+  void give_up();
   void try_hold();
   void set();
   void renew(Instant now);
@@ -91,6 +100,7 @@ class VirtualIpHolder {
   Instant frozen_since_{};
   Instant renew_at_{};
   Instant announce_at_{};
+  std::optional<Instant> ask_at_;  ///< the next question about an address that is held already
   std::size_t announcements_count_ = 0;
   int probes_left_ = 0;
   Instant probe_valid_until_{};

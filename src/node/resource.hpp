@@ -276,7 +276,9 @@ class Resource final : private replication::PeerChannelObserver,
   void open_to_initiators();
   void close_to_initiators(const std::string& reason, Duration move_time);
   void step_down(const std::string& reason);
+  [[nodiscard]] bool was_virtual_ip_given() const;
   void look_at_virtual_ips(Instant now);
+  [[nodiscard]] bool may_move_by_itself() const;
   /// The role goes back to the preferred node, where that was asked for (proto/config.proto, failback_after_s).
   void fail_back(Instant now);
   void record_wish(bool blockdev::ResourceRecord::* wish, bool is_wanted);
@@ -448,7 +450,9 @@ class Resource final : private replication::PeerChannelObserver,
   std::vector<OpenVerb> open_verbs_;
   Instant established_at_{};
   Instant last_virtual_ip_look_{};
-  bool is_handing_over_ = false;  ///< a stop waits until the peer has the role
+  Instant virtual_ips_fit_at_{};    ///< or not Primary: when that was so last
+  bool is_unfit_by_force_ = false;  ///< a person made it Primary without the virtual IP
+  bool is_handing_over_ = false;    ///< a stop waits until the peer has the role
   Instant handed_over_by_{};
   Instant last_word_by_{};
   bool is_stopping_ = false;
@@ -499,6 +503,7 @@ class Resource final : private replication::PeerChannelObserver,
   std::optional<replication::Introduction> my_introduction_;
   std::optional<replication::Introduction> peer_introduction_;
   bool is_peer_primary_ = false;
+  std::optional<Instant> peer_stepped_down_at_;
   std::optional<Instant> frozen_since_;  ///< as Primary
   bool is_lost_quorum_told_ = false;     ///< of this time
   replication::ResyncMode resync_mode_ = replication::ResyncMode::copy;

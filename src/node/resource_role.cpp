@@ -96,7 +96,10 @@ void Resource::make_primary(bool is_forced, AdminReplyCallback reply) {
       return answer(refused(
           fmt::format("{}: {}; with --force the node becomes primary without it", config_.name, result.error())));
     }
-    if (!result) log_warning("resource {}: becomes primary all the same, by force: {}", config_.name, result.error());
+    if (!result) {
+      log_warning("resource {}: becomes primary all the same, by force: {}", config_.name, result.error());
+      is_unfit_by_force_ = true;
+    }
     promote(is_forced, answer);
   });
 }
@@ -198,21 +201,37 @@ void Resource::set_maintenance(bool is_maintenance, const AdminReplyCallback& re
   pump();
 }
 
-/// So that the peer does not hand over to a node that initiators would not find.
+/// So that the peer does not hand over to a node that initiators would not find, and takes over from one that they do
+/// not find any more.
 void Resource::look_at_virtual_ips(Instant now) {
   constexpr Duration kLookInterval = seconds(1);
-  if (virtual_ips_.empty() || virtual_ips_.is_probing() || is_primary_) return;
+  /// A cable that is plugged in anew moves no role.
+  constexpr Duration kUnfitMax = seconds(2);
+  if (virtual_ips_.empty() || virtual_ips_.is_probing()) return;
   if (now - last_virtual_ip_look_ < kLookInterval) return;
   last_virtual_ip_look_ = now;
-  machine_->set_addressless(!virtual_ips_.look(), now);
+  const bool is_fit = virtual_ips_.look();
+  machine_->set_addressless(!is_fit, now);
+  if (is_fit) is_unfit_by_force_ = false;
+  if (is_fit || !is_primary_ || is_unfit_by_force_) virtual_ips_fit_at_ = now;
+  if (now - virtual_ips_fit_at_ > kUnfitMax && may_move_by_itself() && machine_->switch_over(now).is_accepted) {
+    RB_PROBE("role_follows_the_virtual_ip");
+    log_warning("resource {}: the virtual IP cannot be held here, so the role goes to {}", config_.name,
+                cluster_.nodes[peer()].name);
+    virtual_ips_fit_at_ = now;
+  }
   pump();
+}
+
+bool Resource::may_move_by_itself() const {
+  return is_primary_ && phase_ == LinkPhase::established && !machine_->is_in_maintenance() && open_verbs_.empty() &&
+         !is_stopping_;
 }
 
 void Resource::fail_back(Instant now) {
   if (phase_ != LinkPhase::established) established_at_ = now;
-  if (!config_.failback_after || config_.preferred_node != peer() || !is_primary_ || machine_->is_in_maintenance())
-    return;
-  if (now - established_at_ < *config_.failback_after || !open_verbs_.empty() || is_stopping_) return;
+  if (!config_.failback_after || config_.preferred_node != peer() || !may_move_by_itself()) return;
+  if (now - established_at_ < *config_.failback_after) return;
   established_at_ = now;
   if (!machine_->switch_over(now).is_accepted) return;
   log_info("resource {}: the role goes back to {}, the preferred node", config_.name, cluster_.nodes[peer()].name);
@@ -241,12 +260,18 @@ void Resource::serve() {
         "serves, the copies split, and the split is reported when the nodes meet",
         config_.name);
   }
-  send_role();
+  send_role();  // When initiators find it: the peer lets the last ones go then.
 }
 
 void Resource::open_to_initiators() {
   target_->set_serving(true);
-  virtual_ips_.hold();
+  was_virtual_ip_given() ? virtual_ips_.take_over() : virtual_ips_.hold();
+}
+
+/// By the peer, which has just said that it is not Primary any more.
+bool Resource::was_virtual_ip_given() const {
+  constexpr Duration kMoveMax = seconds(1);
+  return peer_stepped_down_at_ && world_.loop.now() - *peer_stepped_down_at_ < kMoveMax;
 }
 
 /// protocol.md 3.8, down, whatever disks do; but the connections are reset before the virtual IP goes: the kernel sends

@@ -71,6 +71,10 @@ void VirtualIps::hold() {
   for (const auto& holder : holders_) holder->hold();
 }
 
+void VirtualIps::take_over() {
+  for (const auto& holder : holders_) holder->take_over();
+}
+
 void VirtualIps::set_frozen(bool is_frozen) {
   for (const auto& holder : holders_) holder->set_frozen(is_frozen);
 }

@@ -29,9 +29,11 @@ class VirtualIps {
 
   /// Could all be held? `done` is called once; the error names all that could not. Not while held or probing.
   void probe(Done done);
-  /// While none is wanted: could all be held? What is in the way stands in status().
+  /// Are all devices fit? What is in the way stands in status().
   [[nodiscard]] bool look();
   void hold();
+  /// From the peer, by agreement.
+  void take_over();
   void set_frozen(bool is_frozen);
   void release();
 

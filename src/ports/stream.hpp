@@ -116,6 +116,8 @@ class Network {
   /// Starts to connect, from `local_address` if it is not empty. on_connected() or on_closed() follows within `5 s`.
   [[nodiscard]] virtual std::unique_ptr<Stream> connect(const Endpoint& remote, std::string_view local_address,
                                                         StreamSink& sink) = 0;
+  /// Connections from `local_address` that wait for the RST of their abort_after() wait no longer.
+  virtual void reset_parting(std::string_view local_address) noexcept = 0;
 };
 
 }  // namespace replblk::ports

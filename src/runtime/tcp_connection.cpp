@@ -268,6 +268,12 @@ void TcpConnection::abort_after(ConstBytes last_words, Duration wait) noexcept {
   reactor_.arm(timer_, reactor_.now() + wait);
 }
 
+void TcpConnection::end_parting() noexcept {
+  if (state_ != State::parting) return;
+  reactor_.cancel(timer_);
+  on_timer();
+}
+
 void TcpConnection::detach() noexcept {
   has_stream_ = false;
   if (state_ == State::open || state_ == State::connecting) {

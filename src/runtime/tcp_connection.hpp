@@ -51,6 +51,8 @@ class TcpConnection final : public IntrusiveNode<TcpConnection> {
   }
   [[nodiscard]] bool has_stream() const noexcept { return has_stream_; }
   [[nodiscard]] bool is_parting() const noexcept { return state_ == State::parting; }
+  /// What abort_after() waits for is here.
+  void end_parting() noexcept;
   [[nodiscard]] const ports::Endpoint& local() const noexcept { return local_; }
   [[nodiscard]] const ports::Endpoint& remote() const noexcept { return remote_; }
 

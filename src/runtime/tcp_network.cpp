@@ -155,6 +155,14 @@ std::unique_ptr<ports::Stream> TcpNetwork::adopt(int fd, const SocketAddress& re
   return std::make_unique<TcpStream>(*connection);
 }
 
+void TcpNetwork::reset_parting(std::string_view local_address) noexcept {
+  for (TcpConnection* connection = connections_.front(); connection != nullptr;) {
+    TcpConnection* next = connections_.next(*connection);
+    if (connection->is_parting() && connection->local().address == local_address) connection->end_parting();
+    connection = next;
+  }
+}
+
 bool TcpNetwork::has_parting() noexcept {
   for (TcpConnection* connection = connections_.front(); connection != nullptr;
        connection = connections_.next(*connection)) {

@@ -51,6 +51,8 @@ class TcpNetwork final : public ports::Network {
   [[nodiscard]] std::unique_ptr<ports::Stream> connect(const ports::Endpoint& remote, std::string_view local_address,
                                                        ports::StreamSink& sink) override;
 
+  void reset_parting(std::string_view local_address) noexcept override;
+
   /// Some connection waits for the RST of its abort_after().
   [[nodiscard]] bool has_parting() noexcept;
 

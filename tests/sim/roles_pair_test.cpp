@@ -138,6 +138,63 @@ TEST(RolesPair, A_daemon_that_ends_hands_over_also_without_the_virtual_ip) {
   EXPECT_EQ(world.status(1).virtual_ips.front().state, "failed");
 }
 
+// Broken if initiators found nobody at the virtual IP, though a node that could hold it stood by: for good, or over a
+// cable that is plugged in anew.
+TEST(RolesPair, The_role_follows_a_virtual_ip_that_cannot_be_held_any_more) {
+  RolesPair world;
+  world.establish();
+  world.lan.set_trouble(0, "virtual IP x: the device is down");
+  world.run(milliseconds(1500));
+  EXPECT_TRUE(world.is_primary(0));
+  EXPECT_EQ(world.status(0).virtual_ips.front().state, "failed");
+  EXPECT_EQ(world.status(0).virtual_ips.front().reason, "virtual IP x: the device is down");
+  world.lan.set_trouble(0, {});
+  world.run(seconds(5));
+  EXPECT_TRUE(world.is_primary(0));
+  EXPECT_EQ(world.status(0).virtual_ips.front().state, "held");
+
+  world.lan.set_trouble(0, "virtual IP x: the device is down");
+  world.run(seconds(5));
+  EXPECT_FALSE(world.is_primary(0));
+  EXPECT_TRUE(world.is_primary(1));
+  EXPECT_EQ(world.status(1).virtual_ips.front().state, "held");
+  // Where neither can hold it the role stays.
+  world.lan.set_trouble(1, "virtual IP x: the device is down");
+  world.run(seconds(10));
+  EXPECT_TRUE(world.is_primary(1));
+}
+
+// Broken if it was taken from where a person put it, or though a person works on the pair.
+TEST(RolesPair, A_person_keeps_the_role_where_the_virtual_ip_cannot_be_held) {
+  for (const bool is_in_maintenance : {false, true}) {
+    RolesPair world;
+    world.establish();
+    if (is_in_maintenance) {
+      world.tell(0, AdminVerb::maintenance_on);
+    } else {
+      world.tell(0, AdminVerb::secondary);
+    }
+    world.lan.set_trouble(0, "virtual IP x: the device is down");
+    if (!is_in_maintenance) world.request(0, {.verb = AdminVerb::primary, .resource = {}, .is_forced = true});
+    world.run(seconds(20));
+    EXPECT_TRUE(world.is_primary(0));
+    EXPECT_FALSE(world.is_primary(1));
+  }
+}
+
+// Broken if a role that moves by plan waited for a heartbeat's turn, or for what the network says to a question that
+// the peer has answered.
+TEST(RolesPair, A_switchover_takes_as_long_as_its_messages) {
+  RolesPair world;
+  world.establish();
+  world.run(seconds(2));
+  world.request(0, {.verb = AdminVerb::switchover, .resource = {}});
+  world.run(milliseconds(60));
+  EXPECT_TRUE(world.is_primary(1));
+  EXPECT_EQ(world.status(1).virtual_ips.front().state, "held");
+  EXPECT_EQ(world.lan.announced_by(), 1);
+}
+
 // Broken if a node whose peer is worked on took the role, or could not be freed once that peer is gone for good.
 TEST(RolesPair, Maintenance_on_one_node_keeps_the_other_one_from_taking_over) {
   RolesPair world;

@@ -171,6 +171,8 @@ class SimNetwork final : public ports::Network {
                                                                                     ports::AcceptSink& sink) override;
   [[nodiscard]] std::unique_ptr<ports::Stream> connect(const ports::Endpoint& remote, std::string_view local_address,
                                                        ports::StreamSink& sink) override;
+  /// None waits: see abort_after().
+  void reset_parting(std::string_view) noexcept override {}
 
   /// The process died (its kernel ends the connections), or the host did (silence). Before its user is destroyed.
   void leave(bool is_power_cut);

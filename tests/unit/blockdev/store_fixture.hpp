@@ -28,6 +28,7 @@ class NoNetwork final : public ports::Network {
   std::unique_ptr<ports::Stream> connect(const ports::Endpoint&, std::string_view, ports::StreamSink&) override {
     RB_UNREACHABLE();
   }
+  void reset_parting(std::string_view) noexcept override {}
 };
 
 inline constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;

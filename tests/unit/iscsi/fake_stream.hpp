@@ -123,6 +123,7 @@ class NoNetwork final : public ports::Network {
   std::unique_ptr<ports::Stream> connect(const ports::Endpoint&, std::string_view, ports::StreamSink&) override {
     return nullptr;
   }
+  void reset_parting(std::string_view) noexcept override {}
 };
 
 class NoRandom final : public ports::Random {

@@ -412,6 +412,37 @@ TEST(MembershipMachine, Switchover_ends_with_the_old_primary_stopped_before_the_
   EXPECT_EQ(new_primary.take(), (Trace{"serve"}));
 }
 
+// Broken if each waited for its next heartbeat's turn: initiators would wait for two of them whenever the role moves.
+TEST(MembershipMachine, A_lease_is_asked_for_and_given_as_soon_as_both_have_recorded_the_move) {
+  MachineFixture new_primary(1);
+  new_primary.establish(0);
+  new_primary.give_promise();
+  new_primary.machine->proposal_received({3, 3, 1}, new_primary.machine->record().generations, new_primary.now);
+  new_primary.pass(milliseconds(20));
+  new_primary.persist();
+  new_primary.pass(milliseconds(20));
+  new_primary.peer.configuration = {3, 3, 1};
+  new_primary.hear();
+  EXPECT_EQ(new_primary.sent.stamp.t1, new_primary.now);
+  new_primary.peer.echo = new_primary.sent.stamp;
+  new_primary.trace.clear();
+  new_primary.hear();
+  EXPECT_EQ(new_primary.take(), (Trace{"serve"}));
+
+  auto record = MachineFixture::pair_record(0);
+  record.lease_ms_max = 1000;  // Nothing has to be recorded for it.
+  MachineFixture secondary(1, record);
+  secondary.establish(0);
+  secondary.pass(milliseconds(20));
+  secondary.peer.stamp = {77, {2, 3, 0}, Instant(seconds(9)), 1000};
+  secondary.hear();
+  EXPECT_EQ(secondary.sent.echo, secondary.peer.stamp);
+  // From then on the interval is enough.
+  secondary.peer.stamp.t1 += milliseconds(20);
+  secondary.hear();
+  EXPECT_NE(secondary.sent.echo, secondary.peer.stamp);
+}
+
 TEST(MembershipMachine, A_proposal_whose_answer_is_lost_ends_in_a_removal_at_a_higher_term) {
   MachineFixture node(0, sole_record(0));
   propose_to_add_peer(node);

@@ -372,6 +372,25 @@ TEST_F(StreamTest, The_reset_comes_later_when_it_is_to_and_nobody_is_called_mean
   ::close(fd);
 }
 
+// If it failed, an initiator would wait for half a second though the address has moved already, or be reset though its
+// own has not.
+TEST_F(StreamTest, The_reset_comes_at_once_when_the_address_has_moved) {
+  const int fd = connect_raw();
+  server.stream->abort_after(as_bytes("gone"), seconds(60));
+  server.stream.reset();
+  char bytes[16];
+  network.reset_parting("127.0.0.99");
+  turn_for(*reactor, milliseconds(5));
+  EXPECT_EQ(::recv(fd, bytes, sizeof bytes, MSG_DONTWAIT), 4);
+  EXPECT_TRUE(network.has_parting());
+  network.reset_parting("127.0.0.1");
+  turn_for(*reactor, milliseconds(5));
+  EXPECT_FALSE(network.has_parting());
+  EXPECT_EQ(::recv(fd, bytes, sizeof bytes, MSG_DONTWAIT), -1);
+  EXPECT_EQ(errno, ECONNRESET);
+  ::close(fd);
+}
+
 // If it failed, they would be taken for the rest of something else.
 TEST_F(StreamTest, Last_words_are_not_said_while_other_bytes_wait) {
   const int fd = connect_raw();
