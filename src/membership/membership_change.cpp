@@ -234,7 +234,32 @@ void MembershipMachine::claim_failed(std::string why, Instant now) {
   claim_reason_ = std::move(why);
 }
 
+/// protocol.md 3.7, but for what only a person can have done: while this node was away the peer was taken by force, and
+/// the arbiter's record says so. Where nobody answers the own record counts. A peer that is heard says more than the
+/// arbiter's record, which may name a disk that is no more.
+bool MembershipMachine::may_begin_alone(Instant now) {
+  using Stage = StartQuestion::Stage;
+  if (options_.arbiter != ArbiterKind::etcd || is_mandate_begun_ || is_peer_alive(now)) return true;
+  if (start_question_.stage == Stage::due) {
+    start_question_ = {Stage::out, ++number_, now + options_.arbiter_timeout, {}};
+    effects_.emplace_back(ReadArbiterEffect{start_question_.number});
+  }
+  if (start_question_.stage == Stage::out && now >= start_question_.deadline) start_question_.stage = Stage::answered;
+  return start_question_.stage == Stage::answered && !start_question_.other.has_value();
+}
+
+void MembershipMachine::take_who_is_left(const std::optional<ports::ArbiterRecord>& record) {
+  if (start_question_.stage != StartQuestion::Stage::out) return;
+  start_question_.stage = StartQuestion::Stage::answered;
+  const ClaimJudgement judgement = judge_claim(record_, self(), record);
+  if (judgement.verdict == ClaimVerdict::refused) start_question_.other = judgement.configuration;
+}
+
 void MembershipMachine::arbiter_read(std::uint64_t number, const ports::ArbiterReading& reading, Instant now) {
+  if (number == start_question_.number) {
+    take_who_is_left(reading.record);
+    return advance(now);
+  }
   const bool is_wanted = claim_.stage == Claim::Stage::reading && claim_.number == number && persist_out_ == 0 &&
                          wants_to_go_alone(now) && promise_.has_run_out(now);
   if (!is_wanted) return;
@@ -261,7 +286,9 @@ void MembershipMachine::arbiter_read(std::uint64_t number, const ports::ArbiterR
 }
 
 void MembershipMachine::arbiter_failed(std::uint64_t number, const std::string& sentence, Instant now) {
-  if (number == overwrite_number_) {
+  if (number == start_question_.number) {
+    start_question_.stage = StartQuestion::Stage::answered;
+  } else if (number == overwrite_number_) {
     overwrite_number_ = 0;
   } else if (claim_.number == number && claim_.stage != Claim::Stage::idle && claim_.stage != Claim::Stage::granted) {
     claim_failed("the arbiter does not answer: " + sentence, now);

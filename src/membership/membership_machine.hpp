@@ -259,6 +259,8 @@ class MembershipMachine {
   [[nodiscard]] bool has_listened(Instant now) const;
   [[nodiscard]] bool has_waited_for_peer(Instant now) const;
   [[nodiscard]] bool may_trust_copy(Instant now) const;
+  [[nodiscard]] bool may_begin_alone(Instant now);
+  void take_who_is_left(const std::optional<ports::ArbiterRecord>& record);
 
   // membership_proposal.cpp: what both decide
   void propose(blockdev::NodeIndex primary, Instant now);
@@ -312,6 +314,16 @@ class MembershipMachine {
   RemovalTicket reply_;
   Claim claim_;
 
+  /// Of a start as the only member: the arbiter is asked once whether a person has put the peer in its place.
+  struct StartQuestion {
+    enum class Stage : std::uint8_t { due, out, answered };
+    Stage stage = Stage::due;
+    std::uint64_t number = 0;
+    Instant deadline{};
+    std::optional<blockdev::Configuration> other;  ///< is the only member by the arbiter's record
+  };
+  StartQuestion start_question_;
+  bool is_held_back_ = false;      ///< by that, in this turn
   bool is_mandate_begun_ = false;  ///< this run has become the only member, or begun anew as such
   /// Nothing that was answered by two is in the own device's cache only: flushed since frames could last come (A19).
   bool is_flushed_ = false;

@@ -84,13 +84,15 @@ blockdev::NodeIndex MembershipMachine::choose_primary() const {
 /// failback (protocol.md 3.7).
 void MembershipMachine::arrange_roles(Instant now) {
   const auto& configuration = record_.configuration;
+  is_held_back_ = false;
   if (persist_out_ != 0 || is_in_doubt() || proposal_.has_value()) return;
   if (is_sole() && is_copy_whole() && is_flushed_ && !is_split_ && (link_ == Link::none || link_ == Link::source)) {
     const bool is_named = configuration.primary == self();
     if (is_named && is_standby_) return become_alone(next_term(record_, peer_seen_), kNoNode, now);
     // Each mandate of one member begins with a current generation of its own, also after a restart (A9).
-    if ((is_named && !is_mandate_begun_) || is_wanted_)
-      return become_alone(next_term(record_, peer_seen_), self(), now);
+    if ((!is_named || is_mandate_begun_) && !is_wanted_) return;
+    is_held_back_ = !may_begin_alone(now);
+    if (!is_held_back_) become_alone(next_term(record_, peer_seen_), self(), now);
     return;
   }
   if (link_ == Link::met && direction_ == Meeting::Direction::equal && configuration.is_pair()) {
@@ -116,6 +118,9 @@ Verdict MembershipMachine::make_primary(Instant now) {
   if (record_.is_inconsistent) return {false, "the local copy is Inconsistent: a resync towards it has not finished"};
   if (record_.is_outdated) return {false, "the local copy is Outdated: the peer went on without it"};
   if (is_just_created()) return {false, "the local copy was just created: use --force once"};
+  if (start_question_.other.has_value() && is_held_back_) {
+    return {false, "the arbiter's record names the peer as the only member: meet it, or use --force"};
+  }
   if (is_split_) return {false, "the copies have split: say whose is given up, or use --force"};
   if (record_.configuration.primary == peer() && link_ == Link::established) {
     return {false, "the peer is primary: use switchover there"};

@@ -15,7 +15,7 @@ import time
 
 sys.dont_write_bytecode = True
 
-from cluster import TREE, Writer, parse_in_own_mounts, run_in_lab  # noqa: E402
+from cluster import ADDRESSES, TREE, Writer, parse_in_own_mounts, run_in_lab  # noqa: E402
 from demonstration.pair import other, peer_of, wait_until  # noqa: E402
 from lab import TestFailure  # noqa: E402
 
@@ -38,6 +38,9 @@ class Starts:
     def kill(self, node):
         self.pair.kill(node)
         self.pair.wait_dead(node)
+
+    def nft(self, node, words):
+        self.lab.command(["nft", words], f"{self.lab.tag}-{node}")
 
     def log_size(self, node):
         return os.path.getsize(self.pair.path(f"{node}.log"))
@@ -133,6 +136,33 @@ class Starts:
         self.cluster.check_answered(writer)
         self.say(f"{ahead} is back and serves; what was answered is there")
 
+    def forced_meanwhile(self):
+        """A person took the one that was left behind; the other one comes back, and reaches etcd and initiators, but not its peer."""
+        dead = self.cluster.primary()
+        forced = other(dead)
+        self.kill(forced)
+        self.write_some()  # By the one that is alone: a person gives it up.
+        self.kill(dead)
+        since = self.log_size(forced)
+        self.pair.start(forced)
+        wait_until(f"{forced} is forced", lambda: self.pair.try_ctl(forced, "primary", "--force")[0] == 0, 10)
+        peer = ADDRESSES[forced]
+        self.nft(dead, f"add table ip cut; add chain ip cut in {{ type filter hook input priority 0; }}; add chain ip cut out "
+                       f"{{ type filter hook output priority 0; }}; add rule ip cut in ip saddr {peer} drop; add rule ip cut out ip daddr {peer} drop")
+        try:
+            self.pair.start(dead)
+            wait_until(f"{dead} says why it serves nothing", lambda: "names the peer as the only member" in self.pair.try_ctl(dead, "status")[1], 10)
+            self.expect_nobody_serves(dead, 2, "though its peer was taken by force meanwhile, and etcd knows")
+        finally:
+            self.nft(dead, "flush ruleset")
+        wait_until("the split is reported", lambda: "split brain" in self.said(forced, since), 20)
+        self.pair.ctl(dead, "connect", "--discard-my-data")
+        self.pair.ctl(forced, "connect")
+        wait_until("both are UpToDate and one serves", self.cluster.is_healthy, 30)
+        if self.cluster.primary() != forced:
+            raise TestFailure(f"{forced} was forced, and does not serve")
+        self.say(f"{dead} came back after {forced} had been forced, heard nothing of it, and served nothing")
+
     def standby(self):
         """What the administrator said outlives the daemon, until he takes it back."""
         primary = self.cluster.primary()
@@ -225,6 +255,7 @@ def main():
             starts.both_down()
             starts.power_cut()
             starts.left_behind()
+            starts.forced_meanwhile()
             starts.standby()
             starts.quorum_lost()
             starts.check_meetings()

@@ -171,6 +171,7 @@ TEST(Counterexamples, T15_nothing_is_proposed_before_both_are_flushed) {
   MachineFixture node(0, record);
   node.pass(milliseconds(20));
   node.flush();
+  node.read_arbiter(2, 1, 0);
   node.persist();
   node.peer.configuration = {3, 1, 0};
   node.peer.seen = 3;
