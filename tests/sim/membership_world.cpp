@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <functional>
+#include <span>
 
 #include "base/assert.hpp"
 #include "membership/transitions.hpp"
@@ -303,8 +305,27 @@ void MembershipWorld::check() {
     }
     if (may && (node.record.is_outdated || node.record.is_inconsistent)) fail("I8: a copy that is not whole is served");
   }
-  if (is_held_by_both && (options_.arbiter == ArbiterKind::etcd || now_ > deaf_until_)) {
-    fail("I1: both nodes hold a mandate");
+  look_for_silence();
+  if (!is_held_by_both) not_both_at_ = now_;
+  if (!is_held_by_both) return;
+  if (options_.arbiter == ArbiterKind::etcd) fail("I1: both nodes hold a mandate");
+  const Duration since = std::max({nodes_[0].unreached_at, nodes_[1].unreached_at, not_both_at_});
+  if (now_ - since > kHearingMax) fail("I1: both nodes answer, though each can hear the other");
+}
+
+/// With `ping` and `none` both may go on, each because nothing reached it from the other: a run that is new is heard
+/// after an exchange only, so a way that carries nothing silences both.
+void MembershipWorld::look_for_silence() {
+  const bool are_linked =
+      std::ranges::all_of(nodes_, &Node::is_linked) &&
+      std::ranges::none_of(nodes_, [](const Node& node) { return node.is_path_cut[kConnectionPath]; });
+  const bool is_a_way_cut = std::ranges::any_of(nodes_, [](const Node& node) {
+    return std::ranges::all_of(std::span(node.is_path_cut).first(kDatagramPaths), std::identity{});
+  });
+  for (Node& node : nodes_) {
+    const Node& peer = other(node);
+    const bool is_peer_still = peer.run == 0 || now_ < peer.paused_until;
+    if (is_peer_still || (is_a_way_cut && !are_linked)) node.unreached_at = now_;
   }
 }
 
@@ -324,6 +345,12 @@ void MembershipWorld::check_record(Node& node, const ResourceRecord& before, con
       fail("P4: a copy that was written alone is overwritten, and nobody said that there is a split");
     }
     node.has_written_alone = node.is_split_decided = false;
+  }
+  if (next.is_sole(self) && !before.configuration.is_sole(self) && options_.arbiter != ArbiterKind::etcd) {
+    const bool is_split = other(node).record.configuration.is_sole(peer);
+    if (is_split && loss_ <= kLossMax && now_ - node.unreached_at > kHearingMax) {
+      fail("I1: goes on alone beside a peer that went on alone, though that one can be heard");
+    }
   }
   if (next.is_sole(self) && now.seen > next.term && node.run != 0) node.run_terms.insert(now.seen);
   if (next != before.configuration) {

@@ -46,6 +46,10 @@ class MembershipWorld {
   using Index = blockdev::NodeIndex;
   static constexpr std::size_t kDatagramPaths = 2;
   static constexpr std::size_t kConnectionPath = 2;
+  /// From when something can reach a node until something has: many heartbeats, of which most may be lost.
+  static constexpr Duration kHearingMax = seconds(1);
+  /// Of datagrams: where more are lost, all of a lease may be, by chance.
+  static constexpr double kLossMax = 0.1;
 
   enum class FrameKind : std::uint8_t {
     write,
@@ -105,6 +109,7 @@ class MembershipWorld {
     bool is_linked = false;
     std::uint64_t frames_sent_at = 0;  ///< keeps the connection's order
     bool reaches_arbiter = true;
+    Duration unreached_at{};            ///< when nothing could reach it from its peer last
     std::array<bool, 3> is_path_cut{};  ///< outgoing; the last one is the connection's
     // ghosts
     bool lost_cache = false;
@@ -134,6 +139,7 @@ class MembershipWorld {
   void carry_out(Node& node, membership::Effect& effect);
   void tick(Index index, std::uint64_t run);
   void check();
+  void look_for_silence();
   void check_record(Node& node, const blockdev::ResourceRecord& before, const blockdev::ResourceRecord& now);
   [[nodiscard]] bool is_going_alone_decided(Node& node, const blockdev::ResourceRecord& before, std::uint64_t term);
   void note_degraded_start(Node& node);
@@ -192,7 +198,8 @@ class MembershipWorld {
   bool has_disk_failures_ = false;
   bool is_healing_ = false;
   bool is_final_alone_ = false;
-  Duration deaf_until_{};  ///< `ping`, `none`: until then the nodes may not have heard each other
+  Duration not_both_at_{};  ///< when not both held a mandate last
+  Duration deaf_until_{};   ///< `ping`, `none`: until then the nodes may not have heard each other
 
   // the register: who may answer has data >= floor
   std::uint64_t written_ = 0;
