@@ -87,6 +87,13 @@ void MembershipWorld::draw_fault() {
   }
 }
 
+/// Both nodes.
+void MembershipWorld::lose_power_soon() {
+  at(random_.duration(Duration::zero(), milliseconds(50)), [this] {
+    for (Index index = 0; index < 2; ++index) kill(index, true);
+  });
+}
+
 void MembershipWorld::administer(Node& node) {
   const Instant now = local(node);
   switch (random_.below(11)) {

@@ -202,6 +202,7 @@ void MembershipWorld::carry_out(Node& node, membership::Effect& effect) {
     next.boot_id = node.machine->may_have_lost_cache() ? node.record.boot_id : node.boot_id;
     RB_ASSERT(!node.record_out.has_value());
     node.record_out = next;
+    node.reached_for = now_ - node.unreached_at;
     const Duration slow = random_.chance(0.02) ? milliseconds(700) : milliseconds(3);
     at_node(index, random_.duration(microseconds(100), slow), [this, number = persist->number](Node& at) {
       check_record(at, at.record, *at.record_out);
@@ -237,6 +238,8 @@ void MembershipWorld::carry_out(Node& node, membership::Effect& effect) {
     trace(node, "ends the connection: " + end->reason);
     close_link(node);
   } else if (std::holds_alternative<membership::EstablishedEffect>(effect)) {
+    // What was only cached when the copies became equal matters now.
+    if (has_power_loss_ && has_crashes_ && !is_healing_ && node.is_synced && random_.chance(0.03)) lose_power_soon();
     node.is_syncing = node.is_synced = false;
   } else if (std::holds_alternative<membership::TargetReadyEffect>(effect)) {
     node.lost_cache = false;
@@ -348,7 +351,7 @@ void MembershipWorld::check_record(Node& node, const ResourceRecord& before, con
   }
   if (next.is_sole(self) && !before.configuration.is_sole(self) && options_.arbiter != ArbiterKind::etcd) {
     const bool is_split = other(node).record.configuration.is_sole(peer);
-    if (is_split && loss_ <= kLossMax && now_ - node.unreached_at > kHearingMax) {
+    if (is_split && loss_ <= kLossMax && node.reached_for > kHearingMax) {
       fail("I1: goes on alone beside a peer that went on alone, though that one can be heard");
     }
   }

@@ -105,6 +105,7 @@ class MembershipWorld {
     bool is_syncing = false;
     bool is_synced = false;
     std::optional<blockdev::ResourceRecord> record_out;
+    Duration reached_for{};  ///< when that was asked for: since when something could reach it from its peer
     // the network, at this node's end
     bool is_linked = false;
     std::uint64_t frames_sent_at = 0;  ///< keeps the connection's order
@@ -165,6 +166,7 @@ class MembershipWorld {
 
   // membership_faults.cpp
   void draw_fault();
+  void lose_power_soon();
   void heal();
   void administer(Node& node);
   void replace_disk(Index index);
