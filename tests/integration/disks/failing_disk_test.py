@@ -7,29 +7,26 @@ refuses writes and leaves both copies equal; a Secondary without room is left be
 copies are identical and hold everything that was answered. Needs root; runs in a mount namespace of its own.
 """
 
-import argparse
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(HERE))), "tools"))
 
-from demonstration.initiator import BLOCK, Initiator, InitiatorError  # noqa: E402
-from demonstration.pair import IQN, DemoError, Pair, device_of, is_in_sync, other, peer_of, wait_until  # noqa: E402
-from file_systems import go_on, hang, make_file_system, run, unmount_all  # noqa: E402
-from load import REGION_BLOCKS, STEP, Load, TestFailure, check_answered  # noqa: E402
+from demonstration.initiator import BLOCK, Initiator  # noqa: E402
+from demonstration.pair import IQN, device_of, is_in_sync, other, peer_of, wait_until  # noqa: E402
+from file_systems import go_on, hang, make_file_system, run  # noqa: E402
+from load import REGION_BLOCKS, STEP, Load, TestFailure, check_answered, run_story  # noqa: E402
 
-OWN_MOUNTS = "--in-own-mounts"
 VOLUME_BYTES = 96 << 20
 # The first Primary's is the larger one, so that it is the other one that fills up first.
 FILE_SYSTEM_BYTES = {"a": 160 << 20, "b": 56 << 20}
 DISK_TIMEOUT_MS = 1000
 HANDLERS = ("local_io_error", "before_resync_target", "after_resync_target", "before_resync_source", "fence_peer", "unfence_peer")
+# A load that never rests would have one go on for a minute and a half, at what rate_min_kib_per_second is by default.
+RESYNC = "resync { rate_min_kib_per_second: 16384 }"
 NO_ROOM = "key 7h, ASC/Q 27h/07h"
 
 
@@ -57,7 +54,7 @@ class Story:
             text = text.replace("io_mode: direct", f"io_mode: direct timeout_ms: {DISK_TIMEOUT_MS}")
             told = f"echo $DRBD_RESOURCE {{}} $DRBD_PEER $DRBD_BACKING_DEV >> {self.told}"
             handlers = " ".join(f'{event}: "{told.format(event)}"' for event in HANDLERS)
-            file.write(text.replace("resource {", f"resource {{ handlers {{ {handlers} }}", 1))
+            file.write(text.replace("resource {", f"resource {{ {RESYNC} handlers {{ {handlers} }}", 1))
         for node in "ab":
             self.pair.start(node)
         self.pair.ctl("a", "primary", "--force")
@@ -189,41 +186,14 @@ class Story:
         self.say(f"the two copies are byte-identical: {length} bytes")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin", required=True, help="the folder with replblkd and replblkctl")
-    parser.add_argument("--folder", required=True, help="where to work; on a file system with room for 400 MiB")
-    parser.add_argument(OWN_MOUNTS, action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        sys.exit("needs root: it mounts file systems")
-    if not options.in_own_mounts:
-        os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", sys.executable, "-B", os.path.realpath(__file__), *sys.argv[1:],
-                              OWN_MOUNTS])
-    os.makedirs(options.folder, exist_ok=True)
-    place = tempfile.mkdtemp(prefix="disks-", dir=options.folder)
-    pair, story = None, None
-    try:
-        pair = Pair(options.bin, os.path.join(options.folder, "nodes"), VOLUME_BYTES, 23260, 27789, death_signal="KILL")
-        mounts = {}
-        for node, size_bytes in FILE_SYSTEM_BYTES.items():
-            mounts[node] = os.path.join(place, node)
-            make_file_system(mounts[node], size_bytes)
-            os.symlink(os.path.join(mounts[node], "disk"), pair.disk(node))
-        story = Story(pair, mounts)
-        story.tell()
-        return 0
-    except (TestFailure, DemoError, InitiatorError, OSError) as failure:
-        print(f"FAILED: {failure}")
-        for node in "ab" if pair else "":
-            print(f"--- {node}\n{pair.try_ctl(node, 'status')[1]}\n{pair.log_tail(node)}")
-        return 1
-    finally:
-        if pair:
-            pair.close()
-        unmount_all(place)
-        shutil.rmtree(place, ignore_errors=True)
+def tell(pair, place):
+    mounts = {}
+    for node, size_bytes in FILE_SYSTEM_BYTES.items():
+        mounts[node] = os.path.join(place, node)
+        make_file_system(mounts[node], size_bytes)
+        os.symlink(os.path.join(mounts[node], "disk"), pair.disk(node))
+    Story(pair, mounts).tell()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_story(__doc__, VOLUME_BYTES, tell, has_own_mounts=True))

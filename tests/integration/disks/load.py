@@ -2,13 +2,16 @@
 
 import argparse
 import os
+import sys
 import tempfile
 import threading
 import time
 
 from demonstration.initiator import Initiator, InitiatorError
 from demonstration.pair import IQN, DemoError, Pair, other
+from file_systems import unmount_all
 
+OWN_MOUNTS = "--in-own-mounts"
 REGION_BLOCKS = 4096  # of 4 KiB: what the load writes to
 STEP = 8  # sectors of 4 KiB
 CAPACITY_CHANGED = "key 6h, ASC/Q 2ah/09h"
@@ -21,9 +24,10 @@ class TestFailure(Exception):
 class Load(threading.Thread):
     """One write at a time, each block with the number of the write; remembers what was answered."""
 
-    def __init__(self, pair):
+    def __init__(self, pair, rest_s=0.0):
+        """`rest_s`: what it waits between two writes, which leaves more to a resync."""
         super().__init__(daemon=True)
-        self._pair, self._stop_asked = pair, threading.Event()
+        self._pair, self._rest_s, self._stop_asked = pair, rest_s, threading.Event()
         self.answered, self.possible = {}, {}
         self.count, self.pause_s, self.problem = 0, 0.0, None
         self.capacity_changes = 0  # that this initiator was told of
@@ -52,6 +56,8 @@ class Load(threading.Thread):
                     self.answered[block], self.possible[block] = number, {number}
                     self.count += 1
                     self.pause_s, last = max(self.pause_s, time.monotonic() - last), time.monotonic()
+                    if self._rest_s > 0:
+                        time.sleep(self._rest_s)
             except InitiatorError:
                 node = other(node)
 
@@ -73,12 +79,21 @@ def check_answered(load, initiator):
             raise TestFailure(f"block {block} holds write {number}, not {load.answered.get(block)} (possible {possible})")
 
 
-def run_story(description, volume_bytes, tell):
-    """The main program of a test that is one story: tell(pair, an empty folder). Returns its exit code."""
+def run_story(description, volume_bytes, tell, has_own_mounts=False):
+    """The main program of a test that is one story: tell(pair, an empty folder). Returns its exit code.
+
+    `has_own_mounts`: as root, in a mount namespace of its own; what is mounted in the folder is unmounted at the end.
+    """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--bin", required=True, help="the folder with replblkd and replblkctl")
-    parser.add_argument("--folder", required=True, help="where to work; on a file system with room for 300 MiB")
+    parser.add_argument("--folder", required=True, help="where to work; on a file system with room for 400 MiB")
+    parser.add_argument(OWN_MOUNTS, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if has_own_mounts and os.geteuid() != 0:
+        sys.exit("needs root: it mounts file systems")
+    if has_own_mounts and not options.in_own_mounts:
+        os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", sys.executable, "-B", os.path.realpath(sys.argv[0]), *sys.argv[1:],
+                              OWN_MOUNTS])
     os.makedirs(options.folder, exist_ok=True)
     pair = None
     with tempfile.TemporaryDirectory(prefix="story-", dir=options.folder) as place:
@@ -94,6 +109,7 @@ def run_story(description, volume_bytes, tell):
         finally:
             if pair:
                 pair.close()
+            unmount_all(place)
 
 
 def compare_copies(pair, length):
