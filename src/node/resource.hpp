@@ -265,10 +265,12 @@ class Resource final : private replication::PeerChannelObserver,
     AdminReplyCallback reply;
     std::string outcome;  ///< of one that is recorded; the others have theirs
     Instant deadline{};
+    bool had_peer = false;  ///< both copies were members when it was taken up
   };
   void open_verb(Wish wish, AdminReplyCallback reply, std::string outcome = {});
   void answer_open_verbs(const std::string& what);
   void answer_done_verbs();
+  [[nodiscard]] bool is_overtaken(const OpenVerb& verb) const;
   [[nodiscard]] std::string outcome_of(const OpenVerb& verb) const;
   [[nodiscard]] bool is_wish_fulfilled(Wish wish) const;
   void promote(bool is_forced, const AdminReplyCallback& reply);

@@ -29,7 +29,8 @@ AdminReply done(std::string message) { return {AdminOutcome::done, std::move(mes
 
 /// A verb that was taken up: answered by answer_done_verbs().
 void Resource::open_verb(Wish wish, AdminReplyCallback reply, std::string outcome) {
-  open_verbs_.push_back({wish, std::move(reply), std::move(outcome), world_.loop.now() + kVerbTimeout});
+  open_verbs_.push_back(
+      {wish, std::move(reply), std::move(outcome), world_.loop.now() + kVerbTimeout, record_.configuration.is_pair()});
 }
 
 void Resource::answer_open_verbs(const std::string& what) {
@@ -44,6 +45,16 @@ void Resource::answer_done_verbs() {
   std::erase_if(open_verbs_, [&](const OpenVerb& verb) {
     if (is_wish_fulfilled(verb.wish)) {
       answers.emplace_back(verb.reply, done(fmt::format("{}: {}", config_.name, outcome_of(verb))));
+      return true;
+    }
+    if (is_overtaken(verb)) {
+      RB_PROBE("peer_left_behind_while_the_role_was_given_up");
+      answers.emplace_back(verb.reply,
+                           AdminReply{AdminOutcome::failed,
+                                      fmt::format("{}: {} was left behind meanwhile, and this copy is the only good "
+                                                  "one: this node stays Primary",
+                                                  config_.name, cluster_.nodes[peer()].name),
+                                      {}});
       return true;
     }
     if (now < verb.deadline) return false;
@@ -66,6 +77,13 @@ void Resource::answer_done_verbs() {
     return true;
   });
   for (const auto& [reply, answer] : answers) reply(answer);
+}
+
+/// The role was to be given up beside the peer, which could not agree: what was proposed to it is over.
+bool Resource::is_overtaken(const OpenVerb& verb) const {
+  const bool gives_up = verb.wish == Wish::secondary || verb.wish == Wish::peer_primary;
+  return gives_up && verb.had_peer && is_primary_ && persists_out_ == 0 && record_.configuration.is_sole(self()) &&
+         machine_->service() == Service::serving;
 }
 
 std::string Resource::outcome_of(const OpenVerb& verb) const {
