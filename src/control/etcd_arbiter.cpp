@@ -23,7 +23,7 @@ namespace {
 namespace asio = boost::asio;
 using Clock = std::chrono::steady_clock;
 
-/// Of one resource. The machine has one question out, and a person's.
+/// Of one resource. The machine has few questions out: a claim, a start's, a person's.
 constexpr std::size_t kQuestionsMax = 16;
 /// More than all resources of a daemon may have out.
 constexpr std::size_t kAnswersMax = 2048;

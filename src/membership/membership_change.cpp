@@ -239,13 +239,26 @@ void MembershipMachine::claim_failed(std::string why, Instant now) {
 /// arbiter's record, which may name a disk that is no more.
 bool MembershipMachine::may_begin_alone(Instant now) {
   using Stage = StartQuestion::Stage;
-  if (options_.arbiter != ArbiterKind::etcd || is_mandate_begun_ || is_peer_alive(now)) return true;
-  if (start_question_.stage == Stage::due) {
-    start_question_ = {Stage::out, ++number_, now + options_.arbiter_timeout, {}};
-    effects_.emplace_back(ReadArbiterEffect{start_question_.number});
+  if (options_.arbiter != ArbiterKind::etcd || is_alone_decided_) return true;
+  StartQuestion& question = start_question_;
+  if (is_peer_alive(now)) {
+    question.stage = Stage::answered;
+    question.other.reset();
+    return true;
   }
-  if (start_question_.stage == Stage::out && now >= start_question_.deadline) start_question_.stage = Stage::answered;
-  return start_question_.stage == Stage::answered && !start_question_.other.has_value();
+  if (!question.deadline) question.deadline = now + options_.arbiter_timeout;
+  if (question.stage != Stage::answered && now >= *question.deadline) question.stage = Stage::answered;
+  if (question.stage == Stage::due && now >= question.again_at) {
+    question.stage = Stage::out;
+    question.number = ++number_;
+    effects_.emplace_back(ReadArbiterEffect{question.number});
+  }
+  return question.stage == Stage::answered && !is_replaced(now);
+}
+
+/// In the role and as the only member, as far as the arbiter's record says.
+bool MembershipMachine::is_replaced(Instant now) const {
+  return start_question_.other.has_value() && !is_alone_decided_ && !is_peer_alive(now);
 }
 
 void MembershipMachine::take_who_is_left(const std::optional<ports::ArbiterRecord>& record) {
@@ -287,7 +300,9 @@ void MembershipMachine::arbiter_read(std::uint64_t number, const ports::ArbiterR
 
 void MembershipMachine::arbiter_failed(std::uint64_t number, const std::string& sentence, Instant now) {
   if (number == start_question_.number) {
-    start_question_.stage = StartQuestion::Stage::answered;
+    // The network of a node that has just booted may not be up yet.
+    if (start_question_.stage == StartQuestion::Stage::out) start_question_.stage = StartQuestion::Stage::due;
+    start_question_.again_at = now + kClaimBackoffMin;
   } else if (number == overwrite_number_) {
     overwrite_number_ = 0;
   } else if (claim_.number == number && claim_.stage != Claim::Stage::idle && claim_.stage != Claim::Stage::granted) {
@@ -340,6 +355,7 @@ blockdev::NodeIndex MembershipMachine::primary_when_alone() const {
 /// {term, {me}, primary} and a new current generation.
 void MembershipMachine::become_alone(std::uint64_t term, blockdev::NodeIndex primary, Instant now) {
   RB_ASSERT(!is_just_created());
+  if (!is_sole()) is_alone_decided_ = true;
   forget_changes();
   if (is_planned(Meeting::Direction::source)) {
     is_source_starting_ = true;

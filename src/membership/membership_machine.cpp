@@ -368,6 +368,7 @@ void MembershipMachine::keep_after_split(Instant now) {
   forget_changes();
   is_mandate_begun_ = true;
   is_split_ = is_wanted_ = false;
+  is_alone_decided_ = true;
   is_source_starting_ = true;
   persist(membership::keep_after_split(record_, self(), primary, peer_seen_, fresh_nonce(), given_up));
 }
@@ -447,7 +448,7 @@ bool MembershipMachine::holds_mandate(Instant now) const {
   if (!is_copy_whole() || may_have_lost_cache_ || is_split_ || !promise_.has_run_out(now)) return false;
   if (is_leaving_peer_ || is_stopping_ || is_strange_) return false;
   if (proposal_.has_value() && proposal_->stage != Proposal::Stage::draining) return false;
-  if (is_sole()) return is_flushed_ && !is_held_back_;
+  if (is_sole()) return is_flushed_ && is_mandate_begun_ && !is_held_back_;
   return link_ == Link::established && lease_.is_valid(now);
 }
 
@@ -534,16 +535,16 @@ std::string MembershipMachine::why_not_serving(Instant now) const {
     }
     return {};
   }
-  if (configuration.primary == kNoNode) return "no node was asked to be primary";
-  if (!flush_failure_.empty()) return flush_failure_;
-  if (!is_flushed_ && link_ != Link::established) return "the copy is being flushed before it is served alone";
-  if (is_held_back_ && start_question_.other.has_value()) {
+  if (is_sole() && is_replaced(now)) {
     return fmt::format(
         "the arbiter's record names the peer as the only member at term {}: it was forced primary while this node was "
         "away, and this copy is not served before the nodes meet, or `primary --force` says that it is the right one",
         start_question_.other->term);
   }
   if (is_held_back_) return "the only member asks the arbiter whether it still is, before it serves";
+  if (configuration.primary == kNoNode) return "no node was asked to be primary";
+  if (!flush_failure_.empty()) return flush_failure_;
+  if (!is_flushed_ && link_ != Link::established) return "the copy is being flushed before it is served alone";
   if (!promise_.has_run_out(now)) return "a promise not to serve, given to the peer, has not run out";
   if (link_ == Link::established) return "the peer has given no lease";
   return claim_reason_.empty() ? "two are members: waits for the peer or the arbiter" : claim_reason_;

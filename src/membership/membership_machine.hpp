@@ -111,6 +111,8 @@ class MembershipMachine {
   // ---- the administrator ----
   [[nodiscard]] Verdict make_primary(Instant now);
   [[nodiscard]] Verdict make_secondary(Instant now);
+  /// What only force ends: a split, a strange copy at the peer, an arbiter's record that names the peer.
+  [[nodiscard]] bool is_force_needed(Instant now) const;
   [[nodiscard]] Verdict force_primary(Instant now);
   [[nodiscard]] Verdict switch_over(Instant now);
   /// The daemon ends: the same, also to a peer that cannot hold the virtual IP. Redirected initiators reach it.
@@ -260,6 +262,7 @@ class MembershipMachine {
   [[nodiscard]] bool has_waited_for_peer(Instant now) const;
   [[nodiscard]] bool may_trust_copy(Instant now) const;
   [[nodiscard]] bool may_begin_alone(Instant now);
+  [[nodiscard]] bool is_replaced(Instant now) const;
   void take_who_is_left(const std::optional<ports::ArbiterRecord>& record);
 
   // membership_proposal.cpp: what both decide
@@ -319,11 +322,13 @@ class MembershipMachine {
     enum class Stage : std::uint8_t { due, out, answered };
     Stage stage = Stage::due;
     std::uint64_t number = 0;
-    Instant deadline{};
+    Instant again_at{};
+    std::optional<Instant> deadline;
     std::optional<blockdev::Configuration> other;  ///< is the only member by the arbiter's record
   };
   StartQuestion start_question_;
   bool is_held_back_ = false;      ///< by that, in this turn
+  bool is_alone_decided_ = false;  ///< in this run, not only remembered
   bool is_mandate_begun_ = false;  ///< this run has become the only member, or begun anew as such
   /// Nothing that was answered by two is in the own device's cache only: flushed since frames could last come (A19).
   bool is_flushed_ = false;

@@ -118,7 +118,7 @@ Verdict MembershipMachine::make_primary(Instant now) {
   if (record_.is_inconsistent) return {false, "the local copy is Inconsistent: a resync towards it has not finished"};
   if (record_.is_outdated) return {false, "the local copy is Outdated: the peer went on without it"};
   if (is_just_created()) return {false, "the local copy was just created: use --force once"};
-  if (start_question_.other.has_value() && is_held_back_) {
+  if (is_replaced(now)) {
     return {false, "the arbiter's record names the peer as the only member: meet it, or use --force"};
   }
   if (is_split_) return {false, "the copies have split: say whose is given up, or use --force"};
@@ -174,6 +174,8 @@ Verdict MembershipMachine::hand_over(Instant now) {
   return {true, "the peer becomes primary"};
 }
 
+bool MembershipMachine::is_force_needed(Instant now) const { return is_split_ || is_strange_ || is_replaced(now); }
+
 /// A person's decision: this copy is taken for good, whatever the peer or the arbiter hold.
 Verdict MembershipMachine::force_primary(Instant now) {
   if (is_disk_failed_ || is_metadata_failed_) return {false, "the local disk has failed"};
@@ -190,7 +192,7 @@ void MembershipMachine::take_by_force(Instant now) {
   if (!is_flushed_) return;
   forget_changes();
   may_have_lost_cache_ = is_split_ = is_forcing_ = false;
-  is_mandate_begun_ = is_taken_by_force_ = true;
+  is_mandate_begun_ = is_alone_decided_ = is_taken_by_force_ = true;
   is_overwrite_due_ = options_.arbiter == ArbiterKind::etcd;
   is_strange_ = false;
   ResourceRecord next = membership::force_primary(record_, self(), peer_seen_, fresh_nonce());

@@ -123,6 +123,7 @@ void VirtualIpHolder::ask_meanwhile(Instant now) {
   ask_at_.reset();
   if (free) return port_.end_probing();
   RB_PROBE("virtual_ip_taken_over_in_vain");
+  probe_valid_until_ = {};
   give_up();
   fail(std::move(free.error()));
 }

@@ -284,7 +284,7 @@ class Resource final : private replication::PeerChannelObserver,
   /// The role goes back to the preferred node, where that was asked for (proto/config.proto, failback_after_s).
   void fail_back(Instant now);
   void record_wish(bool blockdev::ResourceRecord::* wish, bool is_wanted);
-  void send_role();
+  void send_role(bool has_addresses);
 
   // resource_reservations.cpp: SCSI's persistent reservations, durable on every copy before they are answered
   void keep(std::string table, Callback<void(bool is_kept)> done) override;
@@ -318,6 +318,7 @@ class Resource final : private replication::PeerChannelObserver,
     return phase_ != LinkPhase::none && phase_ != LinkPhase::introducing;
   }
   void meet();
+  void role_changed(const replication::RoleChange& message);
   void set_peer_primary(bool is_primary);
   void tell_target();
   void protocol_violation(const std::string& reason);
@@ -452,9 +453,9 @@ class Resource final : private replication::PeerChannelObserver,
   std::vector<OpenVerb> open_verbs_;
   Instant established_at_{};
   Instant last_virtual_ip_look_{};
-  Instant virtual_ips_fit_at_{};    ///< or not Primary: when that was so last
-  bool is_unfit_by_force_ = false;  ///< a person made it Primary without the virtual IP
-  bool is_handing_over_ = false;    ///< a stop waits until the peer has the role
+  std::optional<Instant> virtual_ips_unfit_since_;  ///< of a Primary
+  bool is_unfit_by_force_ = false;                  ///< a person made it Primary without the virtual IP
+  bool is_handing_over_ = false;                    ///< a stop waits until the peer has the role
   Instant handed_over_by_{};
   Instant last_word_by_{};
   bool is_stopping_ = false;
@@ -505,9 +506,9 @@ class Resource final : private replication::PeerChannelObserver,
   std::optional<replication::Introduction> my_introduction_;
   std::optional<replication::Introduction> peer_introduction_;
   bool is_peer_primary_ = false;
-  std::optional<Instant> peer_stepped_down_at_;
-  std::optional<Instant> frozen_since_;  ///< as Primary
-  bool is_lost_quorum_told_ = false;     ///< of this time
+  std::optional<Instant> addresses_given_at_;  ///< the peer, which gave the role up, had the virtual IPs until then
+  std::optional<Instant> frozen_since_;        ///< as Primary
+  bool is_lost_quorum_told_ = false;           ///< of this time
   replication::ResyncMode resync_mode_ = replication::ResyncMode::copy;
   bool is_set_coarse_ = false;        ///< opened after a crash: the dirty set is far larger than what differs
   bool is_resync_continued_ = false;  ///< the present one goes on where the last one was cut off

@@ -251,8 +251,7 @@ void Resource::on_message(const Message& message) {
       [this](const auto& content) {
         using Content = std::decay_t<decltype(content)>;
         if constexpr (std::is_same_v<Content, replication::RoleChange>) {
-          if (!content.is_primary) peer_stepped_down_at_ = world_.loop.now();
-          set_peer_primary(content.is_primary);
+          role_changed(content);
         } else if constexpr (std::is_same_v<Content, replication::BitmapEnd>) {
           if (phase_ == LinkPhase::source_preparing && link_.is_attached()) {
             start_syncing();
@@ -291,9 +290,13 @@ void Resource::receive(const replication::Introduction& message) {
   if (my_introduction_.has_value()) meet();
 }
 
+void Resource::role_changed(const replication::RoleChange& message) {
+  if (!message.is_primary && message.has_addresses) addresses_given_at_ = world_.loop.now();
+  if (message.is_primary && message.has_addresses && target_ != nullptr) target_->finish_move();
+  set_peer_primary(message.is_primary);
+}
+
 void Resource::set_peer_primary(bool is_primary) {
-  // It says so when it has the virtual IP.
-  if (is_primary && !is_peer_primary_ && target_ != nullptr) target_->finish_move();
   is_peer_primary_ = is_primary;
   tell_target();
   if (is_stopping_) world_.loop.defer(stop_task_);

@@ -139,7 +139,8 @@ void Resource::promote(bool is_forced, const AdminReplyCallback& reply) {
       is_whole && (phase_ == LinkPhase::established || is_connected() || record_.configuration.is_sole(self()) ||
                    machine_->has_survived_connected() || !std::holds_alternative<NoArbiterConfig>(cluster_.arbiter));
   const bool takes_force =
-      is_forced && !(is_whole && (phase_ == LinkPhase::established || membership::may_serve_alone(record_, self())));
+      is_forced && (machine_->is_force_needed(world_.loop.now()) ||
+                    !(is_whole && (phase_ == LinkPhase::established || membership::may_serve_alone(record_, self()))));
   if (takes_force) {
     RB_PROBE("forced_primary");
     log_warning("resource {}: forced primary: this copy is kept whatever the peer holds", config_.name);
@@ -231,12 +232,16 @@ void Resource::look_at_virtual_ips(Instant now) {
   const bool is_fit = virtual_ips_.look();
   machine_->set_addressless(!is_fit, now);
   if (is_fit) is_unfit_by_force_ = false;
-  if (is_fit || !is_primary_ || is_unfit_by_force_) virtual_ips_fit_at_ = now;
-  if (now - virtual_ips_fit_at_ > kUnfitMax && may_move_by_itself() && machine_->switch_over(now).is_accepted) {
+  if (is_fit || !is_primary_ || is_unfit_by_force_) {
+    virtual_ips_unfit_since_.reset();
+  } else if (!virtual_ips_unfit_since_) {
+    virtual_ips_unfit_since_ = now;
+  } else if (now - *virtual_ips_unfit_since_ >= kUnfitMax && may_move_by_itself() &&
+             machine_->switch_over(now).is_accepted) {
     RB_PROBE("role_follows_the_virtual_ip");
     log_warning("resource {}: the virtual IP cannot be held here, so the role goes to {}", config_.name,
                 cluster_.nodes[peer()].name);
-    virtual_ips_fit_at_ = now;
+    virtual_ips_unfit_since_.reset();
   }
   pump();
 }
@@ -278,7 +283,7 @@ void Resource::serve() {
         "serves, the copies split, and the split is reported when the nodes meet",
         config_.name);
   }
-  send_role();  // When initiators find it: the peer lets the last ones go then.
+  send_role(virtual_ips_.are_held());  // The peer lets its last initiators go then.
 }
 
 void Resource::open_to_initiators() {
@@ -286,10 +291,10 @@ void Resource::open_to_initiators() {
   was_virtual_ip_given() ? virtual_ips_.take_over() : virtual_ips_.hold();
 }
 
-/// By the peer, which has just said that it is not Primary any more.
+/// By the peer, which had it until just now.
 bool Resource::was_virtual_ip_given() const {
   constexpr Duration kMoveMax = seconds(1);
-  return peer_stepped_down_at_ && world_.loop.now() - *peer_stepped_down_at_ < kMoveMax;
+  return addresses_given_at_ && world_.loop.now() - *addresses_given_at_ < kMoveMax;
 }
 
 /// protocol.md 3.8, down, whatever disks do; but the connections are reset before the virtual IP goes: the kernel sends
@@ -301,20 +306,21 @@ void Resource::close_to_initiators(const std::string& reason, Duration move_time
 }
 
 void Resource::step_down(const std::string& reason) {
-  is_primary_ = false;
+  const bool had_addresses = virtual_ips_.are_held();
+  is_primary_ = is_unfit_by_force_ = false;
   end_verify("this node became secondary");
   for (const auto& volume : volumes_) volume->mirror->set_serving(false);
   close_to_initiators(reason.empty() ? "the node becomes secondary" : reason, iscsi::Target::kMoveTime);
   refuse_keeping();
   for (const auto& volume : volumes_) volume->mirror->thaw();
   log_info("resource {}: role Secondary{}{}", config_.name, reason.empty() ? "" : ": ", reason);
-  send_role();
+  send_role(had_addresses);
 }
 
 /// Until this node has introduced itself the Introduction will say it.
-void Resource::send_role() {
+void Resource::send_role(bool has_addresses) {
   if (channel_ == nullptr || !my_introduction_.has_value()) return;
-  channel_->send(replication::RoleChange{is_primary_});
+  channel_->send(replication::RoleChange{is_primary_, has_addresses});
 }
 
 }  // namespace replblk::node

@@ -211,7 +211,7 @@ ResourceStatus Resource::status() const {
   }
   const blockdev::Generation& current = record_.generations.current;
   status.current_generation = current.is_none() ? "none" : fmt::format("{}:{:016x}", current.term, current.nonce);
-  status.is_suspended = is_primary_ && machine_->service() == membership::Service::frozen;
+  status.is_suspended = is_primary_ && machine_->service() != membership::Service::serving;
   status.suspended_reason = status.is_suspended ? machine_->reason() : "";
   if (is_stopping_) {
     status.role_reason = "the resource was taken down; restart the daemon to bring it up";

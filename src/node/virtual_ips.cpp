@@ -1,8 +1,10 @@
 #include "node/virtual_ips.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/assert.hpp"
+#include "replication/messages.hpp"
 
 namespace replblk::node {
 
@@ -35,9 +37,17 @@ VirtualIps::VirtualIps(ports::Loop& loop, const std::vector<ports::VirtualIp*>& 
 std::vector<ports::HardwareAddress> VirtualIps::hardware_addresses() const {
   std::vector<ports::HardwareAddress> addresses;
   for (const ports::VirtualIp* port : ports_) {
-    if (const auto address = port->hardware_address()) addresses.push_back(*address);
+    for (const ports::HardwareAddress& address : port->hardware_addresses()) {
+      const bool is_known = std::ranges::find(addresses, address) != addresses.end();
+      if (!is_known && addresses.size() < replication::kHardwareAddressesMax) addresses.push_back(address);
+    }
   }
   return addresses;
+}
+
+bool VirtualIps::are_held() const {
+  return std::ranges::all_of(
+      holders_, [](const auto& holder) { return holder->state() == membership::VirtualIpHolder::State::held; });
 }
 
 void VirtualIps::set_peer(const std::vector<ports::HardwareAddress>& peer) {

@@ -23,7 +23,8 @@ class VirtualIps {
 
   [[nodiscard]] bool empty() const noexcept { return holders_.empty(); }
   [[nodiscard]] bool is_probing() const noexcept { return probing_count_ > 0; }
-  /// Of the devices here: what the peer must know.
+  [[nodiscard]] bool are_held() const;
+  /// Of this node: what the peer must know.
   [[nodiscard]] std::vector<ports::HardwareAddress> hardware_addresses() const;
   void set_peer(const std::vector<ports::HardwareAddress>& peer);
 

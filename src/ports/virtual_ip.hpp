@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.hpp"
 #include "base/time.hpp"
@@ -27,8 +28,9 @@ class VirtualIp {
 
   /// "192.0.2.100/24 on eth0"
   [[nodiscard]] virtual const std::string& name() const noexcept = 0;
-  /// Of the device; nullopt when it has none, or is not there.
-  [[nodiscard]] virtual std::optional<HardwareAddress> hardware_address() const = 0;
+  /// Of this node, by which its kernel may answer for the address: the device's own first, if it is there and has one,
+  /// and then those of other devices, since a kernel answers by any device for what it has on one of them.
+  [[nodiscard]] virtual std::vector<HardwareAddress> hardware_addresses() const = 0;
 
   /// Whether the address could be held here now: the device is there and up, the process has the right, and the address
   /// is not on any device of this node by somebody else's hand. One that is about to expire is a predecessor's of this
@@ -38,7 +40,7 @@ class VirtualIp {
   /// Asks the network whether anybody has the address (RFC 5227 2.1.1; RFC 4862 5.4.2), and listens from the first time
   /// on.
   [[nodiscard]] virtual Result<void, std::string> probe() = 0;
-  /// Who has answered since the last call; nullopt: nobody.
+  /// Who has answered since the last call, this node left out; nullopt: nobody.
   [[nodiscard]] virtual std::optional<HardwareAddress> take_answer() = 0;
   /// Stops listening.
   virtual void end_probing() noexcept = 0;

@@ -136,7 +136,10 @@ struct Encoder {
   }
   void operator()(const ReservationsAck& from) const { envelope.mutable_reservations_ack()->set_number(from.number); }
   void operator()(const ProposalAck& from) const { envelope.mutable_proposal_ack()->set_term(from.term); }
-  void operator()(const RoleChange& from) const { envelope.mutable_role_change()->set_is_primary(from.is_primary); }
+  void operator()(const RoleChange& from) const {
+    envelope.mutable_role_change()->set_is_primary(from.is_primary);
+    envelope.mutable_role_change()->set_has_addresses(from.has_addresses);
+  }
   void operator()(const SyncProgress& from) const {
     peer::SyncProgress* to = envelope.mutable_sync_progress();
     to->set_activity(static_cast<std::uint32_t>(from.activity));
@@ -293,7 +296,7 @@ std::optional<Message> decode(ConstBytes bytes) {
     case peer::Envelope::kProposalAck:
       return ProposalAck{envelope.proposal_ack().term()};
     case peer::Envelope::kRoleChange:
-      return RoleChange{envelope.role_change().is_primary()};
+      return RoleChange{envelope.role_change().is_primary(), envelope.role_change().has_addresses()};
     case peer::Envelope::kSyncPause:
       return SyncPause{envelope.sync_pause().is_paused()};
     case peer::Envelope::kSyncProgress:

@@ -77,7 +77,7 @@ struct Introduction {
   bool discards_data = false;           ///< a person gave this copy up, for this connection, if the two have split
   std::uint64_t alone_since_ms = 0;     ///< Unix time by that node's clock; 0: a member of a pair, or not known
   bool was_primary_at_parting = false;  ///< it served when the two parted
-  /// Of the devices that may carry its virtual IPs: their answers to a probe are no conflict. At most
+  /// By which its kernel may answer for its virtual IPs: such answers to a probe are no conflict. At most
   /// kHardwareAddressesMax.
   std::vector<ports::HardwareAddress> hardware_addresses;
 };
@@ -111,6 +111,7 @@ struct ReservationsAck {
 
 struct RoleChange {
   bool is_primary = false;
+  bool has_addresses = false;  ///< virtual IPs: the Primary has them; who is not Primary any more had them until now
 };
 
 /// The sender's administrator has paused or resumed resyncs.

@@ -84,21 +84,22 @@ Frame icmpv6(const HardwareAddress& own, const IpBytes& source, const IpBytes& d
   return frame;
 }
 
-std::optional<HardwareAddress> arp_claimant(Bytes frame, const IpBytes& address) {
+std::optional<HardwareAddress> arp_claimant(Bytes frame, const IpBytes& address, bool probes_count) {
   if (frame.size() < kEthernetBytes + kArpBytes) return std::nullopt;
   const Bytes body = frame.subspan(kEthernetBytes, kArpBytes);
   if (u16(body, 2) != 0x0800 || body[4] != kHardwareBytes || body[5] != 4) return std::nullopt;
   const Bytes sender = body.subspan(14, 4);
   const Bytes target = body.subspan(24, 4);
   // A probe by somebody else for the address (RFC 5227 2.1.1) is a conflict as well.
-  const bool is_probe = u16(body, 6) == kArpRequest && std::ranges::all_of(sender, [](auto byte) { return byte == 0; });
+  const bool is_probe =
+      probes_count && u16(body, 6) == kArpRequest && std::ranges::all_of(sender, [](auto byte) { return byte == 0; });
   if (!std::ranges::equal(sender, address) && !(is_probe && std::ranges::equal(target, address))) return std::nullopt;
   HardwareAddress from;
   std::ranges::copy(body.subspan(8, kHardwareBytes), from.bytes.begin());
   return from;
 }
 
-std::optional<HardwareAddress> advertisement_claimant(Bytes frame, const IpBytes& address) {
+std::optional<HardwareAddress> advertisement_claimant(Bytes frame, const IpBytes& address, bool probes_count) {
   constexpr std::size_t kMessageBytesMin = 24;
   if (frame.size() < kEthernetBytes + kIpv6HeaderBytes + kMessageBytesMin) return std::nullopt;
   const Bytes header = frame.subspan(kEthernetBytes, kIpv6HeaderBytes);
@@ -108,8 +109,8 @@ std::optional<HardwareAddress> advertisement_claimant(Bytes frame, const IpBytes
   const Bytes message = frame.subspan(kEthernetBytes + kIpv6HeaderBytes, length);
   if (checksum(header.subspan(8, kIpv6Bytes), header.subspan(24, kIpv6Bytes), message) != 0) return std::nullopt;
   const Bytes source = header.subspan(8, kIpv6Bytes);
-  const bool is_probe =
-      message[0] == kNeighbourSolicitation && std::ranges::all_of(source, [](auto byte) { return byte == 0; });
+  const bool is_probe = probes_count && message[0] == kNeighbourSolicitation &&
+                        std::ranges::all_of(source, [](auto byte) { return byte == 0; });
   if (message[0] != kNeighbourAdvertisement && !is_probe) return std::nullopt;
   if (!std::ranges::equal(message.subspan(8, kIpv6Bytes), address)) return std::nullopt;
   HardwareAddress from;
@@ -140,12 +141,13 @@ std::vector<Frame> make_announcements(const HardwareAddress& own, const IpBytes&
   return {icmpv6(own, address, kAllNodes, std::move(message))};
 }
 
-std::optional<HardwareAddress> claimant(Bytes frame, const HardwareAddress& own, const IpBytes& address) {
+std::optional<HardwareAddress> claimant(Bytes frame, const HardwareAddress& own, const IpBytes& address,
+                                        bool probes_count) {
   if (frame.size() < kEthernetBytes) return std::nullopt;
   const std::uint16_t type = u16(frame, 12);
   std::optional<HardwareAddress> from;
-  if (type == kTypeArp && address.size() == 4) from = arp_claimant(frame, address);
-  if (type == kTypeIpv6 && address.size() == kIpv6Bytes) from = advertisement_claimant(frame, address);
+  if (type == kTypeArp && address.size() == 4) from = arp_claimant(frame, address, probes_count);
+  if (type == kTypeIpv6 && address.size() == kIpv6Bytes) from = advertisement_claimant(frame, address, probes_count);
   return from == own ? std::nullopt : from;
 }
 

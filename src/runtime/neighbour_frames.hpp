@@ -24,9 +24,11 @@ using Frame = std::vector<std::uint8_t>;
 /// "It is here": gratuitous ARP as request and as reply, since some hosts heed only one of them; or an unsolicited
 /// neighbour advertisement with the override flag to all nodes.
 [[nodiscard]] std::vector<Frame> make_announcements(const ports::HardwareAddress& own, const IpBytes& address);
-/// Who says in this frame that it has `address`, or is about to take it; nullopt: nobody, or this host itself. A
-/// neighbour advertisement whose checksum is wrong says nothing.
+/// Who says in this frame that it has `address`, or, if probes count, is about to take it; nullopt: nobody, or this
+/// host itself. For who has the address already others' probes are no conflict (RFC 5227 2.4): switches send such, too.
+/// A neighbour advertisement whose checksum is wrong says nothing.
 [[nodiscard]] std::optional<ports::HardwareAddress> claimant(std::span<const std::uint8_t> frame,
-                                                             const ports::HardwareAddress& own, const IpBytes& address);
+                                                             const ports::HardwareAddress& own, const IpBytes& address,
+                                                             bool probes_count = true);
 
 }  // namespace replblk::runtime

@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -58,13 +59,20 @@ class NetlinkVirtualIp final : public ports::VirtualIp {
 
   [[nodiscard]] const std::string& name() const noexcept override { return name_; }
 
-  [[nodiscard]] std::optional<HardwareAddress> hardware_address() const override {
-    const auto link = find_link();
-    if (!link) return std::nullopt;
-    const nl_addr* address = rtnl_link_get_addr(link->get());
-    HardwareAddress found;
-    if (address == nullptr || nl_addr_get_len(address) != found.bytes.size()) return std::nullopt;
-    std::memcpy(found.bytes.data(), nl_addr_get_binary_addr(address), found.bytes.size());
+  [[nodiscard]] std::vector<HardwareAddress> hardware_addresses() const override {
+    std::vector<HardwareAddress> found;
+    if (const auto own = hardware_address()) found.push_back(*own);
+    const auto socket = connect();
+    nl_cache* list = nullptr;
+    if (!socket || rtnl_link_alloc_cache(socket->get(), AF_UNSPEC, &list) < 0) return found;
+    const Cache cache(list);
+    for (nl_object* object = nl_cache_get_first(list); object != nullptr; object = nl_cache_get_next(object)) {
+      auto* link = reinterpret_cast<rtnl_link*>(object);
+      // A port of a bridge or a bond answers for nothing by itself.
+      const bool answers = (rtnl_link_get_flags(link) & IFF_UP) != 0 && rtnl_link_get_master(link) == 0;
+      const auto address = address_of(link);
+      if (answers && address && *address != HardwareAddress{}) found.push_back(*address);
+    }
     return found;
   }
 
@@ -98,7 +106,10 @@ class NetlinkVirtualIp final : public ports::VirtualIp {
       if (count < 0 && errno == EINTR) continue;
       if (count < 0) return std::nullopt;
       if (!own) continue;
-      if (const auto from = claimant({frame.data(), static_cast<std::size_t>(count)}, *own, bytes_)) return from;
+      const auto from = claimant({frame.data(), static_cast<std::size_t>(count)}, *own, bytes_, held_index_ == 0);
+      if (!from) continue;
+      const auto ours = hardware_addresses();
+      if (std::ranges::find(ours, *from) == ours.end()) return from;
     }
   }
 
@@ -172,6 +183,19 @@ class NetlinkVirtualIp final : public ports::VirtualIp {
     if (const int error = nl_connect(socket.get(), NETLINK_ROUTE); error < 0)
       return fail(sentence("no netlink socket: {}", nl_geterror(error)));
     return socket;
+  }
+
+  /// Of Ethernet; nullopt: the device has none.
+  [[nodiscard]] static std::optional<HardwareAddress> address_of(rtnl_link* link) {
+    const nl_addr* address = rtnl_link_get_addr(link);
+    HardwareAddress found;
+    if (address == nullptr || nl_addr_get_len(address) != found.bytes.size()) return std::nullopt;
+    std::memcpy(found.bytes.data(), nl_addr_get_binary_addr(address), found.bytes.size());
+    return found;
+  }
+  [[nodiscard]] std::optional<HardwareAddress> hardware_address() const {
+    const auto link = find_link();
+    return link ? address_of(link->get()) : std::nullopt;
   }
 
   [[nodiscard]] Result<Link, std::string> find_link() const {

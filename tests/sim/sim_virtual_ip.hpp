@@ -51,7 +51,7 @@ class SimVirtualIp final : public ports::VirtualIp {
       : lan_(lan), node_(node), holds_mandate_(std::move(holds_mandate)) {}
 
   [[nodiscard]] const std::string& name() const noexcept override { return name_; }
-  [[nodiscard]] std::optional<ports::HardwareAddress> hardware_address() const override { return address_of(node_); }
+  [[nodiscard]] std::vector<ports::HardwareAddress> hardware_addresses() const override { return {address_of(node_)}; }
   [[nodiscard]] Result<void, std::string> check() override;
   [[nodiscard]] Result<void, std::string> probe() override;
   [[nodiscard]] std::optional<ports::HardwareAddress> take_answer() override;

@@ -4,6 +4,7 @@ Each node's disk is a file on a small file system of its own, so that it can han
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -26,7 +27,8 @@ from lab import Lab, TestFailure, enter_namespace  # noqa: E402
 
 OWN_MOUNTS = "--in-own-mounts"
 ADDRESSES = {"a": "10.79.0.1", "b": "10.79.0.2"}
-ETCD_ADDRESS, INITIATOR_ADDRESS, VIRTUAL_ADDRESS = "10.79.0.9", "10.79.0.100", "10.79.0.50"
+ETCD_ADDRESSES, INITIATOR_ADDRESS, VIRTUAL_ADDRESS = ("10.79.0.9", "10.79.0.10", "10.79.0.11"), "10.79.0.100", "10.79.0.50"
+ETCD_ADDRESS = ETCD_ADDRESSES[0]
 VOLUME_BYTES = 32 << 20
 SMALL_VOLUME_BYTES = 8 << 20
 FILE_SYSTEM_BYTES = 64 << 20
@@ -46,6 +48,8 @@ class Writer(threading.Thread):
         self.addresses = addresses
         self.patience_s = PATIENCE_S
         self._stop_asked = threading.Event()
+        self._may_write, self._is_writing = threading.Event(), threading.Lock()
+        self._may_write.set()
         self.answered, self.possible = {}, {}
         self.count, self.pause_s, self.problem = 0, 0.0, None
         self.last = time.monotonic()
@@ -61,30 +65,39 @@ class Writer(threading.Thread):
                 continue
             try:
                 while not self._stop_asked.is_set():
+                    self._may_write.wait()
                     initiator.timeout_s = self.patience_s
                     number += 1
-                    block = number * 7 % BLOCKS
-                    self.possible.setdefault(block, set()).add(number)
-                    done = self.wait(initiator, initiator.write(block * STEP, number.to_bytes(8, "little") * 512))
-                    if done.status != 0:
-                        self.problem = f"write {number} by way of {self.addresses[place]}: {done}"
-                        return
-                    self.answered[block], self.possible[block] = number, {number}
-                    self.count += 1
-                    now = time.monotonic()
-                    self.pause_s, self.last = max(self.pause_s, now - self.last), now
+                    with self._is_writing:
+                        if not self.write(initiator, number):
+                            self.problem = f"write {number} by way of {self.addresses[place]}: refused"
+                            return
             except InitiatorError:
                 initiator.close()
                 place = (place + 1) % len(self.addresses)
 
-    @staticmethod
-    def wait(initiator, tag):
-        """Like open-iscsi: an asynchronous message only announces that the connection ends."""
-        while True:
-            try:
-                return initiator.wait(tag)
-            except AsyncMessage:
-                continue
+    def write(self, initiator, number):
+        block = number * 7 % BLOCKS
+        self.possible.setdefault(block, set()).add(number)
+        done = wait_for_answer(initiator, initiator.write(block * STEP, number.to_bytes(8, "little") * 512))
+        if done.status != 0:
+            return False
+        self.answered[block], self.possible[block] = number, {number}
+        self.count += 1
+        now = time.monotonic()
+        self.pause_s, self.last = max(self.pause_s, now - self.last), now
+        return True
+
+    @contextlib.contextmanager
+    def held(self):
+        """Nothing is written meanwhile."""
+        self._may_write.clear()
+        try:
+            with self._is_writing:
+                yield
+        finally:
+            self.last = time.monotonic()
+            self._may_write.set()
 
     def measure(self, what, action, limit_s, patience_s=PATIENCE_S):
         self.patience_s, before = patience_s, self.count
@@ -105,10 +118,66 @@ class Writer(threading.Thread):
             raise TestFailure(self.problem)
 
 
+def wait_for_answer(initiator, tag):
+    """Like open-iscsi: an asynchronous message only announces that the connection ends."""
+    while True:
+        try:
+            return initiator.wait(tag)
+        except AsyncMessage:
+            continue
+
+
+class Reader(threading.Thread):
+    """Reads what a Writer writes, by a session of its own, which it keeps for as long as it is answered: a node that answers reads though
+    the other one serves is found. No read may return less than what had been answered to the Writer before it was sent."""
+
+    PATIENCE_S = 10
+
+    def __init__(self, writer):
+        super().__init__(daemon=True)
+        self._writer, self._stop_asked = writer, threading.Event()
+        self.count, self.problem = 0, None
+
+    def run(self):
+        place = 0
+        while not self._stop_asked.is_set():
+            address = self._writer.addresses[place]
+            try:
+                initiator = Initiator(address, 3260, IQN, "iqn.2026-11.org.example:failover-reader", PATIENCE_S, b"\x80\1\2\3\0\2")
+                initiator.timeout_s = self.PATIENCE_S
+                while not self._stop_asked.is_set():
+                    self.problem = self.problem or self.read(initiator, address)
+                    time.sleep(0.001)
+            except InitiatorError:
+                place = (place + 1) % len(self._writer.addresses)
+                time.sleep(0.01)
+
+    def read(self, initiator, address):
+        block = self.count * 11 % BLOCKS
+        floor = self._writer.answered.get(block, 0)
+        done = wait_for_answer(initiator, initiator.read(block * STEP, STEP))
+        if done.status != 0:
+            return f"read of block {block} by way of {address}: {done}"
+        self.count += 1
+        return stale(block, floor, int.from_bytes(done.data[:8], "little"), address)
+
+    def finish(self):
+        self._stop_asked.set()
+        self.join(20)
+        if self.problem:
+            raise TestFailure(self.problem)
+
+
+def stale(block, floor, found, address):
+    """Numbers only grow, in each block. None: it is not."""
+    return f"STALE: block {block} by way of {address} holds write {found}, and write {floor} had been answered before" if found < floor else None
+
+
 class Cluster:
-    def __init__(self, lab, pair, addresses, mounts, etcd, told):
-        """`addresses`: where initiators look; `mounts`: of the nodes' disks; `etcd`: its process; `told`: what handlers write to."""
-        self.lab, self.pair, self.addresses, self.mounts, self.etcd, self._told = lab, pair, addresses, mounts, etcd, told
+    def __init__(self, lab, pair, addresses, mounts, etcds, told):
+        """`addresses`: where initiators look; `mounts`: of the nodes' disks; `etcds`: their processes; `told`: what handlers write to."""
+        self.lab, self.pair, self.addresses, self.mounts, self.etcds, self._told = lab, pair, addresses, mounts, etcds, told
+        self.etcd = etcds[0] if etcds else None
 
     def primary(self):
         return next((node for node in "ab" if (self.pair.status(node) or {}).get("role") == "Primary"), None)
@@ -133,6 +202,12 @@ class Cluster:
                 raise TestFailure(f"block {block} holds write {number}, not {writer.answered.get(block)} (possible {possible})")
         initiator.log_out()
 
+    def compare_copies(self, length):
+        with open(self.pair.disk("a"), "rb") as one, open(self.pair.disk("b"), "rb") as two:
+            first, second = one.read(length), two.read(length)
+        if first != second:
+            raise TestFailure(f"the two copies differ, first at byte {next(place for place in range(length) if first[place] != second[place])}")
+
     def check(self, writer):
         """Ends both daemons."""
         self.check_answered(writer)
@@ -140,29 +215,41 @@ class Cluster:
         for node in "ab":
             if not self.pair.stop(node, 20):
                 raise TestFailure(f"{node} did not stop in order: {self.pair.how_ended(node)}")
-        with open(self.pair.disk("a"), "rb") as one, open(self.pair.disk("b"), "rb") as two:
-            if one.read(length) != two.read(length):
-                raise TestFailure("the two copies differ")
+        self.compare_copies(length)
         print(f"{writer.count} writes were answered; all of them are there, and both copies are identical", flush=True)
 
 
-def start_etcd(lab, folder):
-    lab.add_host("e", [f"{ETCD_ADDRESS}/24"])
-    url = f"http://{ETCD_ADDRESS}:2379"
-    process = lab.start("etcd", ["etcd", "--name", "m", "--data-dir", os.path.join(folder, "etcd"), "--log-level", "error", "--logger", "zap",
-                                 "--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", "http://127.0.0.1:2380",
-                                 "--initial-advertise-peer-urls", "http://127.0.0.1:2380", "--initial-cluster", "m=http://127.0.0.1:2380"],
-                        f"{lab.tag}-e")
+def etcd_url(address):
+    return f"http://{address}:2379"
 
-    def answers():
-        try:
-            request = urllib.request.Request(url + "/v3/kv/range", json.dumps({"key": "AA=="}).encode(), {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request, timeout=2):
-                return True
-        except (OSError, urllib.error.URLError):
-            return False
-    wait_until("etcd answers", answers, 30)
-    return process, f'arbiter {{ etcd {{ endpoint: "{url}" }} }}'
+
+def call_etcd(address, path, timeout_s=2, **body):
+    """None: no answer."""
+    try:
+        request = urllib.request.Request(f"{etcd_url(address)}/v3/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:
+            return json.load(response)
+    except (OSError, urllib.error.URLError):
+        return None
+
+
+def start_etcds(lab, folder, count):
+    """Members of one cluster, each a host of its own: e0, e1 …"""
+    addresses = ETCD_ADDRESSES[:count]
+    members = ",".join(f"e{number}=http://{address}:2380" for number, address in enumerate(addresses))
+    processes = []
+    for number, address in enumerate(addresses):
+        name = f"e{number}"
+        lab.add_host(name, [f"{address}/24"])
+        processes.append(lab.start(
+            f"etcd-{name}", ["etcd", "--name", name, "--data-dir", os.path.join(folder, f"etcd-{name}"), "--log-level", "error", "--logger", "zap",
+                             "--listen-client-urls", etcd_url(address), "--advertise-client-urls", etcd_url(address),
+                             "--listen-peer-urls", f"http://{address}:2380", "--initial-advertise-peer-urls", f"http://{address}:2380",
+                             "--initial-cluster", members], f"{lab.tag}-{name}"))
+    for address in addresses:
+        wait_until("etcd answers", lambda at=address: call_etcd(at, "kv/range", key="AA==") is not None, 30)
+    endpoints = " ".join(f'endpoint: "{etcd_url(address)}"' for address in addresses)
+    return processes, f"arbiter {{ etcd {{ {endpoints} }} }}"
 
 
 def parse_in_own_mounts(parser):
@@ -194,13 +281,14 @@ def add_resources(pair, count):
             pair.ctl(node, "create-md", f"demo-{number}")
 
 
-def run_in_lab(binaries, folder, tell, arbiter="etcd", lease_ms=1000, has_virtual_ip=False, resources=1):
-    """tell(Cluster), with both daemons started; the virtual IP is the first resource's. Returns the program's exit code."""
+def run_in_lab(binaries, folder, tell, arbiter="etcd", lease_ms=1000, has_virtual_ip=False, resources=1, etcd_members=1, edit=None):
+    """tell(Cluster), with both daemons started; the virtual IP is the first resource's. edit(Lab, text of the configuration) is what it is
+    to be. Returns the program's exit code."""
     os.makedirs("/run/netns", exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "netns", "/run/netns"], check=True)
     os.makedirs(folder, exist_ok=True)
     place = tempfile.mkdtemp(prefix="etcd-", dir=folder)
-    lab, pair, etcd = Lab(), None, None
+    lab, pair, etcds = Lab(), None, []
     try:
         for node, address in ADDRESSES.items():
             lab.add_host(node, [f"{address}/24"])
@@ -210,7 +298,7 @@ def run_in_lab(binaries, folder, tell, arbiter="etcd", lease_ms=1000, has_virtua
         # At least five heartbeats to a lease.
         settings = f"heartbeat {{ lease_ms: {lease_ms} interval_ms: {min(100, lease_ms // 6)} }} "
         if arbiter == "etcd":
-            etcd, arbiter_settings = start_etcd(lab, place)
+            etcds, arbiter_settings = start_etcds(lab, place, etcd_members)
             settings += arbiter_settings
         elif arbiter == "ping":
             settings += f'arbiter {{ ping {{ address: "{INITIATOR_ADDRESS}" }} }}'
@@ -231,11 +319,13 @@ def run_in_lab(binaries, folder, tell, arbiter="etcd", lease_ms=1000, has_virtua
         if has_virtual_ip:
             text = text.replace("resource {", f'resource {{ virtual_ip {{ address: "{VIRTUAL_ADDRESS}/24" device: "eth0" }}', 1)
             text = text.replace("target {", f'target {{ portal {{ address: "{VIRTUAL_ADDRESS}" }}', 1)
+        if edit:
+            text = edit(lab, text)
         with open(pair.config, "w", encoding="utf-8") as file:
             file.write(text)
         for node in "ab":
             pair.start(node)
-        tell(Cluster(lab, pair, [VIRTUAL_ADDRESS] if has_virtual_ip else list(ADDRESSES.values()), mounts, etcd, told))
+        tell(Cluster(lab, pair, [VIRTUAL_ADDRESS] if has_virtual_ip else list(ADDRESSES.values()), mounts, etcds, told))
         return 0
     except (TestFailure, DemoError, InitiatorError, OSError) as failure:
         print(f"FAILED: {failure}")

@@ -518,9 +518,58 @@ TEST(MembershipMachine, An_only_member_serves_by_its_own_record_when_the_arbiter
   failing.pass(milliseconds(20));
   failing.flush();
   failing.machine->arbiter_failed(std::exchange(failing.arbiter_out, 0), "down", failing.now);
-  failing.pass(milliseconds(20));
+  // A node that has just booted may reach it in a moment.
+  failing.pass(milliseconds(300));
+  EXPECT_FALSE(failing.may_answer());
+  failing.machine->arbiter_failed(std::exchange(failing.arbiter_out, 0), "down", failing.now);
+  failing.pass(MembershipOptions{}.arbiter_timeout);
   failing.persist();
   EXPECT_TRUE(failing.may_answer());
+
+  MachineFixture booting(0, sole_record(0));
+  booting.pass(milliseconds(20));
+  booting.flush();
+  booting.machine->arbiter_failed(std::exchange(booting.arbiter_out, 0), "network is unreachable", booting.now);
+  booting.pass(milliseconds(300));
+  booting.read_arbiter(1000002, 2, 1);
+  booting.pass(seconds(5));
+  EXPECT_FALSE(booting.may_answer());
+}
+
+// Broken if what needs no force for any other node were a way around it here.
+TEST(MembershipMachine, An_only_member_that_the_arbiter_does_not_name_is_not_made_primary_by_way_of_secondary) {
+  for (const bool is_standby : {false, true}) {
+    MachineFixture node(0, sole_record(0));
+    if (is_standby) node.machine->set_standby(true, node.now);
+    node.pass(milliseconds(20));
+    node.flush();
+    if (is_standby) {
+      node.persist();
+      node.machine->set_standby(false, node.now);
+    } else {
+      node.read_arbiter(1000002, 2, 1);
+      ASSERT_TRUE(node.machine->make_secondary(node.now).is_accepted);
+      node.pass(milliseconds(20));
+      node.persist();
+      static_cast<void>(node.machine->make_primary(node.now));
+    }
+    node.pass(milliseconds(200));
+    if (node.arbiter_out != 0) node.read_arbiter(1000002, 2, 1);
+    node.pass(seconds(20));
+    EXPECT_FALSE(node.may_answer());
+    EXPECT_TRUE(node.machine->is_force_needed(node.now));
+    EXPECT_NE(node.machine->reason().find("names the peer"), std::string::npos) << node.machine->reason();
+  }
+}
+
+// Broken if it served for a moment when it meets a peer before the arbiter has answered.
+TEST(MembershipMachine, An_only_member_that_has_just_started_serves_nothing_while_the_nodes_meet) {
+  MachineFixture node(0, sole_record(0));
+  node.machine->connected({Meeting::Direction::target, {1000002, 2, 1}, 1000002}, node.now);
+  node.pass(milliseconds(20));
+  node.flush();
+  node.pass(milliseconds(20));
+  EXPECT_FALSE(node.may_answer());
 }
 
 // protocol.md 3.3: a split stops both, and says so.

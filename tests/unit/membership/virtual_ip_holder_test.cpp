@@ -18,7 +18,7 @@ constexpr HardwareAddress kStranger{{2, 0, 0, 0, 0, 3}};
 class FakePort final : public ports::VirtualIp {
  public:
   [[nodiscard]] const std::string& name() const noexcept override { return name_; }
-  [[nodiscard]] std::optional<HardwareAddress> hardware_address() const override { return HardwareAddress{}; }
+  [[nodiscard]] std::vector<HardwareAddress> hardware_addresses() const override { return {}; }
   [[nodiscard]] Result<void, std::string> check() override {
     if (!trouble.empty()) return fail(trouble);
     return {};

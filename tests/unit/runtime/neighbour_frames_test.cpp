@@ -54,6 +54,9 @@ TEST(NeighbourFrames, IPv6_is_announced_by_an_advertisement_to_all_nodes_that_ov
 TEST(NeighbourFrames, Somebody_elses_probe_is_a_claim) {
   EXPECT_EQ(claimant(make_probe(kOther, kV4), kOwn, kV4), kOther);
   EXPECT_EQ(claimant(make_probe(kOther, kV6), kOwn, kV6), kOther);
+  // Who has it keeps it: a switch may ask in that way, too.
+  EXPECT_EQ(claimant(make_probe(kOther, kV4), kOwn, kV4, false), std::nullopt);
+  EXPECT_EQ(claimant(make_probe(kOther, kV6), kOwn, kV6, false), std::nullopt);
 }
 
 TEST(NeighbourFrames, What_is_cut_short_says_nothing) {
