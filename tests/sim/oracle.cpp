@@ -143,6 +143,8 @@ std::string Oracle::check_sector(std::uint64_t sector, const std::byte* bytes, s
   if (count == 0)
     return fmt::format("sector {} returned write {:#x}, which no read may return now: {}", sector, *value,
                        describe(sector));
+  // Its answer was under way when the caches were lost: what it saw may have gone with them.
+  if (began < caches_lost_at_) return {};
   if (count > 1) return {};  // Zeroes, which several writes put there: nothing is decided.
   const std::uint64_t when = clock_;
   for (Candidate& other : candidates) {

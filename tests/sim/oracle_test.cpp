@@ -105,6 +105,21 @@ TEST_F(OracleTest, A_write_whose_answer_arrives_after_all_caches_were_lost_may_b
   EXPECT_TRUE(may_read(9));
 }
 
+// Likewise of a read: what it saw is no proof that it is still there.
+TEST_F(OracleTest, A_read_whose_answer_arrives_after_all_caches_were_lost_decides_nothing) {
+  write(7, true);
+  write(8);
+  const auto read = oracle.begin_read({0, 1});
+  oracle.forget_volatile();
+  EXPECT_TRUE(oracle.end_read(read, sector_of(8)).empty());
+  EXPECT_TRUE(may_read(7));
+  EXPECT_FALSE(may_read(8));
+
+  const auto wrong = oracle.begin_read({0, 1});
+  oracle.forget_volatile();
+  EXPECT_FALSE(oracle.end_read(wrong, sector_of(99)).empty());
+}
+
 // Broken if FUA meant nothing.
 TEST_F(OracleTest, A_durable_write_survives_the_loss_of_all_caches) {
   write(7);
